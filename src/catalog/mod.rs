@@ -1,0 +1,1 @@
+//! Nodes, placement, namespaces: rules over the system partition.

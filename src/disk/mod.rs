@@ -1,0 +1,1 @@
+//! Log segments on `io_uring`, and the helper thread for SQLite files.

@@ -1,0 +1,1 @@
+//! The REST API of the network. Translates; decides nothing.

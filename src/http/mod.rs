@@ -1,0 +1,1 @@
+//! hyper on glommio: one server, timeouts, limits.

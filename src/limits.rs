@@ -1,0 +1,58 @@
+//! Every bound in one place, and how they hang together.
+//!
+//! What an operator may change is in `config::Limits`, whose defaults stand here too.
+
+use crate::types::ByteSize;
+
+/// Bytes of one command, header included: one Raft entry.
+pub const COMMAND_SIZE_MAX: usize = 20 << 20;
+/// Statements of one command.
+pub const STATEMENTS_MAX: usize = 10_000;
+/// Arguments of one statement; SQLite's own limit is set to it.
+pub const ARGUMENTS_MAX: usize = 32_766;
+/// Bytes of one SQL text; SQLite's own limit is set to it.
+pub const SQL_SIZE_MAX: usize = 1_000_000;
+
+/// Commands proposed but not yet applied, per partition.
+pub const PROPOSALS_IN_FLIGHT_MAX: usize = 8_192;
+/// Bytes of commands proposed but not yet applied, per partition.
+pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
+/// Requests waiting in one shard's inbox; more are told `overloaded`.
+pub const INBOX_DEPTH_MAX: usize = 16_384;
+/// Messages waiting from one core to another; more are told `overloaded`.
+pub const MESH_DEPTH_MAX: usize = 16_384;
+
+/// Default of `limits.body_bytes`: bytes of a request body (413).
+pub const BODY_BYTES: ByteSize = ByteSize::mib(10);
+/// Default of `limits.header_bytes`: bytes of a request head (431).
+pub const HEADER_BYTES: ByteSize = ByteSize(32 << 10);
+/// Default of `limits.result_rows`: rows of one result (400).
+pub const RESULT_ROWS: u32 = 100_000;
+/// Default of `limits.result_bytes`: bytes of one result (400).
+pub const RESULT_BYTES: ByteSize = ByteSize::mib(32);
+/// Default of `limits.statement_ms`: milliseconds a read may take (400).
+pub const STATEMENT_MS: u64 = 10_000;
+/// Default of `limits.statement_steps`: VM instructions of one write (400).
+pub const STATEMENT_STEPS: u64 = 200_000_000;
+/// Default of `limits.value_bytes`: bytes of one value (400).
+pub const VALUE_BYTES: ByteSize = ByteSize::mib(4);
+/// Default of `limits.temp_bytes`: bytes of temporary files of one statement (400).
+pub const TEMP_BYTES: ByteSize = ByteSize::mib(256);
+/// Default of `limits.requests_per_second`, per key; zero is no limit (429).
+pub const REQUESTS_PER_SECOND: u64 = 0;
+/// Default of `limits.connections`: open client connections of the node.
+pub const CONNECTIONS: u64 = 10_000;
+/// Default of `limits.open_databases`: SQLite databases open at once, per node.
+pub const OPEN_DATABASES: u64 = 256;
+/// Default of `limits.log_bytes`: log kept in memory and on disk per shard before it is compacted.
+pub const LOG_BYTES: ByteSize = ByteSize::mib(32);
+/// Default of `limits.fence_log_bytes`: log kept for a fenced namespace.
+pub const FENCE_LOG_BYTES: ByteSize = ByteSize::mib(256);
+
+const _: () = {
+    // A body becomes one command: escapes shrink, and the head of each value is smaller than its JSON.
+    assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
+    // A full partition still fits its shard's inbox.
+    assert!(PROPOSALS_IN_FLIGHT_MAX <= INBOX_DEPTH_MAX);
+    assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);
+};

@@ -1,0 +1,7 @@
+//! argv to subcommand.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,1 @@
+//! Boot, one driver per core, mesh between cores, shutdown.

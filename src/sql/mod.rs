@@ -1,0 +1,1 @@
+//! One replicated SQLite database: applies committed commands, answers reads.

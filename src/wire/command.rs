@@ -1,0 +1,481 @@
+//! What a Raft log entry carries: SQL statements with arguments, and all that makes them deterministic.
+//!
+//! A gateway encodes statements once, into a [`Draft`]; the leader's core fills in the header
+//! ([`Draft::seal`]), and the same bytes go to the log, to the followers and to SQLite.
+//!
+//! ```text
+//! header, 80 bytes, little-endian
+//!    0 u8   format version, 1
+//!    1 u8   kind: 1 execute, 2 create a database, 3 drop a database
+//!    2 u16  flags: bit 0 transaction (a result per statement, else only the last); others refused
+//!    4 u32  number of statements
+//!    8 u64  incarnation the command is for
+//!   16 i64  time stamp, unix ms
+//!   24 u64  random seed
+//!   32 u64  limit: VM steps of a statement
+//!   40 u64  limit: temporary bytes
+//!   48 u64  limit: bytes a database may reach
+//!   56 u64  limit: bytes of a result
+//!   64 u32  limit: rows of a result
+//!   68 u32  limit: bytes of a value
+//!   72 u64  reserved, 0
+//! payload of `execute`: per statement
+//!    u8 mode (0 exec, 1 query), u32 length, SQL text, u16 number of arguments, arguments
+//! argument: u8 tag (0 null, 1 integer i64, 2 real f64, 3 text, 4 blob; text and blob: u32 length, bytes)
+//! payload of `create`, `drop`: the namespace's name, UTF-8
+//! ```
+
+use bytes::BufMut;
+use bytes::Bytes;
+use bytes::BytesMut;
+
+use crate::limits;
+use crate::types::Incarnation;
+use crate::types::Timestamp;
+use crate::wire::bytes::DecodeError;
+use crate::wire::bytes::Reader;
+
+/// Bytes of the header.
+pub const HEADER_SIZE: usize = 80;
+const VERSION: u8 = 1;
+const FLAG_TRANSACTION: u16 = 1;
+
+/// A value that a client binds or a database returns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// SQL NULL.
+    Null,
+    /// A 64-bit integer, exact.
+    Integer(i64),
+    /// An IEEE 754 double.
+    Real(f64),
+    /// UTF-8 text.
+    Text(&'a str),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+impl<'a> Value<'a> {
+    /// Append tag and content to `out`.
+    pub fn encode(self, out: &mut impl BufMut) {
+        match self {
+            Self::Null => out.put_u8(0),
+            Self::Integer(it) => {
+                out.put_u8(1);
+                out.put_i64_le(it);
+            }
+            Self::Real(it) => {
+                out.put_u8(2);
+                out.put_f64_le(it);
+            }
+            Self::Text(it) => {
+                out.put_u8(3);
+                put_slice(out, it.as_bytes());
+            }
+            Self::Blob(it) => {
+                out.put_u8(4);
+                put_slice(out, it);
+            }
+        }
+    }
+
+    /// Read one value.
+    pub fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(match reader.u8()? {
+            0 => Self::Null,
+            1 => Self::Integer(reader.i64()?),
+            2 => Self::Real(f64::from_bits(reader.u64()?)),
+            3 => Self::Text(reader.text()?),
+            4 => Self::Blob(reader.slice()?),
+            _ => return Err(DecodeError::Malformed("unknown type of value")),
+        })
+    }
+}
+
+/// What a statement's result is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Counts, and rows if it returns some.
+    Exec,
+    /// Rows; must not write.
+    Query,
+}
+
+/// What a command does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Run statements, all or none.
+    Execute,
+    /// Create the database of the incarnation.
+    Create,
+    /// Drop it, and leave a tombstone.
+    Drop,
+}
+
+/// How many results a command has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Results {
+    /// That of the last statement: the statements came as one text.
+    Last,
+    /// One per statement.
+    Each,
+}
+
+/// What one command may cost, equal on every replica (R12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandLimits {
+    /// VM instructions of a statement.
+    pub steps: u64,
+    /// Bytes of temporary files.
+    pub temp_bytes: u64,
+    /// Bytes the database may reach.
+    pub database_bytes: u64,
+    /// Bytes of a result.
+    pub result_bytes: u64,
+    /// Rows of a result.
+    pub result_rows: u32,
+    /// Bytes of a value.
+    pub value_bytes: u32,
+}
+
+/// What the leader adds to a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The database's life the command is for.
+    pub incarnation: Incarnation,
+    /// The command's time: all it learns about the clock (R17).
+    pub time: Timestamp,
+    /// All its randomness.
+    pub seed: u64,
+    /// What it may cost.
+    pub limits: CommandLimits,
+}
+
+/// Statements on their way to a leader, or to a reader. Room for the header is left in front.
+#[derive(Debug)]
+pub struct Draft {
+    bytes: BytesMut,
+    kind: Kind,
+    results: Results,
+    n_statements: u32,
+    /// Where the number of arguments of the last statement stands.
+    n_arguments_at: usize,
+    n_arguments: u16,
+}
+
+/// The draft is larger than a command may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DraftError {
+    /// More bytes than [`limits::COMMAND_SIZE_MAX`].
+    #[error("request is too large")]
+    Size,
+    /// More statements than [`limits::STATEMENTS_MAX`].
+    #[error("too many statements: at most {}", limits::STATEMENTS_MAX)]
+    Statements,
+    /// More arguments than [`limits::ARGUMENTS_MAX`].
+    #[error("too many arguments: at most {}", limits::ARGUMENTS_MAX)]
+    Arguments,
+    /// A text longer than [`limits::SQL_SIZE_MAX`].
+    #[error("SQL text is too long: at most {} bytes", limits::SQL_SIZE_MAX)]
+    Sql,
+}
+
+impl Draft {
+    /// An empty list of statements, with room for about `capacity` bytes.
+    pub fn new(results: Results, capacity: usize) -> Self {
+        Self::with_kind(Kind::Execute, results, capacity)
+    }
+
+    /// A command that creates or drops the database of the namespace called `name`.
+    pub fn lifecycle(kind: Kind, name: &str) -> Self {
+        let mut draft = Self::with_kind(kind, Results::Last, name.len());
+        draft.bytes.put_slice(name.as_bytes());
+        draft
+    }
+
+    fn with_kind(kind: Kind, results: Results, capacity: usize) -> Self {
+        let mut bytes = BytesMut::with_capacity(HEADER_SIZE + capacity);
+        bytes.put_bytes(0, HEADER_SIZE);
+        Self { bytes, kind, results, n_statements: 0, n_arguments_at: 0, n_arguments: 0 }
+    }
+
+    /// Add a statement without arguments; [`Self::bind`] adds those.
+    pub fn statement(&mut self, mode: Mode, sql: &str) -> Result<(), DraftError> {
+        if sql.len() > limits::SQL_SIZE_MAX {
+            return Err(DraftError::Sql);
+        }
+        if self.n_statements as usize >= limits::STATEMENTS_MAX {
+            return Err(DraftError::Statements);
+        }
+        self.room(sql.len())?;
+        self.n_statements += 1;
+        self.bytes.put_u8(match mode {
+            Mode::Exec => 0,
+            Mode::Query => 1,
+        });
+        put_slice(&mut self.bytes, sql.as_bytes());
+        self.n_arguments_at = self.bytes.len();
+        self.n_arguments = 0;
+        self.bytes.put_u16_le(0);
+        Ok(())
+    }
+
+    /// Add the next argument of the last statement.
+    pub fn bind(&mut self, value: Value<'_>) -> Result<(), DraftError> {
+        assert!(self.n_statements > 0, "an argument needs a statement");
+        if usize::from(self.n_arguments) >= limits::ARGUMENTS_MAX {
+            return Err(DraftError::Arguments);
+        }
+        self.room(match value {
+            Value::Text(it) => it.len(),
+            Value::Blob(it) => it.len(),
+            _ => 0,
+        })?;
+        self.n_arguments += 1;
+        self.bytes[self.n_arguments_at..self.n_arguments_at + 2]
+            .copy_from_slice(&self.n_arguments.to_le_bytes());
+        value.encode(&mut self.bytes);
+        Ok(())
+    }
+
+    fn room(&self, n: usize) -> Result<(), DraftError> {
+        // Sixteen bytes cover the head of a statement or of a value.
+        let fits = self.bytes.len() + n + 16 <= limits::COMMAND_SIZE_MAX;
+        if fits { Ok(()) } else { Err(DraftError::Size) }
+    }
+
+    /// Number of statements so far.
+    pub fn n_statements(&self) -> u32 {
+        self.n_statements
+    }
+
+    /// Bytes of the command this becomes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The finished command.
+    pub fn seal(mut self, stamp: &Stamp) -> Bytes {
+        let (kind, limits) = (self.kind, &stamp.limits);
+        let mut head = &mut self.bytes[..HEADER_SIZE];
+        head.put_u8(VERSION);
+        head.put_u8(match kind {
+            Kind::Execute => 1,
+            Kind::Create => 2,
+            Kind::Drop => 3,
+        });
+        head.put_u16_le(match self.results {
+            Results::Last => 0,
+            Results::Each => FLAG_TRANSACTION,
+        });
+        head.put_u32_le(self.n_statements);
+        head.put_u64_le(stamp.incarnation.0);
+        head.put_i64_le(stamp.time.0);
+        head.put_u64_le(stamp.seed);
+        head.put_u64_le(limits.steps);
+        head.put_u64_le(limits.temp_bytes);
+        head.put_u64_le(limits.database_bytes);
+        head.put_u64_le(limits.result_bytes);
+        head.put_u32_le(limits.result_rows);
+        head.put_u32_le(limits.value_bytes);
+        head.put_u64_le(0);
+        assert!(head.is_empty(), "the header fills its room");
+        self.bytes.freeze()
+    }
+}
+
+/// A decoded command; borrows the bytes it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Command<'a> {
+    /// What it does.
+    pub kind: Kind,
+    /// How many results it has.
+    pub results: Results,
+    /// Number of statements.
+    pub n_statements: u32,
+    /// What the leader added.
+    pub stamp: Stamp,
+    payload: &'a [u8],
+}
+
+impl<'a> Command<'a> {
+    /// Read the header. Statements are checked as they are iterated.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(DecodeError::Version(version));
+        }
+        let kind = match reader.u8()? {
+            1 => Kind::Execute,
+            2 => Kind::Create,
+            3 => Kind::Drop,
+            _ => return Err(DecodeError::Malformed("unknown kind of command")),
+        };
+        let results = match reader.u16()? {
+            0 => Results::Last,
+            FLAG_TRANSACTION => Results::Each,
+            _ => return Err(DecodeError::Malformed("unknown flag of a command")),
+        };
+        let n_statements = reader.u32()?;
+        let incarnation = Incarnation(reader.u64()?);
+        let time = Timestamp(reader.i64()?);
+        let seed = reader.u64()?;
+        let limits = CommandLimits {
+            steps: reader.u64()?,
+            temp_bytes: reader.u64()?,
+            database_bytes: reader.u64()?,
+            result_bytes: reader.u64()?,
+            result_rows: reader.u32()?,
+            value_bytes: reader.u32()?,
+        };
+        if reader.u64()? != 0 {
+            return Err(DecodeError::Malformed("reserved bytes of a command are in use"));
+        }
+        let stamp = Stamp { incarnation, time, seed, limits };
+        Ok(Self { kind, results, n_statements, stamp, payload: reader.rest() })
+    }
+
+    /// The statements in order. Stops after the first error.
+    pub fn statements(&self) -> Statements<'a> {
+        Statements { reader: Reader::new(self.payload), left: self.n_statements }
+    }
+
+    /// The namespace's name, for a command that creates or drops one.
+    pub fn name(&self) -> Result<&'a str, DecodeError> {
+        str::from_utf8(self.payload).map_err(|_| DecodeError::Malformed("name is not UTF-8"))
+    }
+}
+
+/// Iterates over the statements of a command.
+#[derive(Clone, Debug)]
+pub struct Statements<'a> {
+    reader: Reader<'a>,
+    left: u32,
+}
+
+/// One statement of a command.
+#[derive(Clone, Debug)]
+pub struct Statement<'a> {
+    /// What its result is.
+    pub mode: Mode,
+    /// The text; it may hold several statements, separated by semicolons.
+    pub sql: &'a str,
+    /// The values to bind, in order.
+    pub arguments: Arguments<'a>,
+}
+
+impl<'a> Iterator for Statements<'a> {
+    type Item = Result<Statement<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let statement = self.statement();
+        if statement.is_err() {
+            self.left = 0;
+        }
+        Some(statement)
+    }
+}
+
+impl<'a> Statements<'a> {
+    fn statement(&mut self) -> Result<Statement<'a>, DecodeError> {
+        let mode = match self.reader.u8()? {
+            0 => Mode::Exec,
+            1 => Mode::Query,
+            _ => return Err(DecodeError::Malformed("unknown mode of a statement")),
+        };
+        let sql = self.reader.text()?;
+        let left = self.reader.u16()?;
+        let arguments = Arguments { reader: self.reader, left };
+        // Validated here once, so that iterating the arguments cannot fail.
+        for _ in 0..left {
+            Value::decode(&mut self.reader)?;
+        }
+        Ok(Statement { mode, sql, arguments })
+    }
+}
+
+/// Iterates over the arguments of a statement.
+#[derive(Clone, Debug)]
+pub struct Arguments<'a> {
+    reader: Reader<'a>,
+    left: u16,
+}
+
+impl<'a> Iterator for Arguments<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        Some(Value::decode(&mut self.reader).expect("arguments were checked with their statement"))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(self.left), Some(usize::from(self.left)))
+    }
+}
+
+impl ExactSizeIterator for Arguments<'_> {}
+
+fn put_slice(out: &mut impl BufMut, slice: &[u8]) {
+    // Bounded far below 4 GiB by COMMAND_SIZE_MAX and RESULT_BYTES.
+    out.put_u32_le(u32::try_from(slice.len()).expect("slices in messages are bounded"));
+    out.put_slice(slice);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STAMP: Stamp = Stamp {
+        incarnation: Incarnation(7),
+        time: Timestamp(1_761_300_000_123),
+        seed: 42,
+        limits: CommandLimits {
+            steps: 1,
+            temp_bytes: 2,
+            database_bytes: 3,
+            result_bytes: 4,
+            result_rows: 5,
+            value_bytes: 6,
+        },
+    };
+
+    #[test]
+    fn what_was_drafted_is_decoded() {
+        let mut draft = Draft::new(Results::Each, 0);
+        draft.statement(Mode::Exec, "INSERT INTO t VALUES (?, ?, ?, ?)").unwrap();
+        let values =
+            [Value::Integer(i64::MIN), Value::Real(-0.5), Value::Text("ü"), Value::Blob(&[0, 255])];
+        for value in values {
+            draft.bind(value).unwrap();
+        }
+        draft.statement(Mode::Query, "SELECT 1").unwrap();
+        let bytes = draft.seal(&STAMP);
+        let command = Command::decode(&bytes).unwrap();
+        assert_eq!(command.stamp, STAMP);
+        assert_eq!((command.kind, command.results), (Kind::Execute, Results::Each));
+        let statements: Vec<_> = command.statements().map(Result::unwrap).collect();
+        assert_eq!(statements.len(), 2);
+        assert_eq!(statements[0].arguments.clone().collect::<Vec<_>>(), values);
+        assert_eq!((statements[1].mode, statements[1].sql), (Mode::Query, "SELECT 1"));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = bytes;
+            if let [version, kind, flags, zero, ..] = &mut bytes[..] {
+                (*version, *kind, *flags, *zero) = (1, 1 + *kind % 3, *flags & 1, 0);
+            }
+            if let Ok(command) = Command::decode(&bytes) {
+                for statement in command.statements().flatten() {
+                    drop(statement.arguments.count());
+                }
+            }
+        }
+    }
+}

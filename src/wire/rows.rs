@@ -1,0 +1,82 @@
+//! What a statement returned, flat: one buffer for all values of all rows, whatever their number.
+//!
+//! Values stand row after row in the encoding of [`Value`]; the columns say how many make a row.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::wire::bytes::Reader;
+use crate::wire::command::Value;
+
+/// A column of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, as SQLite gives it.
+    pub name: String,
+    /// Its declared type in lower case; none for an expression.
+    pub declared_type: Option<String>,
+}
+
+/// Rows of one result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    /// Shared with the cached statement.
+    pub columns: Arc<[Column]>,
+    /// Number of rows.
+    pub count: usize,
+    /// All values, encoded.
+    pub values: Bytes,
+}
+
+impl Rows {
+    /// The values in order, row after row.
+    pub fn values(&self) -> impl Iterator<Item = Value<'_>> {
+        let mut reader = Reader::new(&self.values);
+        std::iter::from_fn(move || {
+            let more = !reader.is_empty();
+            more.then(|| Value::decode(&mut reader).expect("rows are encoded by this program"))
+        })
+    }
+}
+
+/// What one statement returned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StatementResult {
+    /// It wrote, or may have.
+    Counts {
+        /// Rows inserted, changed or deleted; zero for anything else.
+        rows_affected: u64,
+        /// The rowid of the last row inserted by this command; zero if none.
+        last_insert_id: i64,
+        /// What `RETURNING` gave.
+        returned: Option<Rows>,
+    },
+    /// It read.
+    Rows(Rows),
+}
+
+/// The statement is wrong and the client must change it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StatementError {
+    /// SQLite's own words, or ours in its style.
+    pub message: String,
+    /// A stable word for programs, if the message alone is not enough.
+    pub code: Option<&'static str>,
+}
+
+impl StatementError {
+    /// An error without a code.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: None }
+    }
+
+    /// An error with a code.
+    pub fn coded(code: &'static str, message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: Some(code) }
+    }
+}
+
+/// What one command gave: the results of its statements, or why none of them had an effect.
+pub type Outcome = Result<Vec<StatementResult>, StatementError>;

@@ -1,0 +1,1 @@
+//! The real executable, as users run it.
