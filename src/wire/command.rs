@@ -473,7 +473,7 @@ mod tests {
             }
             if let Ok(command) = Command::decode(&bytes) {
                 for statement in command.statements().flatten() {
-                    drop(statement.arguments.count());
+                    let _ = statement.arguments.count();
                 }
             }
         }
