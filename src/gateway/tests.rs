@@ -10,6 +10,7 @@ use http::Request as HttpRequest;
 use super::*;
 use crate::gateway::rows::tests::rows;
 use crate::http::sleep;
+use crate::http::testing::Running;
 use crate::http::testing::on_executor;
 use crate::shard::request::Reply;
 use crate::shard::request::Request;
@@ -110,17 +111,14 @@ async fn ask(
 /// asked and what came back.
 fn check_with(answer: Result<Reply, SubmitError>, request: &str, want: &Expect) {
     let (reply, asked) = on_executor(ask(&options(), answer, request));
-    let mut got = asked.join("\n");
-    if !got.is_empty() {
-        got.push('\n');
-    }
-    got += &reply.status().as_u16().to_string();
-    for (name, value) in reply.headers() {
-        if !name.as_str().starts_with("access-control-") && *value != "application/json" {
-            got += &format!(" {name}: {}", value.to_str().unwrap());
-        }
-    }
-    got += &format!(" {}", String::from_utf8_lossy(reply.body()));
+    let shown = reply.headers().iter().filter(|(name, value)| {
+        !name.as_str().starts_with("access-control-") && *value != "application/json"
+    });
+    let shown = shown.map(|(name, it)| format!("{name}: {}", it.to_str().unwrap()));
+    let body = String::from_utf8_lossy(reply.body()).into_owned();
+    let words = [reply.status().as_u16().to_string()].into_iter().chain(shown).chain([body]);
+    let words = words.collect::<Vec<_>>().join(" ");
+    let got = asked.into_iter().chain([words]).collect::<Vec<_>>().join("\n");
     want.assert_eq(got.trim_end());
 }
 
@@ -476,6 +474,36 @@ fn pages_about_the_node() {
         assert_eq!(reply.status(), 200);
         want.assert_eq(&timeless(reply.body()));
     }
+}
+
+#[test]
+fn over_a_socket() {
+    on_executor(async {
+        let node = Fake { answer: Ok(Reply::Results(vec![counts(1, 2)])), asked: Rc::default() };
+        let options = options();
+        let gateway = Gateway::new(&options, info(), node).unwrap();
+        let server = Running::start(options.http, gateway);
+        let mut client = server.connect().await;
+        let body = r#"{"sql":"INSERT"}"#;
+        let exec = |key: &str| {
+            format!(
+                "POST /v1/rqlite/exec HTTP/1.1\r\nHost: t\r\nX-API-Key: {key}\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        };
+        client.send(exec("ak_1") + &exec("ak_2")).await;
+        let want = r#"200 {"execution_state":"ok","last_insert_id":2,"rows_affected":1}"#;
+        assert_eq!(client.brief().await, want);
+        assert_eq!(client.brief().await, r#"401 {"error":"invalid API key"}"#);
+        client.send("HEAD /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
+        assert!(client.reply().await.is_none(), "a head without a body, then the end");
+        let mut client = server.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 99000000\r\n\r\n").await;
+        let (status, head, _) = client.reply().await.expect("a reply");
+        assert_eq!(status, 413);
+        assert!(head.contains("access-control-allow-origin: *"), "{head}");
+    });
 }
 
 #[test]
