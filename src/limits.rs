@@ -21,6 +21,8 @@ pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
 pub const INBOX_DEPTH_MAX: usize = 16_384;
 /// Messages waiting from one core to another; more are told `overloaded`.
 pub const MESH_DEPTH_MAX: usize = 16_384;
+/// Bytes of request bodies that one core gathers at once; more are told `overloaded`.
+pub const BODIES_HELD_BYTES_MAX: usize = 256 << 20;
 
 /// Default of `limits.body_bytes`: bytes of a request body (413).
 pub const BODY_BYTES: ByteSize = ByteSize::mib(10);
@@ -55,4 +57,5 @@ const _: () = {
     // A full partition still fits its shard's inbox.
     assert!(PROPOSALS_IN_FLIGHT_MAX <= INBOX_DEPTH_MAX);
     assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);
+    assert!(BODY_BYTES.0 <= BODIES_HELD_BYTES_MAX as u64);
 };

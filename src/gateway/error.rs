@@ -6,7 +6,8 @@
 //! | no namespace | 403 | | ask for one |
 //! | body, arguments, statement | 400 | the statement's, if any | change it |
 //! | body or command too large | 413 | | send less at once |
-//! | database at its limit | 507 | `database_full` | delete something |
+//! | database at its limit | 507 | `database_bytes` | delete something |
+| a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
 //! | wrong method | 405 | | |
 //! | head too large, body too slow | 431, 408 | | |
 //! | no leader, overloaded, shutting down | 503 + `Retry-After` | `no_leader`, `overloaded`, `shutting_down` | send it again later |
@@ -30,7 +31,9 @@ use crate::shard::request::SubmitError;
 use crate::wire::command::DraftError;
 
 /// Code of a statement's error that is about the size of the whole database.
-const DATABASE_FULL: &str = "database_full";
+const DATABASE_FULL: &str = "database_bytes";
+/// Code of a read that found its database in use by the engine itself.
+const BUSY: &str = "busy";
 
 /// Why a request fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +105,7 @@ fn denied(error: Denied) -> Response<Bytes> {
 fn not_done(error: &SubmitError) -> Response<Bytes> {
     let message = error.to_string();
     match error {
+        SubmitError::Statement(error) if error.code == Some(BUSY) => later(BUSY, &message),
         SubmitError::Statement(error) => {
             let is_full = error.code == Some(DATABASE_FULL);
             let status =

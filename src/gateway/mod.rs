@@ -23,9 +23,12 @@ pub mod time;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderName;
+use http::HeaderValue;
 use http::Method;
 use http::Response;
 use http::StatusCode;
+use http::header;
 use http::request::Parts;
 
 use crate::auth::Policy;
@@ -39,6 +42,8 @@ use crate::http::Service;
 use crate::shard::request::Submit;
 use crate::types::Namespace;
 use crate::types::Timestamp;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// How a gateway behaves; made from the configuration.
 #[derive(Clone, Debug)]
@@ -98,10 +103,10 @@ impl<S: Submit> Gateway<S> {
         if let Some(Route::Page(page)) = route {
             return Ok(pages::serve(page, &self.info, &self.node).await);
         }
-        let header = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
+        let field = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
         let identity = self.policy.identify(&Presented {
-            authorization: header("authorization"),
-            api_key: header("x-api-key"),
+            authorization: field(header::AUTHORIZATION),
+            api_key: field(X_API_KEY),
             query: head.uri.query(),
         })?;
         if !route::needs_namespace(&path) {

@@ -297,8 +297,8 @@ fn a_client_is_told_whose_move_it_is() {
         (statement(None), expect![[r#"400 {"error":"no such table: t"}"#]]),
         (statement(Some("x")), expect![[r#"400 {"code":"x","error":"no such table: t"}"#]]),
         (
-            statement(Some("database_full")),
-            expect![[r#"507 {"code":"database_full","error":"no such table: t"}"#]],
+            statement(Some("database_bytes")),
+            expect![[r#"507 {"code":"database_bytes","error":"no such table: t"}"#]],
         ),
         (
             SubmitError::NoLeader,

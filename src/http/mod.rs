@@ -97,7 +97,7 @@ impl Default for Options {
             connections_max: size(limits::CONNECTIONS),
             header_bytes_max: size(limits::HEADER_BYTES.0),
             body_bytes_max: size(limits::BODY_BYTES.0),
-            held_bytes_max: 256 << 20,
+            held_bytes_max: limits::BODIES_HELD_BYTES_MAX,
             timeouts: Timeouts {
                 head: Duration::from_mins(1),
                 body: Duration::from_mins(1),

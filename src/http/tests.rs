@@ -265,6 +265,12 @@ fn a_peer_that_closed_its_side_still_gets_its_reply() {
         client.send(post("/wait", "x")).await;
         client.close_write().await;
         until(|| gate.n_waiting.get() == 1).await;
+        // By the time this one has been served, the server has seen the end of the other.
+        let mut other = server.connect().await;
+        for _ in 0..2 {
+            other.send(post("/", "y")).await;
+            assert_eq!(other.brief().await, "200 y");
+        }
         gate.open();
         assert_eq!(client.brief().await, "200 x");
         assert_eq!(client.brief().await, "closed");

@@ -18,14 +18,12 @@
 //! Cost: one pass over the body. Arguments that stand before what they belong to (`sql`, or an op's
 //! `kind`) are encoded aside first and copied once more.
 
+mod argument;
+mod scalar;
+
 use std::borrow::Cow;
 use std::fmt;
 
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::DecodePaddingMode;
-use base64::engine::GeneralPurpose;
-use base64::engine::GeneralPurposeConfig;
 use bytes::BytesMut;
 use serde::de::DeserializeSeed;
 use serde::de::Deserializer;
@@ -35,18 +33,17 @@ use serde::de::MapAccess;
 use serde::de::SeqAccess;
 use serde::de::Visitor;
 
+use crate::gateway::body::argument::Arguments;
+use crate::gateway::body::scalar::Name;
+use crate::gateway::body::scalar::OneField;
+use crate::gateway::body::scalar::Text;
+use crate::gateway::body::scalar::TextOf;
 use crate::wire::bytes::Reader;
 use crate::wire::command::Draft;
 use crate::wire::command::DraftError;
 use crate::wire::command::Mode;
 use crate::wire::command::Results;
 use crate::wire::command::Value;
-
-/// Blobs may come without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// Why a body is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -172,95 +169,6 @@ enum Sink {
     Early,
 }
 
-/// The position of a field's name among those we know, in any case.
-struct Name<const N: usize>([&'static str; N]);
-
-impl<'de, const N: usize> DeserializeSeed<'de> for Name<N> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl<const N: usize> Visitor<'_> for Name<N> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field's name")
-    }
-
-    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|it| it.eq_ignore_ascii_case(name)))
-    }
-}
-
-/// A string, or nothing for `null`; borrowed if it needs no unescaping.
-struct Text;
-
-impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Option<Cow<'de, str>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Text {
-    type Value = Option<Cow<'de, str>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-}
-
-/// A body of which one field matters.
-struct OneField(&'static str);
-
-impl<'de> DeserializeSeed<'de> for OneField {
-    type Value = Option<Cow<'de, str>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for OneField {
-    type Value = Option<Cow<'de, str>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(name) = map.next_key_seed(Name([self.0]))? {
-            match name {
-                Some(_) if found.is_some() => return Err(A::Error::custom("field given twice")),
-                Some(_) => found = map.next_value_seed(Text)?,
-                None => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(found)
-    }
-}
-
 /// A statement: the body of a request (with the mode its path says), or an op (which says it itself).
 struct Statement<'p> {
     pen: &'p mut Pen,
@@ -335,126 +243,6 @@ fn parse_kind(kind: &str) -> Result<Mode, BodyError> {
     }
 }
 
-/// The arguments of a statement, an array or `null`.
-struct Arguments<'p> {
-    pen: &'p mut Pen,
-    sink: Sink,
-}
-
-impl<'de> DeserializeSeed<'de> for Arguments<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Arguments<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of arguments")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { pen, sink } = self;
-        let mut number = 1;
-        while seq.next_element_seed(Argument { pen, sink, number })?.is_some() {
-            number += 1;
-        }
-        Ok(())
-    }
-}
-
-/// One argument, bound as the table above says.
-struct Argument<'p> {
-    pen: &'p mut Pen,
-    sink: Sink,
-    number: usize,
-}
-
-impl Argument<'_> {
-    fn bind<E: Error>(self, value: Value<'_>) -> Result<(), E> {
-        self.pen.bind(self.sink, value)
-    }
-
-    fn refuse<E: Error>(self) -> E {
-        self.pen.refuse(BodyError::Argument(self.number))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Argument<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Argument<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an argument")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.bind(Value::Null)
-    }
-
-    fn visit_bool<E: Error>(self, it: bool) -> Result<(), E> {
-        self.bind(Value::Integer(i64::from(it)))
-    }
-
-    fn visit_i64<E: Error>(self, it: i64) -> Result<(), E> {
-        self.bind(Value::Integer(it))
-    }
-
-    fn visit_u64<E: Error>(self, it: u64) -> Result<(), E> {
-        #[expect(clippy::cast_precision_loss, reason = "as any number beyond 64 bits")]
-        let value = i64::try_from(it).map_or(Value::Real(it as f64), Value::Integer);
-        self.bind(value)
-    }
-
-    fn visit_f64<E: Error>(self, it: f64) -> Result<(), E> {
-        const LIMIT: f64 = 9_223_372_036_854_775_808.0; // 2^63
-        if it.fract() == 0.0 && (-LIMIT..LIMIT).contains(&it) {
-            #[expect(clippy::cast_possible_truncation, reason = "whole, and within the range")]
-            return self.bind(Value::Integer(it as i64));
-        }
-        self.bind(Value::Real(it))
-    }
-
-    fn visit_str<E: Error>(self, it: &str) -> Result<(), E> {
-        self.bind(Value::Text(it))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<(), A::Error> {
-        Err(self.refuse())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some(Some(_)) = map.next_key_seed(Name(["base64"]))? else {
-            return Err(self.refuse());
-        };
-        let text = map.next_value_seed(Text)?.unwrap_or_default();
-        let mut blob = std::mem::take(&mut self.pen.blob);
-        blob.clear();
-        if BASE64.decode_vec(&*text, &mut blob).is_err()
-            || map.next_key_seed(Name(["base64"]))?.is_some()
-        {
-            return Err(self.refuse());
-        }
-        let bound = self.pen.bind(self.sink, Value::Blob(&blob));
-        self.pen.blob = blob;
-        bound
-    }
-}
-
 /// The body of a transaction; says whether results are wanted.
 struct TransactionBody<'p>(&'p mut Pen);
 
@@ -502,15 +290,6 @@ impl<'de> Visitor<'de> for TransactionBody<'_> {
             }
         }
         Ok(return_results.unwrap_or_default())
-    }
-}
-
-/// A string, borrowed if it can be.
-struct TextOf<'de>(Cow<'de, str>);
-
-impl<'de> serde::Deserialize<'de> for TextOf<'de> {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        Ok(Self(Text.deserialize(json)?.unwrap_or_default()))
     }
 }
 
