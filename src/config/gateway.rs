@@ -9,6 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::address::HostPort;
+use crate::config::checks::Rules;
+use crate::config::checks::one_of;
 use crate::config::error::ConfigError;
 use crate::config::multiaddr::Multiaddr;
 use crate::config::overrides;
@@ -16,8 +18,6 @@ use crate::config::overrides::Environment;
 use crate::config::overrides::GatewayFlags;
 use crate::config::overrides::Variables;
 use crate::config::raw::RawGateway;
-use crate::config::rules::Rules;
-use crate::config::rules::one_of;
 use crate::config::warnings;
 use crate::types::Namespace;
 

@@ -4,8 +4,6 @@
 //! stops the others. A rule that holds yields the checked value, so that [`Config`] cannot be built
 //! from anything else.
 
-use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +23,9 @@ use crate::config::Runtime;
 use crate::config::Security;
 use crate::config::TlsFiles;
 use crate::config::address::HostPort;
+use crate::config::checks::Rules;
+use crate::config::checks::one_of;
+use crate::config::checks::port_zero;
 use crate::config::duration::format_go_nanos;
 use crate::config::gateway;
 use crate::config::multiaddr::Multiaddr;
@@ -39,7 +40,6 @@ use crate::config::raw::RawRuntime;
 use crate::config::raw::RawSecurity;
 use crate::limits;
 use crate::types::ByteSize;
-use crate::types::Namespace;
 
 /// Most partitions of a network: each costs every node a Raft group.
 const SHARD_COUNT_MAX: i64 = 4_096;
@@ -48,125 +48,6 @@ const REPLICATION_FACTOR_MAX: i64 = 64;
 /// Bytes of a body or value at most: its command, in which bytes may double, fits into a Raft entry.
 const BODY_BYTES_MAX: u32 = 10 << 20;
 const _: () = assert!(BODY_BYTES_MAX as usize * 2 <= limits::COMMAND_SIZE_MAX);
-
-/// Collects what is wrong.
-pub(super) struct Rules {
-    /// `path: message` each.
-    pub errors: Vec<String>,
-}
-
-impl Rules {
-    /// Begin with what is known to be wrong already.
-    pub(super) fn new(errors: Vec<String>) -> Self {
-        Self { errors }
-    }
-
-    pub(super) fn wrong(&mut self, path: &str, message: impl Display) {
-        self.errors.push(format!("{path}: {message}"));
-    }
-
-    /// The value, or a note of why there is none.
-    pub(super) fn check<T>(&mut self, path: &str, result: Result<T, impl Display>) -> Option<T> {
-        result.map_err(|message| self.wrong(path, message)).ok()
-    }
-
-    /// `value` if it is in `range`.
-    pub(super) fn between<T: TryFrom<i64>>(
-        &mut self,
-        path: &str,
-        value: i64,
-        range: RangeInclusive<i64>,
-    ) -> Option<T> {
-        let (first, last) = (range.start(), range.end());
-        let fits = T::try_from(value).ok().filter(|_| range.contains(&value));
-        if fits.is_none() {
-            self.wrong(path, format!("must be between {first} and {last}; got {value}"));
-        }
-        fits
-    }
-
-    /// `value` if it is in `range`, of which people only ever miss one end at a time.
-    fn at_least<T: TryFrom<i64>>(
-        &mut self,
-        path: &str,
-        value: i64,
-        range: RangeInclusive<i64>,
-    ) -> Option<T> {
-        let (first, last) = (*range.start(), *range.end());
-        match T::try_from(value) {
-            Ok(it) if range.contains(&value) => return Some(it),
-            _ if value < first && first == 1 && path == "node.max_connections" => {
-                self.wrong(path, format!("must be > 0; got {value}"));
-            }
-            _ if value < first => self.wrong(path, format!("must be >= {first}; got {value}")),
-            _ => self.wrong(path, format!("must be <= {last}; got {value}")),
-        }
-        None
-    }
-
-    fn port(&mut self, path: &str, value: i64) -> Option<u16> {
-        self.between(path, value, 1..=65_535)
-    }
-
-    /// A duration that is longer than nothing.
-    pub(super) fn positive(&mut self, path: &str, nanos: i64) -> Option<Duration> {
-        match u64::try_from(nanos) {
-            Ok(nanos @ 1..) => return Some(Duration::from_nanos(nanos)),
-            _ => self.wrong(path, format!("must be > 0; got {}", format_go_nanos(nanos))),
-        }
-        None
-    }
-
-    pub(super) fn namespace(&mut self, path: &str, name: &str) -> Option<Namespace> {
-        if name.is_empty() {
-            self.wrong(path, "must not be empty");
-            return None;
-        }
-        let hint = "expected 1 to 64 of A-Z, a-z, 0-9, _ and -";
-        self.check(path, Namespace::new(name).map_err(|error| format!("{error}; {hint}")))
-    }
-
-    /// Peers to connect to: each an address with a TCP port and a peer id, none twice.
-    pub(super) fn bootstrap_peers(
-        &mut self,
-        path: &str,
-        texts: &[String],
-    ) -> Option<Vec<Multiaddr>> {
-        const HINT: &str = "expected /ip{4,6}/.../tcp/<port>/p2p/<peerID>";
-        let check = |(at, text): (usize, &String)| {
-            let address = Multiaddr::parse(text)
-                .map_err(|error| format!("invalid multiaddr: {error}; {HINT}"))?;
-            if address.peer().is_none() {
-                return Err(format!("missing /p2p/<peerID> component; {HINT}"));
-            }
-            match address.tcp_port() {
-                None => return Err(format!("missing /tcp/<port> component; {HINT}")),
-                Some(0) => return Err(port_zero()),
-                Some(_) => {}
-            }
-            if texts.iter().take(at).any(|it| it == text) {
-                return Err("duplicate bootstrap peer".to_owned());
-            }
-            Ok(address)
-        };
-        let checked = texts
-            .iter()
-            .enumerate()
-            .map(|(at, text)| self.check(&format!("{path}[{at}]"), check((at, text))));
-        // All are looked at, so that all are told.
-        checked.collect::<Vec<_>>().into_iter().collect()
-    }
-
-    fn directory(&mut self, path: &str, text: &str) -> Option<PathBuf> {
-        if text.is_empty() {
-            self.wrong(path, "must not be empty");
-            return None;
-        }
-        let directory = PathBuf::from(text);
-        self.check(path, paths::check_directory(&directory))?;
-        Some(directory)
-    }
-}
 
 /// Check everything. Nothing comes back exactly if `rules` has found something in `raw`.
 pub(super) fn check(
@@ -224,8 +105,10 @@ fn node(raw: &RawNode, rules: &mut Rules) -> Option<Node> {
     let kind = rules.check("node.type", node_kind(raw));
     let listen_addresses = listen_addresses(raw, rules);
     let data_dir = rules.directory("node.data_dir", &raw.data_dir());
-    let max_connections =
-        rules.at_least("node.max_connections", raw.max_connections(), 1..=1_000_000);
+    let max_connections = match raw.max_connections() {
+        n @ ..=0 => rules.check("node.max_connections", Err(format!("must be > 0; got {n}"))),
+        n => rules.at_least("node.max_connections", n, 1..=1_000_000),
+    };
     Some(Node {
         id: raw.id(),
         kind: kind?,
@@ -461,11 +344,187 @@ fn limits(raw: &RawLimits, database: &RawDatabase, rules: &mut Rules) -> Option<
     })
 }
 
-/// The message about a word that is none of `allowed`.
-pub(super) fn one_of(word: &str, allowed: &str) -> String {
-    format!("invalid value {word:?}; allowed values: {allowed}")
-}
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
 
-fn port_zero() -> String {
-    "invalid TCP port 0; port must be between 1 and 65535".to_owned()
+    use crate::config::NodeKind;
+    use crate::config::tests::check;
+    use crate::config::tests::parse;
+
+    #[test]
+    fn broken_rules_of_a_node() {
+        check(
+            "node:\n  type: nodule\n  listen_addresses: []\n  data_dir: ''\n  max_connections: -1\n",
+            expect![[r#"
+
+                Configuration errors (4):
+                  - node.type: must be one of [bootstrap node]; got "nodule"
+                  - node.listen_addresses: must not be empty
+                  - node.data_dir: must not be empty
+                  - node.max_connections: must be > 0; got -1
+
+                Please fix the configuration and try again.
+            "#]],
+        );
+        check(
+            "node:\n  listen_addresses:\n    - x\n    - /ip4/1.2.3.4/udp/4001\n    \
+             - /ip4/1.2.3.4/tcp/0\n    - /ip4/1.2.3.4/tcp/1\n    - /ip4/1.2.3.4/tcp/1\n    \
+             - /ip4/1.2.3.4/tcp/99999\n  data_dir: /dev/null\n",
+            expect![[r#"
+
+                Configuration errors (6):
+                  - node.listen_addresses[0]: invalid multiaddr: failed to parse multiaddr "x": must begin with /; expected /ip{4,6}/.../ tcp/<port>
+                  - node.listen_addresses[1]: cannot convert multiaddr to network address: network not supported: udp; ensure multiaddr contains /tcp/<port>
+                  - node.listen_addresses[2]: invalid TCP port 0; port must be between 1 and 65535
+                  - node.listen_addresses[4]: duplicate listen address
+                  - node.listen_addresses[5]: invalid multiaddr: failed to parse multiaddr "/ip4/1.2.3.4/tcp/99999": invalid value "99999" for protocol tcp: failed to parse port addr: strconv.ParseUint: parsing "99999": value out of range; expected /ip{4,6}/.../ tcp/<port>
+                  - node.data_dir: path exists but is not a directory
+
+                Please fix the configuration and try again.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn broken_rules_of_a_database() {
+        check(
+            "database:\n  data_dir: /dev/null/x\n  replication_factor: 0\n  shard_count: 5000\n  \
+             max_database_size: -1\n  backup_interval: -1s\n  rqlite_port: 7001\n",
+            expect![[r#"
+
+                Configuration errors (6):
+                  - database.data_dir: parent directory not writable: path is not a directory
+                  - database.replication_factor: must be >= 1; got 0
+                  - database.shard_count: must be <= 4096; got 5000
+                  - database.max_database_size: must be >= 0; got -1
+                  - database.backup_interval: must be >= 0; got -1s
+                  - database.rqlite_raft_port: must differ from database.rqlite_port (7001)
+
+                Please fix the configuration and try again.
+            "#]],
+        );
+        for address in ["host", "http://host:1", ":1", "host:0"] {
+            let text = format!("database: {{rqlite_join_address: '{address}'}}");
+            assert_eq!(
+                parse(Some(&text)).unwrap_err().report().matches("database.rqlite_join").count(),
+                1,
+                "{address}"
+            );
+        }
+        check(
+            "database: {rqlite_join_address: 'host'}",
+            expect![[r#"
+
+            Configuration errors (1):
+              - database.rqlite_join_address: expected format host:port; expected format: host:port
+
+            Please fix the configuration and try again.
+        "#]],
+        );
+        check(
+            "database: {rqlite_join_address: 'host:x'}",
+            expect![[r#"
+
+            Configuration errors (1):
+              - database.rqlite_join_address: port must be a number between 1 and 65535; got "x"; expected format: host:port
+
+            Please fix the configuration and try again.
+        "#]],
+        );
+        check(
+            "node: {type: node}",
+            expect![[r#"
+
+            Configuration errors (1):
+              - database.rqlite_join_address: required for node type (non-bootstrap)
+
+            Please fix the configuration and try again.
+        "#]],
+        );
+        check(
+            "node: {type: bootstrap}\ndatabase: {rqlite_join_address: 'a:1'}",
+            expect![[r#"
+
+            Configuration errors (1):
+              - database.rqlite_join_address: must be empty for bootstrap type
+
+            Please fix the configuration and try again.
+        "#]],
+        );
+        let config = parse(Some("database: {rqlite_join_address: '[::1]:7001'}")).unwrap();
+        assert_eq!(config.database.join_address.unwrap().to_string(), "[::1]:7001");
+        assert_eq!(config.node.kind, NodeKind::Node);
+    }
+
+    #[test]
+    fn broken_rules_of_discovery_security_and_logging() {
+        const PEER: &str = "/p2p/12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB";
+        check(
+            &format!(
+                "discovery:\n  discovery_interval: 0s\n  bootstrap_port: 0\n  \
+                 bootstrap_peers:\n    - nowhere\n    - /ip4/1.2.3.4/tcp/1\n    \
+                 - /ip4/1.2.3.4{PEER}\n    - /ip4/1.2.3.4/tcp/0{PEER}\n    \
+                 - /ip4/1.2.3.4/tcp/1{PEER}\n    - /ip4/1.2.3.4/tcp/1{PEER}\n  \
+                 http_adv_address: 'x:y'\n  raft_adv_address: ':1'\n  node_namespace: a.b\n"
+            ),
+            expect![[r#"
+
+                Configuration errors (10):
+                  - discovery.discovery_interval: must be > 0; got 0s
+                  - discovery.bootstrap_port: must be between 1 and 65535; got 0
+                  - discovery.bootstrap_peers[0]: invalid multiaddr: failed to parse multiaddr "nowhere": must begin with /; expected /ip{4,6}/.../tcp/<port>/p2p/<peerID>
+                  - discovery.bootstrap_peers[1]: missing /p2p/<peerID> component; expected /ip{4,6}/.../tcp/<port>/p2p/<peerID>
+                  - discovery.bootstrap_peers[2]: missing /tcp/<port> component; expected /ip{4,6}/.../tcp/<port>/p2p/<peerID>
+                  - discovery.bootstrap_peers[3]: invalid TCP port 0; port must be between 1 and 65535
+                  - discovery.bootstrap_peers[5]: duplicate bootstrap peer
+                  - discovery.http_adv_address: port must be a number between 1 and 65535; got "y"; expected format: host or host:port
+                  - discovery.raft_adv_address: host must not be empty; expected format: host or host:port
+                  - discovery.node_namespace: invalid namespace; expected 1 to 64 of A-Z, a-z, 0-9, _ and -
+
+                Please fix the configuration and try again.
+            "#]],
+        );
+        check(
+            "security:\n  enable_tls: true\n  certificate_file: /nowhere\nlogging:\n  \
+             level: loud\n  format: xml\n  output_file: /dev/null/x\n",
+            expect![[r#"
+
+                Configuration errors (5):
+                  - security.private_key_file: required when enable_tls is true
+                  - security.certificate_file: cannot read file: open /nowhere: no such file or directory
+                  - logging.level: invalid value "loud"; allowed values: debug, info, warn, error
+                  - logging.format: invalid value "xml"; allowed values: json, console
+                  - logging.output_file: parent directory not writable: path is not a directory
+
+                Please fix the configuration and try again.
+            "#]],
+        );
+    }
+
+    #[test]
+    fn broken_rules_of_the_new_sections() {
+        check(
+            "gateway:\n  listen_addr: ''\n  api_keys: ['a:b', 'a:c', secret]\nruntime:\n  shards: -1\n  \
+             io_memory_bytes: 1\n  spin_us: -1\nlimits:\n  body_bytes: 0\n  header_bytes: 100\n  \
+             result_rows: 5000000000\n  database_bytes: -1\n  log_bytes: 0\n",
+            expect![[r#"
+
+                Configuration errors (11):
+                  - gateway.listen_addr: must not be empty
+                  - gateway.api_keys[1]: duplicate api key
+                  - gateway.api_keys[2]: expected format key:namespace
+                  - runtime.shards: must be between 0 and 1024; got -1
+                  - runtime.io_memory_bytes: must be between 65536 and 1073741824; got 1
+                  - runtime.spin_us: must be between 0 and 1000000; got -1
+                  - limits.body_bytes: must be between 1 and 10485760; got 0
+                  - limits.header_bytes: must be between 8192 and 1048576; got 100
+                  - limits.result_rows: must be between 1 and 4294967295; got 5000000000
+                  - limits.database_bytes: must be between 0 and 9223372036854775807; got -1
+                  - limits.log_bytes: must be between 1048576 and 1099511627776; got 0
+
+                Please fix the configuration and try again.
+            "#]],
+        );
+    }
 }

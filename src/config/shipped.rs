@@ -33,10 +33,10 @@ fn with_documented_defaults(text: &str) -> String {
         } else if let Some((key, _)) = code.split_once(':').filter(|_| !code.starts_with('-')) {
             let indent = &line[..line.len() - code.len()];
             if code.ends_with(':') && default.is_none() {
-                result += &format!("{line}\n"); // a section
+                result.extend([line, "\n"]); // a section
             } else {
                 let default = default.take().unwrap_or_else(|| panic!("{key} tells no default"));
-                result += &format!("{indent}{key}: {default}\n");
+                result.extend([indent, key, ": ", default, "\n"]);
             }
         }
     }

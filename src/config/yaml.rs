@@ -225,12 +225,13 @@ mod tests {
     fn bombs_are_refused() {
         let deep = "[".repeat(100);
         assert_eq!(parse(&deep).unwrap_err().what, "nested too deeply");
-        assert!(parse(&"[".repeat(1_000_000)).is_err());
-        assert!(parse(&"- ".repeat(1_000_000)).is_err());
+        parse(&"[".repeat(1_000_000)).unwrap_err();
+        parse(&"- ".repeat(1_000_000)).unwrap_err();
         let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x]\n".to_owned();
         for i in 1..30 {
             let before = format!("*a{}", i - 1);
-            laughs += &format!("a{i}: &a{i} [{}]\n", [&*before; 8].join(", "));
+            let list = [&*before; 8].join(", ");
+            laughs.extend([format!("a{i}: &a{i} [{list}]\n")]);
         }
         assert_eq!(parse(&laughs).unwrap_err().what, "document is too large");
     }
