@@ -2,6 +2,8 @@
 //!
 //! What an operator may change is in `config::Limits`, whose defaults stand here too.
 
+use std::time::Duration;
+
 use crate::types::ByteSize;
 
 /// Bytes of one command, header included: one Raft entry.
@@ -21,6 +23,23 @@ pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
 pub const INBOX_DEPTH_MAX: usize = 16_384;
 /// Messages waiting from one core to another; more are told `overloaded`.
 pub const MESH_DEPTH_MAX: usize = 16_384;
+
+/// Commands of one transaction of one database: what a step of apply may cost.
+pub const APPLY_BATCH_MAX: usize = 512;
+/// Namespaces of a network.
+pub const NAMESPACES_MAX: usize = 100_000;
+/// Requests that wait for a leader, per partition.
+pub const PARKED_MAX: usize = 4_096;
+/// How long a request may take before its client is told that it was not executed, or that nobody knows.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// After this time the system partition's leader takes up a half-created namespace again (R30).
+pub const CREATION_RETRY: Duration = Duration::from_secs(10);
+/// One tick of Raft's logical clock; heartbeats and election timeouts are counted in it.
+pub const TICK: Duration = Duration::from_millis(50);
+/// Least silence of a leader after which another replica asks to lead.
+pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// Most silence; the difference keeps two from asking at once.
+pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(1);
 
 /// Default of `limits.body_bytes`: bytes of a request body (413).
 pub const BODY_BYTES: ByteSize = ByteSize::mib(10);
@@ -54,5 +73,7 @@ const _: () = {
     assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
     // A full partition still fits its shard's inbox.
     assert!(PROPOSALS_IN_FLIGHT_MAX <= INBOX_DEPTH_MAX);
+    assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
+    assert!(TICK.as_millis() * 4 <= ELECTION_TIMEOUT_MIN.as_millis());
     assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);
 };
