@@ -26,6 +26,8 @@ use crate::types::Timestamp;
 use crate::wire::bytes::DecodeError;
 use crate::wire::bytes::Reader;
 
+const INDEX_END: u64 = 1 << 62;
+
 /// The sequence number of a batch; a record is durable when that of its batch is. Zero is before the
 /// first batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -265,10 +267,18 @@ fn entry(
 ) -> Result<Entry, DecodeError> {
     let kind = reader.u8()?;
     let term = Term(reader.u64()?);
-    let index = LogIndex(reader.u64()?);
+    let index = index(reader)?;
     let stamp = Timestamp(reader.i64()?);
     let payload = bytes.slice_ref(reader.slice()?);
     Ok(Entry { partition, term, index, kind, stamp, payload })
+}
+
+/// An index. No log comes near this bound, so `next()` of what was read never overflows.
+fn index(reader: &mut Reader<'_>) -> Result<LogIndex, DecodeError> {
+    match reader.u64()? {
+        it @ ..INDEX_END => Ok(LogIndex(it)),
+        _ => Err(DecodeError::Malformed("impossible index")),
+    }
 }
 
 pub(super) fn put_hard_state(out: &mut Vec<u8>, it: HardState) {
@@ -280,7 +290,7 @@ pub(super) fn put_hard_state(out: &mut Vec<u8>, it: HardState) {
 pub(super) fn hard_state(reader: &mut Reader<'_>) -> Result<HardState, DecodeError> {
     let term = Term(reader.u64()?);
     let vote = ReplicaId(reader.u64()?);
-    Ok(HardState { term, vote, commit: LogIndex(reader.u64()?) })
+    Ok(HardState { term, vote, commit: index(reader)? })
 }
 
 pub(super) fn put_conf_state(out: &mut Vec<u8>, it: &ConfState) {
@@ -292,7 +302,7 @@ pub(super) fn put_conf_state(out: &mut Vec<u8>, it: &ConfState) {
 }
 
 pub(super) fn conf_state(reader: &mut Reader<'_>) -> Result<ConfState, DecodeError> {
-    let index = LogIndex(reader.u64()?);
+    let index = index(reader)?;
     let auto_leave = match reader.u8()? {
         0 => false,
         1 => true,
@@ -311,7 +321,7 @@ pub(super) fn put_entry_id(out: &mut Vec<u8>, it: EntryId) {
 }
 
 pub(super) fn entry_id(reader: &mut Reader<'_>) -> Result<EntryId, DecodeError> {
-    let index = LogIndex(reader.u64()?);
+    let index = index(reader)?;
     Ok(EntryId { index, term: Term(reader.u64()?) })
 }
 
@@ -343,7 +353,7 @@ mod tests {
             |([term, index], kind, stamp, payload)| Entry {
                 partition: PartitionId(0),
                 term: Term(term),
-                index: LogIndex(index),
+                index: LogIndex(index % INDEX_END),
                 kind,
                 stamp: Timestamp(stamp),
                 payload: payload.into(),
@@ -352,7 +362,7 @@ mod tests {
         let ids = || prop::collection::vec(any::<u64>().prop_map(ReplicaId), 0..5);
         let conf_state = (any::<u64>(), any::<bool>(), ids(), ids(), ids(), ids()).prop_map(
             |(index, auto_leave, voters, learners, voters_outgoing, learners_next)| ConfState {
-                index: LogIndex(index),
+                index: LogIndex(index % INDEX_END),
                 voters,
                 learners,
                 voters_outgoing,
@@ -364,12 +374,12 @@ mod tests {
             |(partition, tag, entry, conf_state, [a, b, c])| {
                 let partition = PartitionId(partition);
                 let entry = Entry { partition, ..entry };
-                let id = EntryId { index: LogIndex(a), term: Term(b) };
+                let id = EntryId { index: LogIndex(a % INDEX_END), term: Term(b) };
                 match tag {
                     1 => Record::Entry(entry),
                     2 => Record::Rewritten(entry),
                     3 => {
-                        let (vote, commit) = (ReplicaId(b), LogIndex(c));
+                        let (vote, commit) = (ReplicaId(b), LogIndex(c % INDEX_END));
                         let hard_state = HardState { term: Term(a), vote, commit };
                         Record::HardState { partition, hard_state }
                     }
@@ -390,7 +400,7 @@ mod tests {
         #[test]
         fn records_come_back_as_they_went(records in prop::collection::vec(any_record(), 0..8)) {
             let mut bytes = Vec::new();
-            for it in &records { it.encode(&mut bytes); }
+            records.iter().for_each(|it| it.encode(&mut bytes));
             let bytes = Bytes::from(bytes);
             let mut reader = Reader::new(&bytes);
             for record in &records {
