@@ -2,6 +2,8 @@
 //!
 //! What an operator may change is in `config::Limits`, whose defaults stand here too.
 
+use std::time::Duration;
+
 use crate::types::ByteSize;
 
 /// Bytes of one command, header included: one Raft entry.
@@ -21,6 +23,17 @@ pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
 pub const INBOX_DEPTH_MAX: usize = 16_384;
 /// Messages waiting from one core to another; more are told `overloaded`.
 pub const MESH_DEPTH_MAX: usize = 16_384;
+
+/// Bytes of the first log segment after each start: small, because it is written before anything else.
+pub const LOG_SEGMENT_SIZE_FIRST: u64 = 4 << 20;
+/// Bytes of the later log segments, prepared behind.
+pub const LOG_SEGMENT_SIZE: u64 = 64 << 20;
+/// Bytes at which a batch of the log takes no more records.
+pub const LOG_BATCH_SIZE_MAX: usize = 16 << 20;
+/// How long the log is idle before an empty batch says that the last one is durable.
+pub const LOG_SEAL_DELAY: Duration = Duration::from_millis(10);
+/// The oldest log segments are freed by rewriting what they hold if that is at most one part in this many.
+pub const LOG_REWRITE_RATIO: u64 = 8;
 
 /// Default of `limits.body_bytes`: bytes of a request body (413).
 pub const BODY_BYTES: ByteSize = ByteSize::mib(10);
@@ -54,5 +67,9 @@ const _: () = {
     assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
     // A full partition still fits its shard's inbox.
     assert!(PROPOSALS_IN_FLIGHT_MAX <= INBOX_DEPTH_MAX);
+    assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
+    assert!(TICK.as_millis() * 4 <= ELECTION_TIMEOUT_MIN.as_millis());
     assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);
+    // The length of a batch is a u32, and one more record goes into one that is not full.
+    assert!(LOG_BATCH_SIZE_MAX + COMMAND_SIZE_MAX < u32::MAX as usize);
 };

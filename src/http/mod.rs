@@ -1,1 +1,313 @@
-//! hyper on glommio: one server, timeouts, limits.
+//! HTTP/1.1 on glommio: hyper, with limits and deadlines, one [`Server`] per core.
+//!
+//! A server accepts on its own listening socket (the kernel spreads connections over the sockets of all
+//! cores), collects each request's body within bounds, and asks its [`Service`] for the reply. Nothing
+//! it does waits for another core.
+//!
+//! What a peer may cost: a place among `connections_max`, a head and a body of bounded size, and bounded
+//! time for sending each and for taking the reply. A panic ends the connection it happened in.
+//! Deliberately absent: TLS, HTTP/2, and any knowledge of what the requests mean.
+//!
+//! Start reading at [`Server::serve`].
+
+pub mod activity;
+pub mod body;
+mod connection;
+pub mod io;
+pub mod shutdown;
+pub mod sleep;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::net::TcpListener;
+use std::os::fd::FromRawFd;
+use std::os::fd::IntoRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_lite::future;
+use glommio::net::TcpStream;
+use http::Response;
+use http::request::Parts;
+use hyper::server::conn::http1;
+
+use crate::http::activity::Activities;
+use crate::http::activity::Timeouts;
+use crate::http::body::Bounds;
+use crate::http::io::Scratch;
+use crate::http::shutdown::Shutdown;
+use crate::http::sleep::Sleep;
+use crate::http::sleep::within;
+use crate::limits;
+
+/// Wait after the process ran out of file descriptors or memory: accepting again at once would spin.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(75);
+
+/// What answers requests.
+pub trait Service: 'static {
+    /// The reply to a request whose body is complete.
+    fn call(&self, head: Parts, body: Bytes) -> impl Future<Output = Response<Bytes>>;
+
+    /// The reply to a request that the server refused.
+    fn refuse(&self, refusal: Refusal) -> Response<Bytes>;
+}
+
+/// Why a request never reached the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The head has more bytes than it may (431).
+    #[error("request header fields are too large")]
+    HeadTooLarge,
+    /// The body has more bytes than it may (413).
+    #[error("request body is too large")]
+    BodyTooLarge,
+    /// The body did not arrive in time (408).
+    #[error("request body did not arrive in time")]
+    BodyTimeout,
+    /// The bodies being received take all the memory set aside for them (503).
+    #[error("overloaded")]
+    Overloaded,
+    /// The peer went away; never answered.
+    #[error("request body is broken")]
+    BodyBroken,
+}
+
+/// Bounds of a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Connections open at once; further ones wait in the kernel's queue.
+    pub connections_max: usize,
+    /// Bytes of a request head.
+    pub header_bytes_max: usize,
+    /// Bytes of a request body.
+    pub body_bytes_max: usize,
+    /// Bytes of all bodies that are gathered from several reads at once.
+    pub held_bytes_max: usize,
+    /// Time for each phase of a connection.
+    pub timeouts: Timeouts,
+    /// Time for connections to finish once the server stops.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let size = |it: u64| usize::try_from(it).expect("limits fit the address space");
+        Self {
+            connections_max: size(limits::CONNECTIONS),
+            header_bytes_max: size(limits::HEADER_BYTES.0),
+            body_bytes_max: size(limits::BODY_BYTES.0),
+            held_bytes_max: 256 << 20,
+            timeouts: Timeouts {
+                head: Duration::from_mins(1),
+                body: Duration::from_mins(1),
+                write: Duration::from_mins(2),
+                linger: Duration::from_secs(2),
+            },
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a server has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections open now.
+    pub open: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Failures to accept.
+    pub accept_errors: u64,
+    /// Requests answered, refused ones included.
+    pub requests: u64,
+    /// Requests refused before the service saw them.
+    pub refused: u64,
+    /// Connections closed because they were idle or slow.
+    pub timeouts: u64,
+    /// Connections that ended in a panic.
+    pub panics: u64,
+}
+
+#[derive(Debug, Default)]
+struct Count(Cell<u64>);
+
+impl Count {
+    fn add(&self, n: u64) {
+        self.0.set(self.0.get() + n);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    accepted: Count,
+    accept_errors: Count,
+    requests: Count,
+    refused: Count,
+    timeouts: Count,
+    panics: Count,
+}
+
+/// One core's HTTP server.
+#[derive(Debug)]
+pub struct Server<S> {
+    shared: Rc<Shared<S>>,
+}
+
+/// What the connections of a server have in common.
+#[derive(Debug)]
+struct Shared<S> {
+    service: S,
+    options: Options,
+    protocol: http1::Builder,
+    scratch: Scratch,
+    activities: Rc<Activities>,
+    /// Bytes of bodies being gathered.
+    held: Rc<Cell<usize>>,
+    is_draining: Cell<bool>,
+    is_aborted: Cell<bool>,
+    counters: Counts,
+}
+
+impl<S> Shared<S> {
+    fn bounds(&self) -> Bounds {
+        Bounds { body: self.options.body_bytes_max, held: self.options.held_bytes_max }
+    }
+}
+
+impl<S: Service> Server<S> {
+    /// A server that answers with `service`.
+    pub fn new(options: Options, service: S) -> Self {
+        assert!(options.connections_max > 0, "a server serves somebody");
+        let mut protocol = http1::Builder::new();
+        // A head somewhat too long is answered with an error by the service; hyper answers a longer one
+        // with a bare 431. Its own timer would cost an entry per request, see `activity`.
+        let head_max = options.header_bytes_max.saturating_mul(2).max(SIZE_BUFFER_MIN);
+        protocol.max_header_size(head_max).max_buf_size(head_max.max(io::SCRATCH_SIZE));
+        protocol.header_read_timeout(None);
+        // A peer that has said all it will may still listen, and what it asked for may be under way.
+        protocol.half_close(true);
+        let shared = Shared {
+            service,
+            options,
+            protocol,
+            scratch: io::scratch(),
+            activities: Rc::default(),
+            held: Rc::default(),
+            is_draining: Cell::new(false),
+            is_aborted: Cell::new(false),
+            counters: Counts::default(),
+        };
+        Self { shared: Rc::new(shared) }
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        let counts = &self.shared.counters;
+        Counters {
+            open: self.shared.activities.n_open() as u64,
+            accepted: counts.accepted.0.get(),
+            accept_errors: counts.accept_errors.0.get(),
+            requests: counts.requests.0.get(),
+            refused: counts.refused.0.get(),
+            timeouts: counts.timeouts.0.get(),
+            panics: counts.panics.0.get(),
+        }
+    }
+
+    /// Accept and serve until `shutdown` begins; then stop accepting, let requests finish, and return
+    /// once all connections have ended, or were ended because they took too long.
+    ///
+    /// Dropping this future ends all connections.
+    pub async fn serve(&self, listener: TcpListener, shutdown: Rc<Shutdown>) {
+        let shared = &self.shared;
+        let _abort = AbortOnDrop(shared);
+        // Cancelled when dropped.
+        let _ticks = glommio::spawn_local(tick(Rc::clone(shared)));
+        let stop = async {
+            shutdown.wait().await;
+            None
+        };
+        let accept = async {
+            self.accept(adopt(listener)).await;
+            Some(())
+        };
+        future::or(stop, accept).await;
+        shared.is_draining.set(true);
+        shared.activities.wake_all();
+        let drained = within(shared.options.drain_timeout, shared.activities.wait_for(0)).await;
+        if drained.is_none() {
+            tracing::warn!(open = shared.activities.n_open(), "connections did not finish in time");
+        }
+        shared.is_aborted.set(true);
+        shared.activities.wake_all();
+        shared.activities.wait_for(0).await;
+    }
+
+    async fn accept(&self, listener: glommio::net::TcpListener) {
+        let shared = &self.shared;
+        loop {
+            shared.activities.wait_for(shared.options.connections_max - 1).await;
+            match listener.accept().await {
+                Ok(stream) => self.spawn(stream),
+                Err(error) => {
+                    shared.counters.accept_errors.add(1);
+                    let error = std::io::Error::from(error);
+                    let is_peers = matches!(
+                        error.kind(),
+                        std::io::ErrorKind::ConnectionAborted
+                            | std::io::ErrorKind::ConnectionReset
+                            | std::io::ErrorKind::Interrupted
+                    );
+                    if !is_peers {
+                        tracing::warn!(%error, "failed to accept a connection");
+                        Sleep::new(ACCEPT_BACK_OFF).await;
+                    }
+                }
+            }
+            glommio::yield_if_needed().await;
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream) {
+        let shared = &self.shared;
+        shared.counters.accepted.add(1);
+        if let Err(error) = stream.set_nodelay(true) {
+            // The peer is gone already; reading will say so.
+            tracing::debug!(%error, "failed to set TCP_NODELAY");
+        }
+        let place = shared.activities.open();
+        glommio::spawn_local(connection::serve(stream, place, Rc::clone(shared))).detach();
+    }
+}
+
+/// The smallest buffer hyper accepts.
+const SIZE_BUFFER_MIN: usize = 8 << 10;
+
+struct AbortOnDrop<'a, S>(&'a Shared<S>);
+
+impl<S> Drop for AbortOnDrop<'_, S> {
+    fn drop(&mut self) {
+        self.0.is_aborted.set(true);
+        self.0.activities.wake_all();
+    }
+}
+
+async fn tick<S>(shared: Rc<Shared<S>>) {
+    let timeouts = shared.options.timeouts;
+    loop {
+        Sleep::new(timeouts.tick()).await;
+        shared.activities.tick(&timeouts);
+    }
+}
+
+/// Hand a listening socket to this core's runtime.
+#[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
+fn adopt(listener: TcpListener) -> glommio::net::TcpListener {
+    // SAFETY: the number was owned by `listener` until this line, and nobody else knows it.
+    unsafe { glommio::net::TcpListener::from_raw_fd(listener.into_raw_fd()) }
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! One connection: its task, its requests, its end.
+
+use std::future;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_lite::FutureExt;
+use glommio::net::TcpStream;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::header;
+use http::request::Parts;
+use hyper::body::Incoming;
+use tracing::Level;
+
+use crate::http::Refusal;
+use crate::http::Service;
+use crate::http::Shared;
+use crate::http::activity::Activity;
+use crate::http::activity::Phase;
+use crate::http::activity::Place;
+use crate::http::body;
+use crate::http::body::Held;
+use crate::http::body::Whole;
+use crate::http::io::HyperStream;
+use crate::http::sleep::now;
+
+/// Bytes of an unwanted body that are read after the reply: enough for the peer to notice the reply.
+const LINGER_BYTES_MAX: usize = 32 << 20;
+/// Reads of it in one turn: others want the core too.
+const LINGER_READS_MAX: usize = 16;
+
+/// Serve one connection until it ends. Its panic ends this connection and nothing else.
+pub(super) async fn serve<S: Service>(stream: TcpStream, place: Place, shared: Rc<Shared<S>>) {
+    let work = drive(stream, Rc::clone(&place.activity), Rc::clone(&shared));
+    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+        shared.counters.panics.add(1);
+        tracing::error!("a connection panicked");
+    }
+}
+
+/// Why a connection ended.
+enum End {
+    /// Served as HTTP has it, or broken by the peer.
+    Served(hyper::Result<()>),
+    /// Idle, or slow.
+    Overdue,
+    /// The server is about to end.
+    Aborted,
+}
+
+async fn drive<S: Service>(stream: TcpStream, activity: Rc<Activity>, shared: Rc<Shared<S>>) {
+    let io = HyperStream::new(stream, Rc::clone(&shared.scratch), Rc::clone(&activity));
+    let requests = Requests { shared: Rc::clone(&shared), activity: Rc::clone(&activity) };
+    let mut connection = shared.protocol.serve_connection(io, requests);
+    let mut is_draining = false;
+    let end = future::poll_fn(|cx| {
+        activity.listen(cx);
+        if shared.is_aborted.get() {
+            return Poll::Ready(End::Aborted);
+        }
+        if shared.is_draining.get() && !is_draining {
+            is_draining = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        let served = connection.poll_without_shutdown(cx).map(End::Served);
+        // A body that is overdue is answered; a head or a reply is not worth waiting for.
+        let is_waiting = matches!(activity.phase(), Phase::Head | Phase::Write);
+        if served.is_pending() && is_waiting && activity.is_overdue() {
+            return Poll::Ready(End::Overdue);
+        }
+        served
+    })
+    .await;
+    match end {
+        End::Served(Ok(())) if !activity.leaves_unread() => {}
+        End::Served(result) => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection failed");
+            }
+            linger(connection.into_parts().io, &activity, &shared).await;
+        }
+        End::Overdue => {
+            shared.counters.timeouts.add(1);
+            tracing::debug!("a connection was idle or slow");
+        }
+        End::Aborted => {}
+    }
+}
+
+/// Closing a socket with unread bytes makes the kernel drop the reply too, so read on for a while.
+async fn linger<S>(mut io: HyperStream, activity: &Activity, shared: &Shared<S>) {
+    activity.enter(Phase::Linger);
+    let mut left = LINGER_BYTES_MAX;
+    let mut is_closed = false;
+    future::poll_fn(|cx| {
+        if !is_closed {
+            match io.poll_close(cx) {
+                Poll::Ready(Ok(())) => is_closed = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+        }
+        if activity.is_overdue() || shared.is_aborted.get() {
+            return Poll::Ready(());
+        }
+        for _ in 0..LINGER_READS_MAX {
+            match io.poll_discard(cx) {
+                Poll::Ready(Ok(n)) if n > 0 && n < left => left -= n,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The requests of one connection, for hyper.
+struct Requests<S> {
+    shared: Rc<Shared<S>>,
+    activity: Rc<Activity>,
+}
+
+impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
+    type Response = Response<Whole>;
+    type Error = Dropped;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.activity.enter(Phase::Body);
+        let (shared, activity) = (Rc::clone(&self.shared), Rc::clone(&self.activity));
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let logged = tracing::enabled!(Level::DEBUG)
+                .then(|| (head.method.clone(), head.uri.path().to_owned(), now()));
+            let reply = answer(head, body, &shared, &activity).await?;
+            activity.enter(Phase::Write);
+            shared.counters.requests.add(1);
+            if let Some((method, path, start)) = logged {
+                let (status, bytes) = (reply.status().as_u16(), reply.body().len());
+                let duration = now() - start;
+                tracing::debug!(%method, path, status, bytes, ?duration, "request");
+            }
+            Ok(reply.map(Whole::new))
+        })
+    }
+}
+
+/// The peer went away within a request; there is nobody to answer.
+#[derive(Debug, thiserror::Error)]
+#[error("peer closed within a request")]
+struct Dropped;
+
+async fn answer<S: Service>(
+    head: Parts,
+    body: Incoming,
+    shared: &Shared<S>,
+    activity: &Activity,
+) -> Result<Response<Bytes>, Dropped> {
+    let mut account = Held::new(&shared.held);
+    let collected = if head_size(&head) > shared.options.header_bytes_max {
+        Err(Refusal::HeadTooLarge)
+    } else {
+        body::collect(body, shared.bounds(), activity, &mut account).await
+    };
+    let refusal = match collected {
+        Ok(body) => {
+            activity.enter(Phase::Handler);
+            return Ok(shared.service.call(head, body).await);
+        }
+        Err(Refusal::BodyBroken) => return Err(Dropped),
+        Err(refusal) => refusal,
+    };
+    shared.counters.refused.add(1);
+    activity.leave_unread();
+    let mut reply = shared.service.refuse(refusal);
+    // What is left of the body is nobody's request.
+    reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(reply)
+}
+
+/// Bytes of a request head, near enough.
+fn head_size(head: &Parts) -> usize {
+    let target = head.uri.path_and_query().map_or(0, |it| it.as_str().len());
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    target + fields.sum::<usize>()
+}

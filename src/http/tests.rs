@@ -1,0 +1,326 @@
+//! The server on a real executor, over real sockets.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_lite::future;
+use http::Response;
+use http::StatusCode;
+use http::request::Parts;
+
+use crate::http::Options;
+use crate::http::Refusal;
+use crate::http::Service;
+use crate::http::activity::Timeouts;
+use crate::http::sleep::now;
+use crate::http::testing::Running;
+use crate::http::testing::on_executor;
+
+/// Echoes bodies; `/panic` panics, `/wait` waits for the gate.
+#[derive(Default)]
+struct Echo {
+    gate: Rc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    is_open: Cell<bool>,
+    n_waiting: Cell<usize>,
+    wakers: RefCell<Vec<Waker>>,
+}
+
+impl Gate {
+    fn open(&self) {
+        self.is_open.set(true);
+        self.wakers.take().into_iter().for_each(Waker::wake);
+    }
+
+    async fn pass(&self) {
+        self.n_waiting.set(self.n_waiting.get() + 1);
+        future::poll_fn(|cx| {
+            self.wakers.borrow_mut().push(cx.waker().clone());
+            if self.is_open.get() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Service for Echo {
+    async fn call(&self, head: Parts, body: Bytes) -> Response<Bytes> {
+        match head.uri.path() {
+            "/panic" => panic!("one bad request"),
+            "/wait" => self.gate.pass().await,
+            "/large" => return Response::new(Bytes::from(vec![b'x'; 24 << 20])),
+            _ => {}
+        }
+        Response::new(body)
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
+        let status = match refusal {
+            Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::Overloaded | Refusal::BodyBroken => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut reply = Response::new(Bytes::from(refusal.to_string()));
+        *reply.status_mut() = status;
+        reply
+    }
+}
+
+/// Small bounds; patience for everything that a test does not time.
+fn options() -> Options {
+    let long = Duration::from_mins(1);
+    Options {
+        connections_max: 8,
+        header_bytes_max: 16 << 10,
+        body_bytes_max: 1 << 20,
+        held_bytes_max: 4 << 20,
+        timeouts: Timeouts { head: long, body: long, write: long, linger: long },
+        drain_timeout: long,
+    }
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Let other tasks run until something holds.
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        future::yield_now().await;
+    }
+}
+
+#[test]
+fn a_connection_carries_many_requests() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let mut client = server.connect().await;
+        for body in ["one", "", "three"] {
+            client.send(post("/", body)).await;
+            assert_eq!(client.brief().await, format!("200 {body}").trim_end());
+        }
+        assert_eq!((server.counters().accepted, server.counters().requests), (1, 3));
+    });
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let mut client = server.connect().await;
+        let bodies: Vec<String> = (0..100).map(|it| it.to_string()).collect();
+        client.send(bodies.iter().map(|it| post("/", it)).collect::<String>()).await;
+        for body in &bodies {
+            assert_eq!(client.brief().await, format!("200 {body}"));
+        }
+    });
+}
+
+#[test]
+fn a_body_in_many_pieces_arrives_whole() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let mut client = server.connect().await;
+        let body = "0123456789".repeat(50_000);
+        client.send(post("/", &body)).await;
+        assert_eq!(client.brief().await, format!("200 {body}"));
+        client
+            .send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            .await;
+        client.send("2\r\nde\r\n0\r\n\r\n").await;
+        assert_eq!(client.brief().await, "200 abcde");
+    });
+}
+
+#[test]
+fn a_panic_ends_only_its_connection() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let (mut bad, mut good) = (server.connect().await, server.connect().await);
+        good.send(post("/", "before")).await;
+        assert_eq!(good.brief().await, "200 before");
+        bad.send(post("/panic", "")).await;
+        assert_eq!(bad.brief().await, "closed");
+        good.send(post("/", "after")).await;
+        assert_eq!(good.brief().await, "200 after");
+        assert_eq!((server.counters().panics, server.counters().open), (1, 1));
+    });
+}
+
+#[test]
+fn an_oversized_body_is_answered_before_and_while_it_is_sent() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let refusal = "413 request body is too large";
+        let mut client = server.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 4000000\r\n\r\n").await;
+        assert!(client.try_send(&vec![b'x'; 4_000_000]).await, "the rest is read");
+        assert_eq!(client.brief().await, refusal);
+        assert_eq!(client.brief().await, "closed");
+        let mut client = server.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+        for _ in 0..40 {
+            client.try_send(chunk.as_bytes()).await;
+        }
+        assert_eq!(client.brief().await, refusal);
+        assert_eq!(server.counters().refused, 2);
+    });
+}
+
+#[test]
+fn bodies_in_flight_are_bounded_together() {
+    on_executor(async {
+        let options = Options { held_bytes_max: 300_000, ..options() };
+        let server = Running::start(options, Echo::default());
+        let body = "x".repeat(200_000);
+        let (mut first, mut second) = (server.connect().await, server.connect().await);
+        let whole = post("/", &body);
+        first.send(&whole[..150_000]).await;
+        until(|| server.counters().open == 2).await;
+        second.send(post("/", &"x".repeat(600_000))).await;
+        assert_eq!(second.brief().await, "503 overloaded");
+        first.send(&whole[150_000..]).await;
+        assert_eq!(first.brief().await, format!("200 {body}"));
+    });
+}
+
+#[test]
+fn an_oversized_head_is_refused() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        for (size, want) in [(20_000, "431 request header fields are too large"), (100_000, "431")]
+        {
+            let mut client = server.connect().await;
+            let head = format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "x".repeat(size));
+            client.try_send(head.as_bytes()).await;
+            assert_eq!(client.brief().await, want, "{size}");
+            assert_eq!(client.brief().await, "closed", "{size}");
+        }
+    });
+}
+
+#[test]
+fn silent_slow_and_idle_connections_are_closed() {
+    on_executor(async {
+        let mut options = options();
+        options.timeouts.head = Duration::from_millis(80);
+        let server = Running::start(options, Echo::default());
+        let start = now();
+        let (mut silent, mut slow, mut idle) =
+            (server.connect().await, server.connect().await, server.connect().await);
+        slow.send("GET / HTTP/1.1\r\nHos").await;
+        idle.send(post("/", "x")).await;
+        assert_eq!(idle.brief().await, "200 x");
+        for client in [&mut silent, &mut slow, &mut idle] {
+            assert_eq!(client.brief().await, "closed");
+        }
+        assert!(now() - start >= Duration::from_millis(80));
+        assert_eq!(server.counters().timeouts, 3);
+    });
+}
+
+#[test]
+fn a_slow_body_is_answered_with_a_timeout() {
+    on_executor(async {
+        let mut options = options();
+        options.timeouts.body = Duration::from_millis(80);
+        let server = Running::start(options, Echo::default());
+        let mut client = server.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhalf").await;
+        assert_eq!(client.brief().await, "408 request body did not arrive in time");
+        client.close_write().await;
+        assert_eq!(client.brief().await, "closed");
+    });
+}
+
+#[test]
+fn a_reader_that_does_not_read_is_closed() {
+    on_executor(async {
+        let mut options = options();
+        options.timeouts.write = Duration::from_millis(80);
+        let server = Running::start(options, Echo::default());
+        let mut client = server.connect().await;
+        client.send("GET /large HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        until(|| server.counters().timeouts == 1).await;
+        until(|| server.counters().open == 0).await;
+        assert_eq!(client.brief().await, "closed");
+    });
+}
+
+#[test]
+fn a_peer_that_closed_its_side_still_gets_its_reply() {
+    on_executor(async {
+        let echo = Echo::default();
+        let gate = Rc::clone(&echo.gate);
+        let server = Running::start(options(), echo);
+        let mut client = server.connect().await;
+        client.send(post("/wait", "x")).await;
+        client.close_write().await;
+        until(|| gate.n_waiting.get() == 1).await;
+        gate.open();
+        assert_eq!(client.brief().await, "200 x");
+        assert_eq!(client.brief().await, "closed");
+    });
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_for_a_place() {
+    on_executor(async {
+        let server = Running::start(Options { connections_max: 1, ..options() }, Echo::default());
+        let mut first = server.connect().await;
+        let mut second = server.connect().await;
+        second.send(post("/", "second")).await;
+        first.send(post("/", "first")).await;
+        assert_eq!(first.brief().await, "200 first");
+        assert_eq!(server.counters().accepted, 1);
+        drop(first);
+        assert_eq!(second.brief().await, "200 second");
+        assert_eq!(server.counters().accepted, 2);
+    });
+}
+
+#[test]
+fn a_shutdown_lets_requests_finish_and_ends_idle_connections() {
+    on_executor(async {
+        let echo = Echo::default();
+        let gate = Rc::clone(&echo.gate);
+        let server = Running::start(options(), echo);
+        let (mut busy, mut idle) = (server.connect().await, server.connect().await);
+        idle.send(post("/", "x")).await;
+        assert_eq!(idle.brief().await, "200 x");
+        busy.send(post("/wait", "work")).await;
+        until(|| gate.n_waiting.get() == 1).await;
+        server.shutdown.begin();
+        assert_eq!(idle.brief().await, "closed");
+        gate.open();
+        assert_eq!(busy.brief().await, "200 work");
+        assert_eq!(busy.brief().await, "closed");
+        let refused = glommio::net::TcpStream::connect(server.address).await;
+        assert!(refused.is_err(), "nobody listens");
+        assert_eq!(server.ended().await.open, 0);
+    });
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_ever() {
+    on_executor(async {
+        let echo = Echo::default();
+        let gate = Rc::clone(&echo.gate);
+        let options = Options { drain_timeout: Duration::from_millis(20), ..options() };
+        let server = Running::start(options, echo);
+        let mut stuck = server.connect().await;
+        stuck.send(post("/wait", "")).await;
+        until(|| gate.n_waiting.get() == 1).await;
+        server.shutdown.begin();
+        assert_eq!(server.ended().await.open, 0);
+        assert_eq!(stuck.brief().await, "closed");
+    });
+}
