@@ -24,6 +24,23 @@ pub const INBOX_DEPTH_MAX: usize = 16_384;
 /// Messages waiting from one core to another; more are told `overloaded`.
 pub const MESH_DEPTH_MAX: usize = 16_384;
 
+/// Commands of one transaction of one database: what a step of apply may cost.
+pub const APPLY_BATCH_MAX: usize = 512;
+/// Namespaces of a network.
+pub const NAMESPACES_MAX: usize = 100_000;
+/// Requests that wait for a leader, per partition.
+pub const PARKED_MAX: usize = 4_096;
+/// How long a request may take before its client is told that it was not executed, or that nobody knows.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// After this time the system partition's leader takes up a half-created namespace again (R30).
+pub const CREATION_RETRY: Duration = Duration::from_secs(10);
+/// One tick of Raft's logical clock; heartbeats and election timeouts are counted in it.
+pub const TICK: Duration = Duration::from_millis(50);
+/// Least silence of a leader after which another replica asks to lead.
+pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// Most silence; the difference keeps two from asking at once.
+pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+
 /// Bytes of the first log segment after each start: small, because it is written before anything else.
 pub const LOG_SEGMENT_SIZE_FIRST: u64 = 4 << 20;
 /// Bytes of the later log segments, prepared behind.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use fxhash::FxHashMap;
+use rustc_hash::FxHashMap;
 
 use crate::sql::authorizer;
 use crate::sql::context;
