@@ -89,7 +89,7 @@ pub(super) fn run(matches: &ArgMatches, world: &mut World<'_>) -> Result<(), Fai
     let options = logging_options(&config.logging);
     (world.log)(&options).map_err(|error| Failure::from_error(Exit::Failure, &error))?;
     for warning in &config.warnings {
-        tracing::warn!(%warning, "configuration");
+        tracing::warn!(%warning, "a setting has no effect");
     }
     (world.start)(config)
 }
