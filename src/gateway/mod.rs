@@ -1,6 +1,137 @@
 //! The REST API of the network. Translates; decides nothing.
+//!
+//! One [`Gateway`] per core turns requests into [`Request`](crate::shard::request::Request)s and replies
+//! into JSON. In order: preflight requests are answered, the sender is identified (but for public
+//! pages), the namespace is resolved, the path is routed, the method is checked. Until it is known who
+//! is asking, an unknown path looks like any other.
+//!
+//! Deliberately absent: SQL (passed on as it came), sockets and limits (`http`), retries and deadlines
+//! (whoever implements `Submit`). Errors become replies in [`error`] only.
+//!
+//! Start reading at [`Gateway::answer`].
 
 pub mod body;
+pub mod error;
 pub mod json;
+pub mod pages;
+mod reply;
+mod route;
 pub mod rows;
+pub mod sql;
 pub mod time;
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Method;
+use http::Response;
+use http::StatusCode;
+use http::request::Parts;
+
+use crate::auth::Policy;
+use crate::auth::credential::Presented;
+use crate::auth::key::Keys;
+use crate::auth::key::KeysError;
+use crate::gateway::error::ApiError;
+use crate::gateway::route::Route;
+use crate::http::Refusal;
+use crate::http::Service;
+use crate::shard::request::Submit;
+use crate::types::Namespace;
+use crate::types::Timestamp;
+
+/// How a gateway behaves; made from the configuration.
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// Where a request without a credential acts, if `require_auth` is off.
+    pub client_namespace: Namespace,
+    /// Whether a request without a credential is refused.
+    pub require_auth: bool,
+    /// Each key and the namespace it opens.
+    pub keys: Vec<(String, Namespace)>,
+    /// Random and secret; keeps the time of a key's lookup from telling anything about other keys.
+    pub key_seed: [u8; 16],
+    /// Bounds of the server it runs in.
+    pub http: crate::http::Options,
+}
+
+/// What the node says about itself, fixed at its start.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    /// The node's peer id.
+    pub node_id: String,
+    /// Version of the program.
+    pub version: String,
+    /// Revision it was built from; may be empty.
+    pub commit: String,
+    /// When it was built; may be empty.
+    pub build_time: String,
+    /// When the node started, for people.
+    pub started_at: Timestamp,
+    /// When the node started, for its uptime.
+    pub started: Instant,
+}
+
+/// One core's gateway.
+#[derive(Debug)]
+pub struct Gateway<S> {
+    policy: Policy,
+    info: NodeInfo,
+    node: S,
+}
+
+impl<S: Submit> Gateway<S> {
+    /// A gateway that hands requests to `node`.
+    pub fn new(options: &GatewayOptions, info: NodeInfo, node: S) -> Result<Self, KeysError> {
+        let pairs = options.keys.iter().map(|(key, it)| (key.as_str(), it));
+        let policy = Policy {
+            keys: Keys::new(pairs, options.key_seed)?,
+            require_auth: options.require_auth,
+            client_namespace: Some(options.client_namespace.clone()),
+        };
+        Ok(Self { policy, info, node })
+    }
+
+    async fn answer(&self, head: &Parts, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
+        let path = route::path_of(&head.uri);
+        let route = Route::find(&path);
+        if let Some(Route::Page(page)) = route {
+            return Ok(pages::serve(page, &self.info, &self.node).await);
+        }
+        let header = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
+        let identity = self.policy.identify(&Presented {
+            authorization: header("authorization"),
+            api_key: header("x-api-key"),
+            query: head.uri.query(),
+        })?;
+        if !route::needs_namespace(&path) {
+            return Ok(route::elsewhere(&head.uri));
+        }
+        let namespace = self.policy.authorize(identity)?;
+        match route {
+            Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
+                sql::serve(endpoint, namespace, head.uri.query(), body, &self.node).await
+            }
+            Some(_) => Err(ApiError::Method),
+            None => Ok(route::elsewhere(&head.uri)),
+        }
+    }
+}
+
+impl<S: Submit + 'static> Service for Gateway<S> {
+    async fn call(&self, head: Parts, body: Bytes) -> Response<Bytes> {
+        let reply = if head.method == Method::OPTIONS {
+            reply::empty(StatusCode::NO_CONTENT)
+        } else {
+            self.answer(&head, &body).await.unwrap_or_else(|it| error::reply_to(&it))
+        };
+        reply::for_any_origin(reply)
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
+        reply::for_any_origin(error::reply_to(&ApiError::Refused(refusal)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

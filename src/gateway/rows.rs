@@ -193,7 +193,9 @@ pub(crate) mod tests {
             })
             .collect();
         let mut encoded = BytesMut::new();
-        values.iter().for_each(|it| it.encode(&mut encoded));
+        for value in values {
+            value.encode(&mut encoded);
+        }
         let count = if columns.is_empty() { 0 } else { values.len() / columns.len() };
         Rows { columns: columns.into(), count, values: encoded.freeze() }
     }

@@ -308,6 +308,6 @@ fn adopt(listener: TcpListener) -> glommio::net::TcpListener {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
 
 use futures_lite::future;
 use glommio::timer::Timer;
@@ -27,6 +28,13 @@ const WHEEL_STEP: Duration = Duration::from_millis(2);
 )]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// The wall clock in milliseconds since 1970, for texts that people read.
+#[expect(clippy::disallowed_methods, reason = "no decision depends on it")]
+pub fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |it| i64::try_from(it.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Resolves at its deadline.

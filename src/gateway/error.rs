@@ -1,0 +1,153 @@
+//! The one place where an error becomes an HTTP reply.
+//!
+//! | error | status | code | what the client should do |
+//! |---|---|---|---|
+//! | credential missing or wrong | 401 | | authenticate |
+//! | no namespace | 403 | | ask for one |
+//! | body, arguments, statement | 400 | the statement's, if any | change it |
+//! | body or command too large | 413 | | send less at once |
+//! | database at its limit | 507 | `database_full` | delete something |
+//! | wrong method | 405 | | |
+//! | head too large, body too slow | 431, 408 | | |
+//! | no leader, overloaded, shutting down | 503 + `Retry-After` | `no_leader`, `overloaded`, `shutting_down` | send it again later |
+//! | fenced | 503 + `Retry-After` | `fenced` | send it again later: another replica may take over; if it stays, tell the operator |
+//! | outcome unknown | 409 | `outcome_unknown` | look whether it happened (R19) |
+//!
+//! The last has no `Retry-After` and is no 5xx, because client libraries repeat those by themselves.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Response;
+use http::StatusCode;
+use http::header;
+
+use crate::auth::Denied;
+use crate::gateway::body::BodyError;
+use crate::gateway::json;
+use crate::gateway::reply;
+use crate::http::Refusal;
+use crate::shard::request::SubmitError;
+use crate::wire::command::DraftError;
+
+/// Code of a statement's error that is about the size of the whole database.
+const DATABASE_FULL: &str = "database_full";
+
+/// Why a request fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiError {
+    /// The sender may not.
+    Denied(Denied),
+    /// The path wants another method.
+    Method,
+    /// The body is not what the path wants, which is `shape`.
+    Body {
+        /// What is wrong.
+        error: BodyError,
+        /// What the body should look like.
+        shape: &'static str,
+    },
+    /// A table's name that is no plain identifier.
+    TableName,
+    /// The node did not do it, or nobody knows.
+    Submit(SubmitError),
+    /// The server refused it before it was read.
+    Refused(Refusal),
+}
+
+impl From<Denied> for ApiError {
+    fn from(error: Denied) -> Self {
+        Self::Denied(error)
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        Self::Submit(error)
+    }
+}
+
+/// The reply that tells the client whose move it is.
+pub fn reply_to(error: &ApiError) -> Response<Bytes> {
+    match error {
+        ApiError::Denied(error) => denied(*error),
+        ApiError::Method => refuse(StatusCode::METHOD_NOT_ALLOWED, None, "method not allowed"),
+        ApiError::Body { error: BodyError::Shape, shape } => {
+            refuse(StatusCode::BAD_REQUEST, None, &format!("invalid body: {shape}"))
+        }
+        ApiError::Body { error: error @ BodyError::Draft(DraftError::Size), .. } => {
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, None, &error.to_string())
+        }
+        ApiError::Body { error, .. } => refuse(StatusCode::BAD_REQUEST, None, &error.to_string()),
+        ApiError::TableName => refuse(StatusCode::BAD_REQUEST, None, "invalid table identifier"),
+        ApiError::Submit(error) => not_done(error),
+        ApiError::Refused(refusal) => refused(*refusal),
+    }
+}
+
+fn denied(error: Denied) -> Response<Bytes> {
+    let (status, challenge) = match error {
+        Denied::Missing => {
+            (StatusCode::UNAUTHORIZED, Some(r#"Bearer realm="gateway", charset="UTF-8""#))
+        }
+        Denied::Invalid => (StatusCode::UNAUTHORIZED, Some(r#"Bearer error="invalid_token""#)),
+        Denied::NoNamespace => (StatusCode::FORBIDDEN, None),
+    };
+    let mut reply = refuse(status, None, &error.to_string());
+    if let Some(it) = challenge {
+        reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(it));
+    }
+    reply
+}
+
+fn not_done(error: &SubmitError) -> Response<Bytes> {
+    let message = error.to_string();
+    match error {
+        SubmitError::Statement(error) => {
+            let is_full = error.code == Some(DATABASE_FULL);
+            let status =
+                if is_full { StatusCode::INSUFFICIENT_STORAGE } else { StatusCode::BAD_REQUEST };
+            refuse(status, error.code, &message)
+        }
+        SubmitError::NoLeader => later("no_leader", &message),
+        SubmitError::Overloaded => later("overloaded", &message),
+        SubmitError::ShuttingDown => later("shutting_down", &message),
+        SubmitError::Fenced => later("fenced", &message),
+        SubmitError::OutcomeUnknown => {
+            refuse(StatusCode::CONFLICT, Some("outcome_unknown"), &message)
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Response<Bytes> {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::HeadTooLarge => {
+            refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None, &message)
+        }
+        Refusal::BodyTooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, None, &message),
+        Refusal::BodyTimeout => refuse(StatusCode::REQUEST_TIMEOUT, None, &message),
+        Refusal::BodyBroken => refuse(StatusCode::BAD_REQUEST, None, &message),
+        Refusal::Overloaded => later("overloaded", &message),
+    }
+}
+
+/// Not executed; the client may send it again.
+fn later(code: &str, message: &str) -> Response<Bytes> {
+    let mut reply = refuse(StatusCode::SERVICE_UNAVAILABLE, Some(code), message);
+    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
+}
+
+fn refuse(status: StatusCode, code: Option<&str>, message: &str) -> Response<Bytes> {
+    let mut body = Vec::with_capacity(64 + message.len());
+    body.push(b'{');
+    if let Some(code) = code {
+        body.extend_from_slice(b"\"code\":");
+        json::put_text(&mut body, code);
+        body.push(b',');
+    }
+    body.extend_from_slice(b"\"error\":");
+    json::put_text(&mut body, message);
+    body.push(b'}');
+    reply::json(status, body)
+}

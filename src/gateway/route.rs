@@ -1,0 +1,118 @@
+//! Paths.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Response;
+use http::StatusCode;
+use http::Uri;
+use http::header;
+
+use crate::auth::credential;
+use crate::auth::credential::Plus;
+use crate::gateway::pages::Page;
+use crate::gateway::reply;
+use crate::gateway::sql::Endpoint;
+
+/// Where a path leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// A page about the node, open to everybody.
+    Page(Page),
+    /// SQL in the sender's namespace.
+    Sql(Endpoint),
+}
+
+impl Route {
+    /// The route of exactly this path.
+    pub(super) fn find(path: &str) -> Option<Self> {
+        Some(match path {
+            "/v1/rqlite/query" => Self::Sql(Endpoint::Query),
+            "/v1/rqlite/exec" => Self::Sql(Endpoint::Exec),
+            "/v1/rqlite/transaction" => Self::Sql(Endpoint::Transaction),
+            "/v1/rqlite/schema" => Self::Sql(Endpoint::Schema),
+            "/v1/rqlite/create-table" => Self::Sql(Endpoint::CreateTable),
+            "/v1/rqlite/drop-table" => Self::Sql(Endpoint::DropTable),
+            "/health" | "/v1/health" => Self::Page(Page::Health),
+            "/status" | "/v1/status" => Self::Page(Page::Status),
+            "/v1/version" => Self::Page(Page::Version),
+            _ => return None,
+        })
+    }
+}
+
+/// The path without percent-encoding.
+pub(super) fn path_of(uri: &Uri) -> Cow<'_, str> {
+    match credential::decode(uri.path(), Plus::Plus) {
+        Cow::Borrowed(_) => Cow::Borrowed(uri.path()),
+        Cow::Owned(it) => Cow::Owned(String::from_utf8_lossy(&it).into_owned()),
+    }
+}
+
+/// Whether a path belongs to a namespace, existing or not.
+pub(super) fn needs_namespace(path: &str) -> bool {
+    path == "/rqlite"
+        || path == "/v1/rqlite"
+        || path.starts_with("/v1/rqlite/")
+        || path.starts_with("/v1/pubsub")
+}
+
+/// The reply for a path that leads nowhere: the way to its clean form if it has another, else 404.
+pub(super) fn elsewhere(uri: &Uri) -> Response<Bytes> {
+    if let Some(mut location) = cleaned(uri.path()) {
+        if let Some(query) = uri.query() {
+            location.push('?');
+            location.push_str(query);
+        }
+        if let Ok(location) = HeaderValue::try_from(location) {
+            let mut reply = reply::empty(StatusCode::MOVED_PERMANENTLY);
+            reply.headers_mut().insert(header::LOCATION, location);
+            return reply;
+        }
+    }
+    reply::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// The path without empty, `.` and `..` segments; none if it is clean already.
+fn cleaned(path: &str) -> Option<String> {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            it => segments.push(it),
+        }
+    }
+    let mut clean = format!("/{}", segments.join("/"));
+    if path.ends_with('/') && clean.len() > 1 {
+        clean.push('/');
+    }
+    // Browsers take a backslash for a slash, and two slashes for another host.
+    let clean = clean.replace('\\', "%5C");
+    (clean != path).then_some(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clean_paths() {
+        for (path, want) in [
+            ("/", None),
+            ("/v1/x", None),
+            ("/v1/x/", None),
+            ("/...", None),
+            ("//", Some("/")),
+            ("//evil.example/x", Some("/evil.example/x")),
+            ("/\\evil.example", Some("/%5Cevil.example")),
+            ("/v1//x", Some("/v1/x")),
+            ("/v1/./x/", Some("/v1/x/")),
+            ("/v1/../../x", Some("/x")),
+            ("/v1/..", Some("/")),
+        ] {
+            assert_eq!(cleaned(path).as_deref(), want, "{path}");
+        }
+    }
+}

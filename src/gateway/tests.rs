@@ -1,0 +1,530 @@
+//! Requests in, replies out, with a node that answers as told.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use expect_test::Expect;
+use expect_test::expect;
+use http::Request as HttpRequest;
+
+use super::*;
+use crate::gateway::rows::tests::rows;
+use crate::http::sleep;
+use crate::http::testing::Running;
+use crate::http::testing::on_executor;
+use crate::shard::request::Reply;
+use crate::shard::request::Request;
+use crate::shard::request::Status;
+use crate::shard::request::SubmitError;
+use crate::types::Incarnation;
+use crate::wire::command::Command;
+use crate::wire::command::CommandLimits;
+use crate::wire::command::Draft;
+use crate::wire::command::Stamp;
+use crate::wire::command::Value;
+use crate::wire::rows::StatementError;
+use crate::wire::rows::StatementResult;
+
+/// Answers every request alike, and remembers what it was asked.
+struct Fake {
+    answer: Result<Reply, SubmitError>,
+    asked: Rc<RefCell<Vec<String>>>,
+}
+
+impl Submit for Fake {
+    async fn submit(&self, request: Request) -> Result<Reply, SubmitError> {
+        let asked = match request {
+            Request::Read { namespace, draft } => format!("read {namespace}: {}", show(draft)),
+            Request::Write { namespace, draft } => format!("write {namespace}: {}", show(draft)),
+            Request::Status => "status".to_owned(),
+        };
+        self.asked.borrow_mut().push(asked);
+        self.answer.clone()
+    }
+}
+
+fn show(draft: Draft) -> String {
+    let limits = CommandLimits {
+        steps: 0,
+        temp_bytes: 0,
+        database_bytes: 0,
+        result_bytes: 0,
+        result_rows: 0,
+        value_bytes: 0,
+    };
+    let stamp = Stamp { incarnation: Incarnation(1), time: Timestamp(0), seed: 0, limits };
+    let bytes = draft.seal(&stamp);
+    let command = Command::decode(&bytes).unwrap();
+    let statements = command.statements().map(|it| {
+        let it = it.unwrap();
+        format!("{:?} {:?} {:?}", it.mode, it.sql, it.arguments.collect::<Vec<_>>())
+    });
+    format!("{:?} {}", command.results, statements.collect::<Vec<_>>().join("; "))
+}
+
+fn options() -> GatewayOptions {
+    let namespace = |it| Namespace::new(it).unwrap();
+    GatewayOptions {
+        client_namespace: namespace("default"),
+        require_auth: true,
+        keys: vec![("ak_1".to_owned(), namespace("one"))],
+        key_seed: [3; 16],
+        http: crate::http::Options::default(),
+    }
+}
+
+fn info() -> NodeInfo {
+    NodeInfo {
+        node_id: "12D3Koo".to_owned(),
+        version: "1.0".to_owned(),
+        commit: "abc".to_owned(),
+        build_time: String::new(),
+        started_at: Timestamp(1_761_300_000_000),
+        started: sleep::now(),
+    }
+}
+
+/// The reply in full.
+async fn ask(
+    options: &GatewayOptions,
+    answer: Result<Reply, SubmitError>,
+    request: &str,
+) -> (Response<Bytes>, Vec<String>) {
+    let asked = Rc::default();
+    let node = Fake { answer, asked: Rc::clone(&asked) };
+    let gateway = Gateway::new(options, info(), node).unwrap();
+    let (head, body) = request.split_once('\n').unwrap_or((request, ""));
+    let (method, rest) = head.split_once(' ').unwrap();
+    let (target, headers) = rest.split_once(' ').unwrap_or((rest, ""));
+    let mut builder = HttpRequest::builder().method(method).uri(target);
+    for header in headers.split(", ").filter(|it| !it.is_empty()) {
+        let (name, value) = header.split_once(": ").unwrap();
+        builder = builder.header(name, value);
+    }
+    let (head, ()) = builder.body(()).unwrap().into_parts();
+    let reply = gateway.call(head, Bytes::copy_from_slice(body.as_bytes())).await;
+    assert_eq!(reply.headers()["access-control-allow-origin"], "*", "{request}");
+    (reply, asked.take())
+}
+
+/// `METHOD target Name: value, Name: value`, then the body on the next line, against what the node was
+/// asked and what came back.
+fn check_with(answer: Result<Reply, SubmitError>, request: &str, want: &Expect) {
+    let (reply, asked) = on_executor(ask(&options(), answer, request));
+    let shown = reply.headers().iter().filter(|(name, value)| {
+        !name.as_str().starts_with("access-control-") && *value != "application/json"
+    });
+    let shown = shown.map(|(name, it)| format!("{name}: {}", it.to_str().unwrap()));
+    let body = String::from_utf8_lossy(reply.body()).into_owned();
+    let words = [reply.status().as_u16().to_string()].into_iter().chain(shown).chain([body]);
+    let words = words.collect::<Vec<_>>().join(" ");
+    let got = asked.into_iter().chain([words]).collect::<Vec<_>>().join("\n");
+    want.assert_eq(got.trim_end());
+}
+
+/// As the holder of a key, of a node that did what it was asked.
+fn check(results: Vec<StatementResult>, request: &str, want: &Expect) {
+    let (head, body) = request.split_once('\n').unwrap_or((request, ""));
+    let request = format!("{head} X-API-Key: ak_1\n{body}");
+    check_with(Ok(Reply::Results(results)), &request, want);
+}
+
+fn counts(rows_affected: u64, last_insert_id: i64) -> StatementResult {
+    StatementResult::Counts { rows_affected, last_insert_id, returned: None }
+}
+
+fn two_rows() -> StatementResult {
+    StatementResult::Rows(rows(
+        &["name", "id"],
+        &[Value::Text("a"), Value::Integer(1), Value::Text("b<"), Value::Null],
+    ))
+}
+
+#[test]
+fn query() {
+    check(
+        vec![two_rows()],
+        "POST /v1/rqlite/query\n{\"sql\":\"SELECT ?\",\"args\":[1]}",
+        &expect![[r#"
+            read one: Last Query "SELECT ?" [Integer(1)]
+            200 {"columns":["name","id"],"count":2,"items":[{"id":1,"name":"a"},{"id":null,"name":"b\u003c"}],"rows":[["a",1],["b\u003c",null]]}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["a"], &[]))],
+        "POST /v1/rqlite/query\n{\"sql\":\"x\"}",
+        &expect![[r#"
+            read one: Last Query "x" []
+            200 {"columns":["a"],"count":0,"items":[],"rows":[]}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/query\n{\"sql\":\"-- nothing\"}",
+        &expect![[r#"
+            read one: Last Query "-- nothing" []
+            200 {"columns":[],"count":0,"items":[],"rows":[]}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["a"], &[Value::Blob(b"x")]))],
+        "POST /v1/rqlite/query?blobs=object\n{\"sql\":\"x\"}",
+        &expect![[r#"
+            read one: Last Query "x" []
+            200 {"columns":["a"],"count":1,"items":[{"a":{"base64":"eA=="}}],"rows":[[{"base64":"eA=="}]]}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/query\n{\"sql\":\"\"}",
+        &expect![[r#"400 {"error":"invalid body: {sql, args?}"}"#]],
+    );
+}
+
+#[test]
+fn exec() {
+    check(
+        vec![counts(2, 7)],
+        "POST /v1/rqlite/exec\n{\"sql\":\"INSERT\",\"args\":[\"a\",null]}",
+        &expect![[r#"
+            write one: Last Exec "INSERT" [Text("a"), Null]
+            200 {"execution_state":"ok","last_insert_id":7,"rows_affected":2}"#]],
+    );
+    check(
+        vec![StatementResult::Counts {
+            rows_affected: 1,
+            last_insert_id: 3,
+            returned: Some(rows(&["id"], &[Value::Integer(3)])),
+        }],
+        "POST /v1/rqlite/exec\n{\"sql\":\"INSERT … RETURNING id\"}",
+        &expect![[r#"
+            write one: Last Exec "INSERT … RETURNING id" []
+            200 {"columns":["id"],"count":1,"execution_state":"ok","items":[{"id":3}],"last_insert_id":3,"rows":[[3]],"rows_affected":1}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/exec\n{\"sql\":\"x\",\"args\":[[]]}",
+        &expect![[
+            r#"400 {"error":"argument 1: bind a string, a number, a boolean, null or {\"base64\":\"…\"}"}"#
+        ]],
+    );
+}
+
+#[test]
+fn transaction() {
+    let ops =
+        r#"{"ops":[{"kind":"exec","sql":"a"},{"kind":"query","sql":"b"}],"return_results":true}"#;
+    check(
+        vec![counts(1, 2), two_rows()],
+        &format!("POST /v1/rqlite/transaction\n{ops}"),
+        &expect![[r#"
+            write one: Each Exec "a" []; Query "b" []
+            200 {"results":[{"last_insert_id":2,"rows_affected":1},[{"id":1,"name":"a"},{"id":null,"name":"b\u003c"}]],"status":"ok"}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["a"], &[]))],
+        "POST /v1/rqlite/transaction\n{\"ops\":[{\"kind\":\"query\",\"sql\":\"b\"}],\"return_results\":true}",
+        &expect![[r#"
+            read one: Each Query "b" []
+            200 {"results":[[]],"status":"ok"}"#]],
+    );
+    check(
+        vec![counts(1, 2), counts(1, 3)],
+        "POST /v1/rqlite/transaction\n{\"statements\":[\"a\",\"b\"]}",
+        &expect![[r#"
+            write one: Each Exec "a" []; Exec "b" []
+            200 {"status":"ok"}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/transaction\n{\"ops\":[{\"kind\":\"<x>\",\"sql\":\"b\"}]}",
+        &expect![[r#"400 {"error":"invalid op kind: \u003cx\u003e"}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/transaction\n{\"ops\":[{\"kind\":\"exec\",\"sql\":\" \"}]}",
+        &expect![[r#"400 {"error":"invalid body: {ops:[{kind,sql,args?}], return_results?}"}"#]],
+    );
+}
+
+#[test]
+fn schema_and_tables() {
+    check(
+        vec![StatementResult::Rows(rows(
+            &["name", "type", "sql"],
+            &[Value::Text("t"), Value::Text("table"), Value::Text("CREATE TABLE t(a)")],
+        ))],
+        "GET /v1/rqlite/schema",
+        &expect![[r#"
+            read one: Last Query "SELECT name, type, sql FROM sqlite_master WHERE type IN ('table','view') AND name NOT LIKE 'sqlite_%' ORDER BY name" []
+            200 {"count":1,"objects":[{"name":"t","sql":"CREATE TABLE t(a)","type":"table"}],"tables":[{"name":"t","sql":"CREATE TABLE t(a)","type":"table"}]}"#]],
+    );
+    check(
+        vec![counts(0, 0)],
+        "POST /v1/rqlite/create-table\n{\"schema\":\"CREATE TABLE t(a)\"}",
+        &expect![[r#"
+            write one: Last Exec "CREATE TABLE t(a)" []
+            201 {"status":"ok"}"#]],
+    );
+    check(
+        vec![counts(0, 0)],
+        "POST /v1/rqlite/drop-table\n{\"table\":\" t_1 \"}",
+        &expect![[r#"
+            write one: Last Exec "DROP TABLE IF EXISTS \"t_1\"" []
+            200 {"status":"ok"}"#]],
+    );
+    for table in ["1t", "t\\\"x", "t-1", "ä", "a b"] {
+        check(
+            vec![],
+            &format!("POST /v1/rqlite/drop-table\n{{\"table\":\"{table}\"}}"),
+            &expect![[r#"400 {"error":"invalid table identifier"}"#]],
+        );
+    }
+    check(
+        vec![],
+        "POST /v1/rqlite/drop-table\n{}",
+        &expect![[r#"400 {"error":"invalid body: {table}"}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/create-table\nx",
+        &expect![[r#"400 {"error":"invalid body: {schema}"}"#]],
+    );
+}
+
+#[test]
+fn a_client_is_told_whose_move_it_is() {
+    let statement = |code| {
+        SubmitError::Statement(StatementError { message: "no such table: t".to_owned(), code })
+    };
+    for (error, want) in [
+        (statement(None), expect![[r#"400 {"error":"no such table: t"}"#]]),
+        (statement(Some("x")), expect![[r#"400 {"code":"x","error":"no such table: t"}"#]]),
+        (
+            statement(Some("database_full")),
+            expect![[r#"507 {"code":"database_full","error":"no such table: t"}"#]],
+        ),
+        (
+            SubmitError::NoLeader,
+            expect![[r#"503 retry-after: 1 {"code":"no_leader","error":"no leader"}"#]],
+        ),
+        (
+            SubmitError::Overloaded,
+            expect![[r#"503 retry-after: 1 {"code":"overloaded","error":"overloaded"}"#]],
+        ),
+        (
+            SubmitError::ShuttingDown,
+            expect![[r#"503 retry-after: 1 {"code":"shutting_down","error":"shutting down"}"#]],
+        ),
+        (
+            SubmitError::Fenced,
+            expect![[
+                r#"503 retry-after: 1 {"code":"fenced","error":"namespace is fenced: its database is damaged"}"#
+            ]],
+        ),
+        (
+            SubmitError::OutcomeUnknown,
+            expect![[r#"409 {"code":"outcome_unknown","error":"outcome unknown"}"#]],
+        ),
+    ] {
+        let request = "POST /v1/rqlite/exec X-API-Key: ak_1\n{\"sql\":\"x\"}";
+        let (reply, _) = on_executor(ask(&options(), Err(error), request));
+        let retry = reply
+            .headers()
+            .get("retry-after")
+            .map_or(String::new(), |it| format!(" retry-after: {}", it.to_str().unwrap()));
+        let body = String::from_utf8_lossy(reply.body());
+        want.assert_eq(format!("{}{retry} {body}", reply.status().as_u16()).trim_end());
+    }
+}
+
+#[test]
+fn routing() {
+    for (request, want) in [
+        (
+            "GET /v1/nowhere X-API-Key: ak_1",
+            expect!["404 content-type: text/plain; charset=utf-8 404 page not found"],
+        ),
+        (
+            "GET /v1/rqlite/nowhere X-API-Key: ak_1",
+            expect!["404 content-type: text/plain; charset=utf-8 404 page not found"],
+        ),
+        (
+            "GET /v1/nowhere",
+            expect![[
+                r#"401 www-authenticate: Bearer realm="gateway", charset="UTF-8" {"error":"missing API key"}"#
+            ]],
+        ),
+        (
+            "GET /health/",
+            expect![[
+                r#"401 www-authenticate: Bearer realm="gateway", charset="UTF-8" {"error":"missing API key"}"#
+            ]],
+        ),
+        (
+            "GET /v1/rqlite/schema X-API-Key: no",
+            expect![[
+                r#"401 www-authenticate: Bearer error="invalid_token" {"error":"invalid API key"}"#
+            ]],
+        ),
+        (
+            "GET /v1/rqlite/exec Authorization: Bearer ak_1",
+            expect![[r#"405 {"error":"method not allowed"}"#]],
+        ),
+        (
+            "POST /v1/rqlite/schema Authorization: Bearer ak_1",
+            expect![[r#"405 {"error":"method not allowed"}"#]],
+        ),
+        (
+            "HEAD /v1/rqlite/schema?api_key=ak_1:one",
+            expect![[r#"405 {"error":"method not allowed"}"#]],
+        ),
+        (
+            "GET /v1//rqlite/../rqlite/schema?api_key=ak_1",
+            expect!["301 location: /v1/rqlite/schema?api_key=ak_1"],
+        ),
+        ("OPTIONS /anything", expect!["204"]),
+        (
+            "POST /v1/rqlite/%65xec X-API-Key: ak_1\n",
+            expect![[r#"400 {"error":"invalid body: {sql, args?}"}"#]],
+        ),
+    ] {
+        check_with(Ok(Reply::Results(vec![])), request, &want);
+    }
+}
+
+#[test]
+fn a_preflight_says_what_is_allowed() {
+    let (reply, _) =
+        on_executor(ask(&options(), Err(SubmitError::NoLeader), "OPTIONS /v1/rqlite/exec"));
+    let headers: Vec<_> = reply
+        .headers()
+        .iter()
+        .map(|(name, it)| format!("{name}: {}", it.to_str().unwrap()))
+        .collect();
+    expect![[r#"
+        access-control-allow-origin: *
+        access-control-allow-methods: GET, PUT, POST, DELETE, OPTIONS
+        access-control-allow-headers: Content-Type, Authorization, X-API-Key, Idempotency-Key
+        access-control-expose-headers: Retry-After, Idempotency-Replayed
+        access-control-max-age: 600"#]]
+    .assert_eq(&headers.join("\n"));
+}
+
+#[test]
+fn without_required_keys_a_stranger_acts_in_the_clients_namespace() {
+    let options = GatewayOptions { require_auth: false, ..options() };
+    let answer = || Ok(Reply::Results(vec![counts(0, 0)]));
+    let (reply, asked) =
+        on_executor(ask(&options, answer(), "POST /v1/rqlite/exec\n{\"sql\":\"x\"}"));
+    assert_eq!(
+        (reply.status().as_u16(), &*asked),
+        (200, &[r#"write default: Last Exec "x" []"#.to_owned()][..])
+    );
+    let (reply, asked) =
+        on_executor(ask(&options, answer(), "POST /v1/rqlite/exec X-API-Key: no\n{\"sql\":\"x\"}"));
+    assert_eq!((reply.status().as_u16(), asked.len()), (401, 0));
+}
+
+/// Replace what depends on the clock.
+fn timeless(body: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(body).trim_end().to_owned();
+    for key in ["\"uptime\":", "\"response_time\":", "\"last_updated\":"] {
+        let mut from = 0;
+        while let Some(at) = text[from..].find(key).map(|it| from + it + key.len()) {
+            let end = at + text[at..].find([',', '}']).unwrap();
+            let kind = if text[at..].starts_with('"') { "text" } else { "number" };
+            text.replace_range(at..end, kind);
+            from = at;
+        }
+    }
+    text
+}
+
+#[test]
+fn pages_about_the_node() {
+    let status = Status { database_bytes: 4096, n_partitions: 17, n_leading: 17, n_namespaces: 2 };
+    for (path, answer, want) in [
+        (
+            "/health",
+            Ok(Reply::Status(status)),
+            expect![[
+                r#"{"client":{"status":"healthy","checks":{"connection":"ok","database":"ok"},"last_updated":text,"response_time":number},"server":{"started_at":"2025-10-24T10:00:00Z","status":"ok","uptime":text},"status":"ok"}"#
+            ]],
+        ),
+        (
+            "/v1/health",
+            Err(SubmitError::Overloaded),
+            expect![[
+                r#"{"client":{"status":"unhealthy","checks":{"connection":"disconnected","database":"unknown"},"last_updated":text,"response_time":number},"server":{"started_at":"2025-10-24T10:00:00Z","status":"ok","uptime":text},"status":"ok"}"#
+            ]],
+        ),
+        (
+            "/v1/status",
+            Ok(Reply::Status(status)),
+            expect![[
+                r#"{"network":{"node_id":"12D3Koo","connected":true,"peer_count":0,"database_size":4096,"uptime":number},"server":{"started_at":"2025-10-24T10:00:00Z","uptime":text}}"#
+            ]],
+        ),
+        (
+            "/v1/version",
+            Err(SubmitError::NoLeader),
+            expect![[
+                r#"{"build_time":"","commit":"abc","started_at":"2025-10-24T10:00:00Z","uptime":text,"version":"1.0"}"#
+            ]],
+        ),
+    ] {
+        let (reply, _) = on_executor(ask(&options(), answer, &format!("GET {path}")));
+        assert_eq!(reply.status(), 200);
+        want.assert_eq(&timeless(reply.body()));
+    }
+}
+
+#[test]
+fn over_a_socket() {
+    on_executor(async {
+        let node = Fake { answer: Ok(Reply::Results(vec![counts(1, 2)])), asked: Rc::default() };
+        let options = options();
+        let gateway = Gateway::new(&options, info(), node).unwrap();
+        let server = Running::start(options.http, gateway);
+        let mut client = server.connect().await;
+        let body = r#"{"sql":"INSERT"}"#;
+        let exec = |key: &str| {
+            format!(
+                "POST /v1/rqlite/exec HTTP/1.1\r\nHost: t\r\nX-API-Key: {key}\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        };
+        client.send(exec("ak_1") + &exec("ak_2")).await;
+        let want = r#"200 {"execution_state":"ok","last_insert_id":2,"rows_affected":1}"#;
+        assert_eq!(client.brief().await, want);
+        assert_eq!(client.brief().await, r#"401 {"error":"invalid API key"}"#);
+        client.send("HEAD /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
+        assert!(client.reply().await.is_none(), "a head without a body, then the end");
+        let mut client = server.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 99000000\r\n\r\n").await;
+        let (status, head, _) = client.reply().await.expect("a reply");
+        assert_eq!(status, 413);
+        assert!(head.contains("access-control-allow-origin: *"), "{head}");
+    });
+}
+
+#[test]
+fn what_the_server_refuses_is_answered_in_kind() {
+    let node = Fake { answer: Err(SubmitError::NoLeader), asked: Rc::default() };
+    let gateway = Gateway::new(&options(), info(), node).unwrap();
+    let reply = gateway.refuse(Refusal::BodyTooLarge);
+    assert_eq!(reply.status(), 413);
+    assert_eq!(reply.headers()["access-control-allow-origin"], "*");
+    assert_eq!(&reply.body()[..], b"{\"error\":\"request body is too large\"}\n");
+}
+
+#[test]
+fn declared_types_shape_values() {
+    let values = [Value::Integer(1), Value::Integer(1_761_300_000)];
+    let result = rows(&["a:boolean", "b:timestamp"], &values);
+    check(
+        vec![StatementResult::Rows(result)],
+        "POST /v1/rqlite/query\n{\"sql\":\"x\"}",
+        &expect![[r#"
+            read one: Last Query "x" []
+            200 {"columns":["a","b"],"count":1,"items":[{"a":true,"b":"2025-10-24T10:00:00Z"}],"rows":[[true,"2025-10-24T10:00:00Z"]]}"#]],
+    );
+}
