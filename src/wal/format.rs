@@ -2,7 +2,8 @@
 //!
 //! A segment is a file of fixed size: a header, then batches, each beginning at a multiple of 4 KiB and
 //! padded with zeros to the next. What lies behind the last batch is zeros, or bytes of an earlier use of
-//! the file: the salt tells them apart. Numbers are little-endian. The first 13 bytes mean the same in
+//! the file: the salt tells them apart. It follows from the log's secret key and the segment's id, so it is
+//! known for a segment whose header is damaged, and no tenant can write what looks like a batch. Numbers are little-endian. The first 13 bytes mean the same in
 //! every version, so that a newer one is recognised for what it is (R5).
 //!
 //! ```text
@@ -12,17 +13,16 @@
 //!    8 u32  bytes of the header, table included, padding not
 //!   12 u8   format version, 1; then 3 zeros
 //!   16 u64  id of the segment
-//!   24 u64  salt of its batches
-//!   32 u64  salt that the next segment will have
-//!   40 u64  sequence number of its first batch
-//!   48 u64  id of the oldest segment that is still needed
-//!   56 u64  id of its predecessor, 0 none
-//!   64 u64  offset at which the predecessor ended: what lies behind it there is never judged
-//!   72 u64  sequence number of the predecessor's last batch, which is thereby called durable
-//!   80 u16  shard
-//!   82 u16  number of shards of the node
-//!   84 u16  partitions in the table; then 2 zeros
-//!   88      the table: what is known of each partition at this point (R2), see `ledger`
+//!   24 u64  key of the log's salts, the same in all its segments
+//!   32 u64  sequence number of its first batch
+//!   40 u64  id of the oldest segment that is still needed
+//!   48 u64  id of its predecessor, 0 none
+//!   56 u64  offset at which the predecessor ended: what lies behind it there is never judged
+//!   64 u64  sequence number of the predecessor's last batch, which is thereby called durable
+//!   72 u16  shard
+//!   74 u16  number of shards of the node
+//!   76 u16  partitions in the table; then 2 zeros
+//!   80      the table: what is known of each partition at this point (R2), see `ledger`
 //! batch
 //!    0 [4]  "DBWB"
 //!    4 u32  crc32c of bytes 8 to the end
@@ -37,6 +37,7 @@
 
 use bytes::BufMut;
 
+use crate::types::Dice;
 use crate::types::PartitionId;
 use crate::types::ShardId;
 use crate::wal::ledger::Meta;
@@ -50,7 +51,7 @@ pub const BLOCK: usize = 4096;
 /// Bytes of a batch before its records.
 pub const BATCH_HEAD_SIZE: usize = 48;
 /// Bytes of a segment header before its table.
-pub const SEGMENT_HEAD_SIZE: usize = 88;
+pub const SEGMENT_HEAD_SIZE: usize = 80;
 /// The version this program writes.
 pub const VERSION: u8 = 1;
 
@@ -61,6 +62,11 @@ const CHECKED_FROM: usize = 8;
 /// `size` rounded up to whole blocks.
 pub fn padded(size: usize) -> usize {
     size.next_multiple_of(BLOCK)
+}
+
+/// The salt of a segment's batches: another for each segment, and not to be guessed without the key.
+pub fn salt(key: u64, segment: SegmentId) -> u64 {
+    Dice::new(key ^ segment.0).roll()
 }
 
 /// Where a segment ended.
@@ -79,10 +85,8 @@ pub struct End {
 pub struct SegmentHeader {
     /// Which segment.
     pub segment: SegmentId,
-    /// Salt of its batches.
-    pub salt: u64,
-    /// Salt of its successor's.
-    pub salt_next: u64,
+    /// Key of the log's salts.
+    pub key: u64,
     /// Sequence number of its first batch.
     pub lsn_first: Lsn,
     /// The oldest segment still needed.
@@ -105,8 +109,7 @@ impl SegmentHeader {
         out.put_bytes(0, CHECKED_FROM);
         out.put_u32_le(VERSION.into());
         out.put_u64_le(self.segment.0);
-        out.put_u64_le(self.salt);
-        out.put_u64_le(self.salt_next);
+        out.put_u64_le(self.key);
         out.put_u64_le(self.lsn_first.0);
         out.put_u64_le(self.oldest.0);
         out.put_u64_le(self.predecessor.segment.0);
@@ -135,7 +138,7 @@ impl SegmentHeader {
         let mut reader = Reader::new(frame);
         reader.take(16)?;
         let segment = SegmentId(reader.u64()?);
-        let (salt, salt_next) = (reader.u64()?, reader.u64()?);
+        let key = reader.u64()?;
         let lsn_first = Lsn(reader.u64()?);
         let oldest = SegmentId(reader.u64()?);
         let predecessor = End {
@@ -150,17 +153,7 @@ impl SegmentHeader {
             return Err(DecodeError::Malformed("impossible sequence number"));
         }
         let table = (0..n_rows).map(|_| Meta::decode(&mut reader)).collect::<Result<_, _>>()?;
-        Ok(Self {
-            segment,
-            salt,
-            salt_next,
-            lsn_first,
-            oldest,
-            predecessor,
-            shard,
-            n_shards,
-            table,
-        })
+        Ok(Self { segment, key, lsn_first, oldest, predecessor, shard, n_shards, table })
     }
 
     /// Bytes of the header, padding included: where the first batch begins.
@@ -264,8 +257,7 @@ mod tests {
     fn header() -> SegmentHeader {
         SegmentHeader {
             segment: SegmentId(7),
-            salt: 11,
-            salt_next: 12,
+            key: 11,
             lsn_first: Lsn(100),
             oldest: SegmentId(5),
             predecessor: End { segment: SegmentId(6), offset: 8192, lsn: Lsn(99) },

@@ -27,7 +27,6 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::limits;
-use crate::types::Dice;
 use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
@@ -63,7 +62,7 @@ pub struct Options {
     pub batch_size_max: usize,
     /// How long the log is idle before an empty batch says that the last one is durable.
     pub seal_delay: Duration,
-    /// All its randomness; must not be guessable, nor the same after a restart.
+    /// What a new log's salts come from; must not be guessable. A log that goes on keeps its own.
     pub seed: u64,
 }
 
@@ -85,6 +84,9 @@ impl Options {
 /// What the log wants done to its files.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LogIo<'a> {
+    /// Sync the directory, then report [`Log::on_io_done`]: segments that recovery saw may have names that
+    /// are not on the medium.
+    SyncNames,
     /// Sync a segment that recovery read, then report [`Log::on_io_done`].
     Sync {
         /// Which.
@@ -148,7 +150,7 @@ struct Closed {
 #[derive(Debug)]
 enum Flight {
     Sync,
-    Header { segment: Segment, salt: u64, salt_next: u64 },
+    Header { segment: Segment },
     Batch { lsn: Lsn, oldest: SegmentId, size: u64, is_seal: bool },
 }
 
@@ -157,14 +159,13 @@ enum Flight {
 struct Current {
     segment: Segment,
     offset: u64,
-    salt: u64,
 }
 
 /// One shard's log.
 #[derive(Debug)]
 pub struct Log {
     options: Options,
-    dice: Dice,
+    key: u64,
     ledgers: BTreeMap<PartitionId, Ledger>,
     /// State as of the last batch handed out for writing.
     written: BTreeMap<PartitionId, Meta>,
@@ -177,10 +178,11 @@ pub struct Log {
     /// header has been written.
     segments: VecDeque<Segment>,
     current: Option<Current>,
-    salt_next: u64,
     /// Where the log ends on disk, so far as it is durable.
     end: End,
     seal_at: Option<Instant>,
+    /// Whether the names recovery saw must still be synced.
+    syncs_names: bool,
     /// What recovery read and must be synced before anything is written.
     syncs: VecDeque<SegmentId>,
     removals: VecDeque<SegmentId>,
@@ -203,8 +205,6 @@ impl Log {
         );
         assert!(options.segment_size.is_multiple_of(BLOCK as u64), "segments are whole blocks");
         assert!(options.batch_size_max > format::BATCH_HEAD_SIZE, "a batch takes a record");
-        let mut dice = Dice::new(options.seed);
-        let salt_next = tail.salt_next.unwrap_or_else(|| dice.roll());
         // One number is skipped: a torn batch may have used it.
         let lsn = Lsn(tail.end.lsn.0 + 2);
         let mut spares = tail.spares.iter().copied();
@@ -216,16 +216,16 @@ impl Log {
         let ids = tail.segments.iter().chain(&tail.spares).map(|it| it.id);
         let newest = prepared.map(|it| it.id).or_else(|| ids.max()).unwrap_or(SegmentId(0));
         Self {
-            dice,
+            key: tail.key.unwrap_or(options.seed),
             written: tail.ledgers.iter().map(|(id, it)| (*id, it.meta().clone())).collect(),
             ledgers: tail.ledgers,
             batches: VecDeque::from([Batch::new(lsn, Vec::new())]),
             flight: None,
             buffer: Vec::new(),
+            syncs_names: true,
             syncs: tail.segments.iter().map(|it| it.id).collect(),
             segments: tail.segments.into(),
             current: None,
-            salt_next,
             end: tail.end,
             seal_at: None,
             removals: unneeded.into(),
@@ -289,6 +289,10 @@ impl Log {
         if self.flight.is_some() {
             return None;
         }
+        if std::mem::take(&mut self.syncs_names) {
+            self.flight = Some(Flight::Sync);
+            return Some(LogIo::SyncNames);
+        }
         if let Some(segment) = self.syncs.pop_front() {
             self.flight = Some(Flight::Sync);
             return Some(LogIo::Sync { segment });
@@ -307,11 +311,10 @@ impl Log {
     pub fn on_io_done(&mut self, now: Instant) -> Lsn {
         match self.flight.take().expect("something was handed out") {
             Flight::Sync => {}
-            Flight::Header { segment, salt, salt_next } => {
+            Flight::Header { segment } => {
                 let offset = self.buffer.len() as u64;
                 self.segments.push_back(segment);
-                self.current = Some(Current { segment, offset, salt });
-                self.salt_next = salt_next;
+                self.current = Some(Current { segment, offset });
                 self.end = End { segment: segment.id, offset, lsn: self.end.lsn };
                 self.seal_at = None; // the header names the predecessor's last batch
             }
@@ -444,7 +447,7 @@ impl Log {
         let oldest = closed.oldest.min(segment);
         let head = BatchHead {
             size: batch.bytes.len(),
-            salt: current.salt,
+            salt: format::salt(self.key, segment),
             lsn: batch.lsn,
             durable: self.end.lsn,
             oldest,
@@ -461,12 +464,10 @@ impl Log {
     fn open_segment(&mut self) -> Option<LogIo<'_>> {
         let size_min = self.opening_size();
         let segment = self.prepared.take_if(|it| it.size >= size_min)?;
-        let (salt, salt_next) = (self.salt_next, self.dice.roll());
         let oldest = self.segments.front().map_or(segment.id, |it| it.id);
         let header = SegmentHeader {
             segment: segment.id,
-            salt,
-            salt_next,
+            key: self.key,
             lsn_first: self.front().lsn,
             oldest,
             predecessor: self.end,
@@ -475,7 +476,7 @@ impl Log {
             table: self.written.iter().map(|(id, it)| (*id, it.clone())).collect(),
         };
         header.encode(&mut self.buffer);
-        self.flight = Some(Flight::Header { segment, salt, salt_next });
+        self.flight = Some(Flight::Header { segment });
         let bytes = &self.buffer[..];
         Some(LogIo::Write { segment: segment.id, offset: 0, bytes, n_records: 0 })
     }

@@ -400,7 +400,9 @@ mod tests {
         #[test]
         fn records_come_back_as_they_went(records in prop::collection::vec(any_record(), 0..8)) {
             let mut bytes = Vec::new();
-            records.iter().for_each(|it| it.encode(&mut bytes));
+            for record in &records {
+                record.encode(&mut bytes);
+            }
             let bytes = Bytes::from(bytes);
             let mut reader = Reader::new(&bytes);
             for record in &records {

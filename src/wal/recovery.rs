@@ -9,11 +9,11 @@
 //! - a *torn tail* otherwise: nothing after it counts, and it never happened.
 //!
 //! A damaged header was never durable, or nothing was ever written behind it, unless a batch with the
-//! salt announced for that segment lies there. Damage to the last batch of all cannot be told from a torn
+//! salt of that segment lies there. Damage to the last batch of all cannot be told from a torn
 //! write by any scheme that only has the log; an idle seal makes that batch an empty one.
 //!
 //! What was read may still be in a cache only: the [`Log`](crate::wal::log::Log) made from a [`Tail`]
-//! first syncs it, opens a new segment whose header names the end found here, and is ready after that.
+//! first syncs it, names and all, opens a new segment whose header names the end found here, and is ready after that.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -151,8 +151,8 @@ pub struct Tail {
     /// Segments never opened, newer than any replayed.
     pub(super) spares: Vec<Segment>,
     pub(super) end: End,
-    /// The salt announced for the next segment.
-    pub(super) salt_next: Option<u64>,
+    /// The key of the log's salts, if it has one.
+    pub(super) key: Option<u64>,
 }
 
 /// Read the log of `shard` on a node with `n_shards`.
@@ -190,9 +190,9 @@ pub fn recover(
         let end = chain.get(at + 1).map(|(next, _)| next.predecessor);
         replay.read_segment(source, header, *segment, end)?;
     }
-    let salt_next = newest.salt_next;
+    let key = newest.key;
     for spare in &spares {
-        if has_batch(source, *spare, Some(salt_next))? {
+        if has_batch(source, *spare, Some(format::salt(key, spare.id)))? {
             return Err(corrupt(spare.id, 0, "its header is damaged, and batches lie behind it"));
         }
     }
@@ -200,7 +200,7 @@ pub fn recover(
         return Err(corrupt(replay.oldest, 0, "it is missing, or its header is damaged"));
     }
     let segments = chain.iter().map(|(_, it)| *it).collect();
-    replay.finish(segments, leftovers, spares, salt_next)
+    replay.finish(segments, leftovers, spares, key)
 }
 
 /// No segment has a whole header: either nothing was ever durable, or all is lost.
@@ -301,6 +301,7 @@ fn corrupt(segment: SegmentId, offset: usize, why: &str) -> RecoveryError {
 /// The state of a log while it is read.
 struct Replay {
     partitions: BTreeMap<PartitionId, Partition>,
+    key: u64,
     end: End,
     oldest: SegmentId,
     is_torn: bool,
@@ -323,6 +324,7 @@ impl Replay {
         };
         Self {
             partitions: first.table.iter().map(partition).collect(),
+            key: first.key,
             end: first.predecessor,
             oldest: first.oldest,
             is_torn: false,
@@ -341,19 +343,19 @@ impl Replay {
         self.check_header(header)?;
         let bytes = read_all(source, segment)?;
         let mut offset = header.size_padded();
+        let salt = format::salt(header.key, id);
         let mut expected = header.lsn_first;
         self.end = End { segment: id, offset: offset as u64, lsn: header.predecessor.lsn };
         self.oldest = self.oldest.max(header.oldest);
         while end.is_none_or(|it| (offset as u64) < it.offset) {
             let rest = bytes.get(offset..).unwrap_or_default();
-            let batch =
-                BatchHead::decode(rest).filter(|it| it.salt == header.salt && it.lsn == expected);
+            let batch = BatchHead::decode(rest).filter(|it| it.salt == salt && it.lsn == expected);
             let Some(batch) = batch else {
                 if end.is_some() {
                     return Err(corrupt(id, offset, "a batch is damaged that was durable"));
                 }
                 let covers = |it: &BatchHead| {
-                    it.salt == header.salt && it.lsn >= expected && it.durable >= expected
+                    it.salt == salt && it.lsn >= expected && it.durable >= expected
                 };
                 if batches_from(&bytes, offset + BLOCK).any(|it| covers(&it)) {
                     let why = "a batch is damaged, and a later one says that it was durable";
@@ -378,7 +380,8 @@ impl Replay {
     fn check_header(&self, header: &SegmentHeader) -> Result<(), RecoveryError> {
         let replayed = self.partitions.iter().map(|(id, it)| (*id, it.ledger.meta()));
         let table = header.table.iter().map(|(id, it)| (*id, it));
-        if header.predecessor != self.end || header.lsn_first <= header.predecessor.lsn {
+        let is_next = header.key == self.key && header.predecessor == self.end;
+        if !is_next || header.lsn_first <= header.predecessor.lsn {
             return Err(corrupt(header.segment, 0, "its header contradicts its predecessor"));
         }
         if !replayed.eq(table) {
@@ -414,7 +417,7 @@ impl Replay {
         segments: Vec<Segment>,
         leftovers: Vec<SegmentId>,
         spares: Vec<Segment>,
-        salt_next: u64,
+        key: u64,
     ) -> Result<Recovered, RecoveryError> {
         let mut ledgers = BTreeMap::new();
         let mut partitions = BTreeMap::new();
@@ -439,8 +442,8 @@ impl Replay {
             partitions.insert(id, recovered);
             ledgers.insert(id, ledger);
         }
-        let (end, salt_next) = (self.end, Some(salt_next));
-        let tail = Tail { ledgers, segments, leftovers, spares, end, salt_next };
+        let (end, key) = (self.end, Some(key));
+        let tail = Tail { ledgers, segments, leftovers, spares, end, key };
         Ok(Recovered { partitions, end, is_torn: self.is_torn, tail })
     }
 }

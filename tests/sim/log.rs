@@ -46,9 +46,12 @@ use debros::wal::recovery::recover;
 use crate::disk::Disk;
 
 /// Seeds that once failed, with what they taught us. Never remove one.
-const PINNED: &[u64] = &[];
+const PINNED: &[u64] = &[
+    15_245_360_705_610_287_447, // a segment found under a name that was not synced lost its name later
+    2_797_623_723_146_469_172, // the newest header damaged, the one before it gone: an older end was believed
+];
 /// Seeds that run each time, and crashes in each: a thousand crashes and more.
-const RUNS: u64 = 110;
+const RUNS: u64 = 120;
 const CRASHES: u32 = 10;
 const N_PARTITIONS: u64 = 4;
 /// Compacts so rarely that its entries hold old segments.
@@ -119,8 +122,8 @@ impl Seen {
             ("crash", 1000),
             ("power lost", 300),
             ("killed", 100),
-            ("crash while writing a batch", 100),
-            ("crash while opening a segment", 20),
+            ("crash while writing a batch", 60),
+            ("crash while opening a segment", 10),
             ("crash before ready", 50),
             ("torn tail", 50),
             ("batch lost", 50),
@@ -130,7 +133,7 @@ impl Seen {
             ("oversized segment", 20),
             ("rewritten", 50),
             ("overwritten", 100),
-            ("seal", 100),
+            ("seal", 20),
             ("covered batch flipped", 300),
             ("last batch flipped", 20),
             ("needed header flipped", 100),
@@ -222,6 +225,7 @@ enum Background {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum InFlight {
     Nothing,
+    Names,
     Sync(SegmentId),
     Header(SegmentId),
     Batch(SegmentId),
@@ -284,7 +288,7 @@ impl World {
             seen: Seen::default(),
         };
         for _ in 0..CRASHES {
-            let steps = [3, 30, 300, 1500][pick(&mut world.dice, 4)];
+            let steps = [10, 200, 1000, 3000][pick(&mut world.dice, 4)];
             for _ in 0..world.dice.below(steps) {
                 world.step();
             }
@@ -308,6 +312,7 @@ impl World {
         let next = self.log.next_io(self.now);
         let Some(io) = next else { return };
         match io {
+            LogIo::SyncNames => self.in_flight = InFlight::Names,
             LogIo::Sync { segment } => {
                 writeln!(self.trace, "sync {segment:?}").expect("a String takes all");
                 self.in_flight = InFlight::Sync(segment);
@@ -342,6 +347,7 @@ impl World {
     fn finish_io(&mut self) {
         match self.in_flight {
             InFlight::Nothing => return,
+            InFlight::Names => self.disk.sync_names(),
             InFlight::Sync(segment) | InFlight::Header(segment) | InFlight::Batch(segment) => {
                 self.disk.sync(segment);
             }
@@ -495,7 +501,7 @@ impl World {
         match self.in_flight {
             InFlight::Batch(_) => self.seen.count("crash while writing a batch"),
             InFlight::Header(_) => self.seen.count("crash while opening a segment"),
-            InFlight::Sync(_) | InFlight::Nothing => {}
+            InFlight::Names | InFlight::Sync(_) | InFlight::Nothing => {}
         }
         if !self.log.is_ready() {
             self.seen.count("crash before ready");
@@ -606,7 +612,7 @@ impl World {
             return;
         }
         let mut disk = self.disk.clone();
-        let at = self.dice.below(88);
+        let at = self.dice.below(80);
         disk.flip(header.segment, at, u8::try_from(self.dice.below(8)).expect("small"));
         let verdict = self.recover(&mut disk);
         let verdict = verdict.map(|it| (it.end.lsn, it.partitions == self.state_at(it.end.lsn).0));
