@@ -2,6 +2,8 @@
 //!
 //! What an operator may change is in `config::Limits`, whose defaults stand here too.
 
+use std::time::Duration;
+
 use crate::types::ByteSize;
 
 /// Bytes of one command, header included: one Raft entry.
@@ -23,6 +25,34 @@ pub const INBOX_DEPTH_MAX: usize = 16_384;
 pub const MESH_DEPTH_MAX: usize = 16_384;
 /// Bytes of request bodies that one core gathers at once; more are told `overloaded`.
 pub const BODIES_HELD_BYTES_MAX: usize = 256 << 20;
+
+/// Commands of one transaction of one database: what a step of apply may cost.
+pub const APPLY_BATCH_MAX: usize = 512;
+/// Namespaces of a network.
+pub const NAMESPACES_MAX: usize = 100_000;
+/// Requests that wait for a leader, per partition.
+pub const PARKED_MAX: usize = 4_096;
+/// How long a request may take before its client is told that it was not executed, or that nobody knows.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// After this time the system partition's leader takes up a half-created namespace again (R30).
+pub const CREATION_RETRY: Duration = Duration::from_secs(10);
+/// One tick of Raft's logical clock; heartbeats and election timeouts are counted in it.
+pub const TICK: Duration = Duration::from_millis(50);
+/// Least silence of a leader after which another replica asks to lead.
+pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// Most silence; the difference keeps two from asking at once.
+pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes of the first log segment after each start: small, because it is written before anything else.
+pub const LOG_SEGMENT_SIZE_FIRST: u64 = 4 << 20;
+/// Bytes of the later log segments, prepared behind.
+pub const LOG_SEGMENT_SIZE: u64 = 64 << 20;
+/// Bytes at which a batch of the log takes no more records.
+pub const LOG_BATCH_SIZE_MAX: usize = 16 << 20;
+/// How long the log is idle before an empty batch says that the last one is durable.
+pub const LOG_SEAL_DELAY: Duration = Duration::from_millis(10);
+/// The oldest log segments are freed by rewriting what they hold if that is at most one part in this many.
+pub const LOG_REWRITE_RATIO: u64 = 8;
 
 /// Default of `limits.body_bytes`: bytes of a request body (413).
 pub const BODY_BYTES: ByteSize = ByteSize::mib(10);
@@ -56,6 +86,10 @@ const _: () = {
     assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
     // A full partition still fits its shard's inbox.
     assert!(PROPOSALS_IN_FLIGHT_MAX <= INBOX_DEPTH_MAX);
+    assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
+    assert!(TICK.as_millis() * 4 <= ELECTION_TIMEOUT_MIN.as_millis());
     assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);
     assert!(BODY_BYTES.0 <= BODIES_HELD_BYTES_MAX as u64);
+    // The length of a batch is a u32, and one more record goes into one that is not full.
+    assert!(LOG_BATCH_SIZE_MAX + COMMAND_SIZE_MAX < u32::MAX as usize);
 };

@@ -1,1 +1,18 @@
 //! Log segments on `io_uring`, and the helper thread for SQLite files.
+
+pub mod helper;
+pub mod manifest;
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+use tracing::error;
+
+/// The disk, or something that must not fail, has failed: say so and end the process at once (R8). What was
+/// acknowledged is on disk; what was not may or may not be.
+pub fn fail_stop(during: &str, cause: &dyn Display) -> ! {
+    error!(%cause, "failed to {during}; the process stops");
+    // The log may go to a file that is part of the trouble; nothing can be done if this fails, too.
+    let _ = writeln!(std::io::stderr(), "debros: failed to {during}: {cause}: the process stops");
+    std::process::abort()
+}

@@ -7,7 +7,7 @@
 //! | body, arguments, statement | 400 | the statement's, if any | change it |
 //! | body or command too large | 413 | | send less at once |
 //! | database at its limit | 507 | `database_bytes` | delete something |
-| a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
+//! | a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
 //! | wrong method | 405 | | |
 //! | head too large, body too slow | 431, 408 | | |
 //! | no leader, overloaded, shutting down | 503 + `Retry-After` | `no_leader`, `overloaded`, `shutting_down` | send it again later |

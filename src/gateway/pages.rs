@@ -7,6 +7,7 @@ use http::Response;
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::config::duration::format_go_duration;
 use crate::gateway::NodeInfo;
 use crate::gateway::json;
 use crate::gateway::reply;
@@ -91,7 +92,7 @@ struct Program<'a> {
 /// The page as it is now.
 pub async fn serve(page: Page, info: &NodeInfo, node: &impl Submit) -> Response<Bytes> {
     let up = sleep::now() - info.started;
-    let (uptime, started_at) = (&*time::go_duration(up), &*moment(info.started_at.0));
+    let (uptime, started_at) = (&*format_go_duration(up), &*moment(info.started_at.0));
     let body = match page {
         Page::Version => json::to_vec(&Program {
             build_time: &info.build_time,

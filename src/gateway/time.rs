@@ -1,6 +1,4 @@
-//! Times and durations as text.
-
-use std::time::Duration;
+//! Moments as text.
 
 const DAY: i64 = 86_400;
 const MILLISECONDS: i64 = 1_000;
@@ -33,33 +31,6 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
-/// `1h2m3.5s`, `1.5s`, `350µs`.
-pub fn go_duration(duration: Duration) -> String {
-    let fraction = |whole: u128, part: u128, digits: usize| {
-        let text = format!("{whole}.{part:0digits$}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    };
-    let nanos = duration.as_nanos();
-    if nanos == 0 {
-        return "0s".to_owned();
-    }
-    match nanos {
-        0..1_000 => return format!("{nanos}ns"),
-        1_000..1_000_000 => return fraction(nanos / 1_000, nanos % 1_000, 3) + "µs",
-        1_000_000..1_000_000_000 => {
-            return fraction(nanos / 1_000_000, nanos % 1_000_000, 6) + "ms";
-        }
-        _ => {}
-    }
-    let seconds = nanos / 1_000_000_000;
-    let last = fraction(seconds % 60, nanos % 1_000_000_000, 9) + "s";
-    match (seconds / 3_600, seconds / 60 % 60) {
-        (0, 0) => last,
-        (0, minutes) => format!("{minutes}m{last}"),
-        (hours, minutes) => format!("{hours}h{minutes}m{last}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,22 +52,6 @@ mod tests {
             (i64::MAX, "-"),
         ] {
             assert_eq!(rfc3339(ms).unwrap_or_else(|| "-".to_owned()), want);
-        }
-    }
-
-    #[test]
-    fn durations() {
-        for (nanos, want) in [
-            (0, "0s"),
-            (350_000, "350µs"),
-            (1_500_000, "1.5ms"),
-            (1_500_000_000, "1.5s"),
-            (120_000_000_000, "2m0s"),
-            (3_603_200_000_000, "1h0m3.2s"),
-            (3_723_500_000_000, "1h2m3.5s"),
-            (7, "7ns"),
-        ] {
-            assert_eq!(go_duration(Duration::from_nanos(nanos)), want);
         }
     }
 }

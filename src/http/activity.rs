@@ -2,8 +2,9 @@
 //! timer for all of them.
 //!
 //! ```text
-//!            head complete          reply ready         all written
-//!   Head ──────────────────▶ Body ─▶ Handler ─▶ Write ──────────────▶ Head …      Linger, at the end
+//!          head complete                 reply ready        all written       first bytes
+//!   Head ────────────────▶ Body ─▶ Handler ───────────▶ Write ───────────▶ Idle ───────────▶ Head …
+//!                                                    Linger, at the end
 //! ```
 //!
 //! Time is counted in ticks of the server's one timer. A connection notes the tick at which it entered
@@ -24,7 +25,7 @@ use std::time::Duration;
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Waiting for a request head, or reading one.
+    /// Waiting for the first request, or reading a head.
     Head,
     /// Reading a body.
     Body,
@@ -32,19 +33,29 @@ pub enum Phase {
     Handler,
     /// Writing a reply.
     Write,
+    /// Everything is answered.
+    Idle,
     /// Closed for writing; reading on so that the peer gets to see the reply.
     Linger,
+}
+
+impl Phase {
+    /// In the order of their declaration.
+    const ALL: [Self; 6] =
+        [Self::Head, Self::Body, Self::Handler, Self::Write, Self::Idle, Self::Linger];
 }
 
 /// How long each phase may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// A request head, from the end of the last reply; so also how long a connection may idle.
+    /// A request head, as a whole.
     pub head: Duration,
     /// A request body, as a whole.
     pub body: Duration,
     /// A reply, as a whole.
     pub write: Duration,
+    /// From the end of a reply to the next request.
+    pub idle: Duration,
     /// Reading on after the last reply.
     pub linger: Duration,
 }
@@ -52,7 +63,7 @@ pub struct Timeouts {
 impl Timeouts {
     /// Time between two ticks.
     pub fn tick(&self) -> Duration {
-        let shortest = self.head.min(self.body).min(self.write).min(self.linger);
+        let shortest = self.head.min(self.body).min(self.write).min(self.idle).min(self.linger);
         (shortest / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
     }
 
@@ -62,6 +73,7 @@ impl Timeouts {
             Phase::Head => self.head,
             Phase::Body => self.body,
             Phase::Write => self.write,
+            Phase::Idle => self.idle,
             Phase::Linger => self.linger,
             Phase::Handler => return u64::MAX,
         };
@@ -92,6 +104,13 @@ impl Activity {
     /// Everything handed to the socket so far is written.
     pub fn on_flushed(&self) {
         if self.phase.get() == Phase::Write {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// Bytes have come in.
+    pub fn on_read(&self) {
+        if self.phase.get() == Phase::Idle {
             self.enter(Phase::Head);
         }
     }
@@ -207,11 +226,9 @@ impl Activities {
     pub fn tick(&self, timeouts: &Timeouts) {
         let now = self.ticks.get() + 1;
         self.ticks.set(now);
-        let limits = [Phase::Head, Phase::Body, Phase::Handler, Phase::Write, Phase::Linger]
-            .map(|phase| (phase, timeouts.ticks(phase)));
+        let limits = Phase::ALL.map(|phase| timeouts.ticks(phase));
         for activity in self.open.borrow().iter().flatten() {
-            let phase = activity.phase.get();
-            let (_, limit) = limits[phase as usize];
+            let limit = limits[activity.phase.get() as usize];
             if now - activity.since.get() >= limit && !activity.overdue.replace(true) {
                 activity.wake();
             }
@@ -234,6 +251,7 @@ mod tests {
         head: Duration::from_secs(8),
         body: Duration::from_secs(16),
         write: Duration::from_secs(16),
+        idle: Duration::from_secs(24),
         linger: Duration::from_secs(8),
     };
 
@@ -241,7 +259,9 @@ mod tests {
     fn a_phase_is_overdue_after_its_timeout_and_not_before() {
         let activities = Rc::new(Activities::default());
         let place = activities.open();
-        for (phase, seconds) in [(Phase::Head, 8), (Phase::Body, 16), (Phase::Linger, 8)] {
+        for (phase, seconds) in
+            [(Phase::Head, 8), (Phase::Body, 16), (Phase::Idle, 24), (Phase::Linger, 8)]
+        {
             place.activity.enter(phase);
             for _ in 0..seconds {
                 activities.tick(&TIMEOUTS);
@@ -265,6 +285,8 @@ mod tests {
         assert_eq!(place.activity.phase(), Phase::Handler);
         place.activity.enter(Phase::Write);
         place.activity.on_flushed();
+        assert_eq!(place.activity.phase(), Phase::Idle);
+        place.activity.on_read();
         assert_eq!(place.activity.phase(), Phase::Head);
     }
 

@@ -70,7 +70,7 @@ async fn drive<S: Service>(stream: TcpStream, activity: Rc<Activity>, shared: Rc
         }
         let served = connection.poll_without_shutdown(cx).map(End::Served);
         // A body that is overdue is answered; a head or a reply is not worth waiting for.
-        let is_waiting = matches!(activity.phase(), Phase::Head | Phase::Write);
+        let is_waiting = matches!(activity.phase(), Phase::Head | Phase::Write | Phase::Idle);
         if served.is_pending() && is_waiting && activity.is_overdue() {
             return Poll::Ready(End::Overdue);
         }

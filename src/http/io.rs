@@ -65,6 +65,9 @@ impl hyper::rt::Read for HyperStream {
         let mut scratch = this.scratch.borrow_mut();
         let room = cursor.remaining().min(scratch.len());
         let n = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch[..room]))?;
+        if n > 0 {
+            this.activity.on_read();
+        }
         cursor.put_slice(&scratch[..n]);
         Poll::Ready(Ok(()))
     }

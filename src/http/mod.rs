@@ -99,9 +99,10 @@ impl Default for Options {
             body_bytes_max: size(limits::BODY_BYTES.0),
             held_bytes_max: limits::BODIES_HELD_BYTES_MAX,
             timeouts: Timeouts {
-                head: Duration::from_mins(1),
+                head: Duration::from_secs(10),
                 body: Duration::from_mins(1),
                 write: Duration::from_mins(2),
+                idle: Duration::from_mins(1),
                 linger: Duration::from_secs(2),
             },
             drain_timeout: Duration::from_secs(10),

@@ -81,7 +81,7 @@ fn options() -> Options {
         header_bytes_max: 16 << 10,
         body_bytes_max: 1 << 20,
         held_bytes_max: 4 << 20,
-        timeouts: Timeouts { head: long, body: long, write: long, linger: long },
+        timeouts: Timeouts { head: long, body: long, write: long, idle: long, linger: long },
         drain_timeout: long,
     }
 }
@@ -212,18 +212,22 @@ fn silent_slow_and_idle_connections_are_closed() {
     on_executor(async {
         let mut options = options();
         options.timeouts.head = Duration::from_millis(80);
+        options.timeouts.idle = Duration::from_millis(80);
         let server = Running::start(options, Echo::default());
         let start = now();
-        let (mut silent, mut slow, mut idle) =
-            (server.connect().await, server.connect().await, server.connect().await);
+        let (mut silent, mut slow) = (server.connect().await, server.connect().await);
+        let (mut idle, mut late) = (server.connect().await, server.connect().await);
         slow.send("GET / HTTP/1.1\r\nHos").await;
         idle.send(post("/", "x")).await;
         assert_eq!(idle.brief().await, "200 x");
-        for client in [&mut silent, &mut slow, &mut idle] {
+        late.send(post("/", "x") + "P").await;
+        assert_eq!(late.brief().await, "200 x");
+        late.send("OST").await;
+        for client in [&mut silent, &mut slow, &mut idle, &mut late] {
             assert_eq!(client.brief().await, "closed");
         }
         assert!(now() - start >= Duration::from_millis(80));
-        assert_eq!(server.counters().timeouts, 3);
+        assert_eq!(server.counters().timeouts, 4);
     });
 }
 

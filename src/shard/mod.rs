@@ -1,3 +1,443 @@
-//! Everything one core owns.
+//! Everything one core owns, as one deterministic state machine: [`Shard::step`] is the whole story.
+//!
+//! No clock, no files, no sockets, no randomness: time, seeds and completions come in as [`Event`]s, what
+//! must happen in the world goes out as [`Effect`]s, in the order in which it must happen.
+//!
+//! Invariants
+//! - A write is answered *because* its command is committed and applied, and each request once.
+//! - A step is short: what takes time is an effect.
+//! - The log forgets only what every database has on disk.
 
+pub mod event;
+pub mod partition;
 pub mod request;
+
+mod compaction;
+mod namespaces;
+mod queue;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+
+use crate::catalog;
+use crate::catalog::Catalog;
+use crate::limits;
+use crate::shard::compaction::Compaction;
+use crate::shard::event::Answer;
+use crate::shard::event::Effect;
+use crate::shard::event::Event;
+use crate::shard::event::Ticket;
+use crate::shard::event::Token;
+use crate::shard::namespaces::Namespaces;
+use crate::shard::partition::Partition;
+use crate::shard::partition::PartitionBoot;
+use crate::shard::partition::Step;
+use crate::shard::queue::Queue;
+use crate::shard::request::Status;
+use crate::shard::request::SubmitError;
+use crate::types::DatabaseId;
+use crate::types::Dice;
+use crate::types::Incarnation;
+use crate::types::Instant;
+use crate::types::PartitionId;
+use crate::types::Timestamp;
+use crate::wire::command::CommandLimits;
+use crate::wire::command::Draft;
+use crate::wire::command::Kind;
+
+/// What a shard starts from.
+#[derive(Debug)]
+pub struct ShardBoot {
+    /// Its partitions.
+    pub partitions: Vec<PartitionBoot>,
+    /// What the system partition's engine database says, if that partition is here.
+    pub catalog: Catalog,
+    /// Partitions for data of the whole network, `database.shard_count`.
+    pub n_partitions: u16,
+    /// What a command may cost.
+    pub limits: CommandLimits,
+    /// Bytes of kept log at which it is compacted.
+    pub log_bytes: usize,
+    /// Databases that may be open at once.
+    pub open_databases: usize,
+    /// All its randomness.
+    pub seed: u64,
+    /// The time at which it starts.
+    pub now: Instant,
+    /// The wall clock at which it starts.
+    pub wall: Timestamp,
+}
+
+/// A request that waits for its partition to have a leader.
+#[derive(Debug)]
+struct Parked {
+    token: Token,
+    deadline: Instant,
+    what: What,
+}
+
+/// What can be asked of a leader.
+#[derive(Debug)]
+enum What {
+    Write(DatabaseId, Draft),
+    Read(DatabaseId, Draft),
+    CreateNamespace(crate::types::Namespace),
+    CreateDatabase(DatabaseId, crate::types::Namespace),
+}
+
+impl What {
+    fn partition(&self) -> PartitionId {
+        match self {
+            Self::Write(it, _) | Self::Read(it, _) | Self::CreateDatabase(it, _) => it.partition,
+            Self::CreateNamespace(_) => PartitionId::SYSTEM,
+        }
+    }
+}
+
+/// One core's state.
+#[derive(Debug)]
+pub struct Shard {
+    partitions: BTreeMap<PartitionId, Partition>,
+    namespaces: Namespaces,
+    compaction: Compaction,
+    parked: VecDeque<Parked>,
+    /// Partitions with proposals that have not left yet.
+    unready: BTreeSet<PartitionId>,
+    /// Partitions that led at the end of the last step.
+    leading: BTreeSet<PartitionId>,
+    limits: CommandLimits,
+    open_databases: usize,
+    dice: Dice,
+    ticket: Ticket,
+    /// The wall clock when it was last read, and when that was.
+    wall: (Timestamp, Instant),
+}
+
+impl Shard {
+    /// A core with the partitions that its disk kept. [`Event::Start`] sets it in motion.
+    pub fn new(boot: ShardBoot) -> Self {
+        let mut dice = Dice::new(boot.seed);
+        let now = boot.now;
+        let partitions = boot.partitions.into_iter();
+        let partitions = partitions.map(|it| (it.id, Partition::new(it, now, &mut dice))).collect();
+        Self {
+            partitions,
+            namespaces: Namespaces::new(boot.n_partitions, boot.catalog),
+            compaction: Compaction::new(boot.log_bytes),
+            parked: VecDeque::new(),
+            unready: BTreeSet::new(),
+            leading: BTreeSet::new(),
+            limits: boot.limits,
+            open_databases: boot.open_databases,
+            dice,
+            ticket: Ticket(0),
+            wall: (boot.wall, now),
+        }
+    }
+
+    /// Advance by one event. Everything that must happen in the world is appended to `out`.
+    pub fn step(&mut self, now: Instant, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Start => self.on_start(now, out),
+            Event::Clock { wall } => self.wall = (wall, now),
+            Event::Write { token, database, draft } => {
+                self.on_request(now, token, What::Write(database, draft), out);
+            }
+            Event::Read { token, database, draft } => {
+                self.on_request(now, token, What::Read(database, draft), out);
+            }
+            Event::CreateNamespace { token, namespace } => {
+                self.on_request(now, token, What::CreateNamespace(namespace), out);
+            }
+            Event::CreateDatabase { token, database, namespace } => {
+                self.on_request(now, token, What::CreateDatabase(database, namespace), out);
+            }
+            Event::Answered { namespace, result } => {
+                let (mut step, rest) = self.parts(now, out);
+                if let Some(system) = rest.partitions.get_mut(&PartitionId::SYSTEM) {
+                    rest.namespaces.on_answered(&mut step, system, &namespace, result);
+                    rest.unready.insert(PartitionId::SYSTEM);
+                }
+            }
+            Event::Message { partition, message } => {
+                let (mut step, rest) = self.parts(now, out);
+                if let Some(it) = rest.partitions.get_mut(&partition) {
+                    it.on_message(&mut step, message);
+                }
+            }
+            Event::Persisted { ticket } => {
+                let (mut step, rest) = self.parts(now, out);
+                for partition in rest.partitions.values_mut() {
+                    partition.on_persisted(&mut step, ticket);
+                }
+            }
+            Event::Applied { database, outcomes } => self.on_applied(now, database, outcomes, out),
+            Event::ReadFinished { token, outcome } => {
+                let result = outcome.map(Answer::Results).map_err(SubmitError::Statement);
+                out.push(Effect::Reply { token, result });
+            }
+            Event::Fenced { database } => {
+                let (mut step, rest) = self.parts(now, out);
+                if let Some(it) = rest.partitions.get_mut(&database.partition) {
+                    it.on_fenced(&mut step, database.incarnation);
+                }
+            }
+            Event::Synced => {
+                let (mut step, rest) = self.parts(now, out);
+                rest.compaction.on_synced(&mut step, rest.partitions);
+            }
+            Event::ManifestsWritten => {
+                let (mut step, rest) = self.parts(now, out);
+                rest.compaction.on_manifests_written(&mut step, rest.partitions);
+            }
+            Event::Lagging { partition, last } => {
+                let (mut step, rest) = self.parts(now, out);
+                if let Some(it) = rest.partitions.get_mut(&partition) {
+                    it.rewrite(&mut step, last);
+                }
+            }
+            Event::Evicted { database } => self.on_evicted(now, database, out),
+            Event::Timeout => self.on_timeout(now, out),
+            Event::TurnEnd => self.on_turn_end(now, out),
+        }
+        self.look_who_leads(now, out);
+    }
+
+    /// When to call [`Self::step`] with [`Event::Timeout`], if nothing else happens first.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let partitions = self.partitions.values().filter_map(Partition::next_timeout);
+        let parked = self.parked.front().map(|it| it.deadline);
+        partitions.chain(parked).chain(self.namespaces.next_timeout()).min()
+    }
+
+    /// What this shard knows about itself; the shell adds the bytes of the files.
+    pub fn status(&self) -> Status {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Status {
+            database_bytes: 0,
+            n_partitions: count(self.partitions.len()),
+            n_leading: count(self.leading.len()),
+            n_namespaces: count(self.namespaces.catalog.len()),
+        }
+    }
+
+    /// Whether nobody waits for an answer, so that the node may stop.
+    pub fn is_quiet(&self) -> bool {
+        self.parked.is_empty() && self.partitions.values().all(|it| it.n_waiting() == 0)
+    }
+
+    /// A partition's replica, to look at.
+    pub fn replica(&self, partition: PartitionId) -> Option<&crate::raft::Replica> {
+        self.partitions.get(&partition).map(|it| &it.replica)
+    }
+
+    fn on_start(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (mut step, rest) = self.parts(now, out);
+        for partition in rest.partitions.values_mut() {
+            partition.drain(&mut step);
+        }
+    }
+
+    fn on_request(&mut self, now: Instant, token: Token, what: What, out: &mut Vec<Effect>) {
+        let (mut step, rest) = self.parts(now, out);
+        let partition = what.partition();
+        match rest.partitions.get_mut(&partition) {
+            None => step.reply(token, Err(SubmitError::NoLeader)),
+            Some(it) if it.leads() => {
+                rest.unready.insert(partition);
+                ask(&mut step, it, rest.namespaces, token, what);
+            }
+            // Perhaps the new leader is us.
+            Some(_) if rest.parked.len() < limits::PARKED_MAX => {
+                let deadline = now.after(limits::REQUEST_DEADLINE);
+                rest.parked.push_back(Parked { token, deadline, what });
+            }
+            Some(_) => step.reply(token, Err(SubmitError::Overloaded)),
+        }
+    }
+
+    fn on_applied(
+        &mut self,
+        now: Instant,
+        database: DatabaseId,
+        outcomes: Vec<Option<crate::wire::rows::Outcome>>,
+        out: &mut Vec<Effect>,
+    ) {
+        let (mut step, rest) = self.parts(now, out);
+        let Some(partition) = rest.partitions.get_mut(&database.partition) else { return };
+        let of_engine = partition.on_applied(&mut step, database.incarnation, outcomes);
+        if database.partition == PartitionId::SYSTEM {
+            let rows = of_engine.iter().flatten().flat_map(|it| catalog::rows_of(it)).collect();
+            rest.namespaces.on_rows(&mut step, partition, rows);
+            rest.unready.insert(PartitionId::SYSTEM);
+        }
+    }
+
+    fn on_evicted(&mut self, now: Instant, database: DatabaseId, out: &mut Vec<Effect>) {
+        let (mut step, rest) = self.parts(now, out);
+        let Some(partition) = rest.partitions.get_mut(&database.partition) else { return };
+        if let Some(queue) = partition.queues.get_mut(&database.incarnation) {
+            queue.is_evicting = false;
+            queue.is_open = queue.n_reads > 0;
+        }
+        partition.dispatch(&mut step, database.incarnation);
+    }
+
+    fn on_timeout(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (mut step, rest) = self.parts(now, out);
+        for partition in rest.partitions.values_mut() {
+            if partition.next_timeout().is_some_and(|at| at <= now) {
+                partition.on_timeout(&mut step);
+            }
+        }
+        while let Some(late) = rest.parked.pop_front_if(|it| it.deadline <= now) {
+            step.reply(late.token, Err(SubmitError::NoLeader));
+        }
+        if let Some(system) = rest.partitions.get_mut(&PartitionId::SYSTEM)
+            && rest.namespaces.next_timeout().is_some_and(|at| at <= now)
+        {
+            rest.namespaces.on_timeout(&mut step, system);
+            rest.unready.insert(PartitionId::SYSTEM);
+        }
+    }
+
+    fn on_turn_end(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (mut step, rest) = self.parts(now, out);
+        while let Some(id) = rest.unready.pop_first() {
+            rest.partitions.get_mut(&id).expect("partitions stay").drain(&mut step);
+        }
+        if rest.compaction.is_due(rest.partitions) {
+            rest.compaction.start(&mut step, rest.partitions);
+        }
+        self.evict(now, out);
+    }
+
+    /// Close what has not been needed for longest, while more is open than may be.
+    fn evict(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let (mut step, rest) = self.parts(now, out);
+        let is_open = |it: &&Queue| it.is_open && !it.is_evicting;
+        let queues = rest.partitions.values().flat_map(|it| it.queues.values());
+        let n_open = queues.filter(is_open).count();
+        if n_open <= rest.open_databases {
+            return;
+        }
+        let mut idle = Vec::new();
+        for (id, partition) in rest.partitions.iter() {
+            for (incarnation, queue) in &partition.queues {
+                let may_go = is_open(&queue) && queue.is_idle();
+                if may_go && *incarnation != Incarnation::ENGINE {
+                    idle.push((queue.used_at, *id, *incarnation, queue.is_clean()));
+                }
+            }
+        }
+        idle.sort_unstable();
+        let mut is_sync_due = false;
+        for (_, id, incarnation, is_clean) in idle.into_iter().take(n_open - rest.open_databases) {
+            if !is_clean {
+                is_sync_due = true;
+                continue;
+            }
+            let partition = rest.partitions.get_mut(&id).expect("partitions stay");
+            let queue = partition.queues.get_mut(&incarnation).expect("queues stay");
+            queue.is_evicting = true;
+            step.out.push(Effect::Evict { database: DatabaseId { partition: id, incarnation } });
+        }
+        if is_sync_due && rest.compaction.is_idle() {
+            rest.compaction.start(&mut step, rest.partitions);
+        }
+    }
+
+    /// Whoever began to lead takes up what waits for a leader.
+    fn look_who_leads(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        let leads = |(id, it): (&PartitionId, &Partition)| it.leads().then_some(*id);
+        let n_leading = self.partitions.iter().filter_map(leads).count();
+        if n_leading == self.leading.len() && self.parked.is_empty() {
+            return;
+        }
+        let leading: BTreeSet<_> = self.partitions.iter().filter_map(leads).collect();
+        let is_system_new =
+            leading.contains(&PartitionId::SYSTEM) && !self.leading.contains(&PartitionId::SYSTEM);
+        self.leading = leading;
+        let (mut step, rest) = self.parts(now, out);
+        if is_system_new && let Some(system) = rest.partitions.get_mut(&PartitionId::SYSTEM) {
+            rest.namespaces.take_up(&mut step, system);
+            rest.unready.insert(PartitionId::SYSTEM);
+        }
+        let mut kept = VecDeque::new();
+        for it in std::mem::take(rest.parked) {
+            let partition = it.what.partition();
+            match rest.partitions.get_mut(&partition) {
+                Some(leader) if leader.leads() => {
+                    rest.unready.insert(partition);
+                    ask(&mut step, leader, rest.namespaces, it.token, it.what);
+                }
+                _ => kept.push_back(it),
+            }
+        }
+        *rest.parked = kept;
+    }
+
+    /// What a step may use, and the parts of the shard it works on.
+    fn parts<'a>(&'a mut self, now: Instant, out: &'a mut Vec<Effect>) -> (Step<'a>, Rest<'a>) {
+        let (read, at) = self.wall;
+        let passed = i64::try_from(now.since(at).as_millis()).unwrap_or(i64::MAX);
+        let step = Step {
+            now,
+            wall: Timestamp(read.0.saturating_add(passed)),
+            limits: &self.limits,
+            dice: &mut self.dice,
+            ticket: &mut self.ticket,
+            out,
+        };
+        let rest = Rest {
+            partitions: &mut self.partitions,
+            namespaces: &mut self.namespaces,
+            compaction: &mut self.compaction,
+            parked: &mut self.parked,
+            unready: &mut self.unready,
+            open_databases: self.open_databases,
+        };
+        (step, rest)
+    }
+}
+
+/// The shard without what [`Step`] borrows.
+struct Rest<'a> {
+    partitions: &'a mut BTreeMap<PartitionId, Partition>,
+    namespaces: &'a mut Namespaces,
+    compaction: &'a mut Compaction,
+    parked: &'a mut VecDeque<Parked>,
+    unready: &'a mut BTreeSet<PartitionId>,
+    open_databases: usize,
+}
+
+/// Ask a partition that leads.
+fn ask(
+    step: &mut Step<'_>,
+    leader: &mut Partition,
+    namespaces: &mut Namespaces,
+    token: Token,
+    what: What,
+) {
+    let result = match what {
+        What::Write(database, draft) => {
+            leader.propose(step, database.incarnation, draft, Some(token))
+        }
+        What::Read(database, draft) => {
+            leader.read(step, token, database.incarnation, draft);
+            Ok(())
+        }
+        What::CreateNamespace(namespace) => {
+            namespaces.want(step, leader, token, namespace);
+            Ok(())
+        }
+        What::CreateDatabase(database, namespace) => {
+            let draft = Draft::lifecycle(Kind::Create, namespace.as_str());
+            leader.propose(step, database.incarnation, draft, Some(token))
+        }
+    };
+    if let Err(error) = result {
+        step.reply(token, Err(error));
+    }
+}

@@ -1,1 +1,49 @@
-//! One replicated SQLite database: applies committed commands, answers reads.
+//! One replicated SQLite database: applies committed commands, answers reads; equal on every replica.
+//!
+//! Replicas execute the same statements, so what a statement does must follow from the command alone. The
+//! text is never rewritten; what SQL can ask of the machine is answered from the command's stamp:
+//! - `now`, in every form: the VFS shim (`vfs`) answers the command's time;
+//! - `random()`, `randomblob()`, `total_changes()`: functions of our own (`functions`);
+//! - what cannot be made equal, or reaches outside the database: refused by the authorizer;
+//! - cost: counted in VM steps, rows and bytes (`run`), never in time; but for reads, which change nothing.
+//!
+//! How commands are cut into transactions never shows (`apply`): one transaction takes many commands, and
+//! what SQLite would carry from one to the next is reset.
+//!
+//! The process must run with `TZ=UTC` (the `localtime` modifier reads it) and with `SQLITE_TMPDIR` naming a
+//! folder of its own for temporary files.
+//!
+//! Not here: when to sync, checkpoint, open or close. [`Checkpointer`], [`sync_wal`] and [`Database::create`]
+//! wait for the disk and belong on a helper thread; the caller decides when.
+//!
+//! Start reading at [`Database::apply`].
+
+mod database;
+mod apply;
+mod run;
+mod cache;
+mod text;
+mod authorizer;
+mod functions;
+mod context;
+mod fault;
+mod connection;
+mod statement;
+mod vfs;
+mod maintenance;
+mod content;
+#[cfg(test)]
+mod testing;
+
+pub use apply::Applied;
+pub use apply::Batch;
+pub use apply::Entry;
+pub use connection::Role;
+pub use database::Database;
+pub use database::OpenError;
+pub use fault::Fault;
+pub use maintenance::Checkpoint;
+pub use maintenance::Checkpointer;
+pub use maintenance::sync_wal;
+pub use vfs::Rename;
+pub use vfs::Vfs;

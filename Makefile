@@ -1,0 +1,53 @@
+# What a person types. Each target does its own set-up.
+
+SHELL := bash
+CARGO ?= cargo
+BIN := target/release/debros
+# A target directory that is set outside holds the binary as well.
+ifdef CARGO_TARGET_DIR
+BIN := $(CARGO_TARGET_DIR)/release/debros
+endif
+# The names under which the executable behaves as that program.
+LINKS := node identity
+
+.PHONY: help setup build run test lint sim torture determinism bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## Install what building needs (a C compiler), if it is missing
+	@command -v cc >/dev/null || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+
+build: setup ## Build bin/debros (release) and its links
+	$(CARGO) build --release --bin debros
+	@mkdir -p bin target/release
+	@cp -f $(BIN) bin/debros
+	@test $(BIN) = target/release/debros || cp -f $(BIN) target/release/debros
+	@for name in $(LINKS); do ln -sf debros bin/$$name; done
+
+run: build ## Build and start a single node, gateway on 127.0.0.1:6001, data in ./data
+	bin/debros node --data ./data
+
+test: setup ## Everything .ci/run decides by: format, lints, all tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --profile ci --all-targets -- -D warnings
+	$(CARGO) test --profile ci
+
+lint: setup ## Format and lints only
+	$(CARGO) fmt --check
+	$(CARGO) clippy --profile ci --all-targets -- -D warnings
+
+sim: setup ## Long simulation: SIM_RUNS=10000 make sim
+	SIM_RUNS=$${SIM_RUNS:-2000} $(CARGO) test --profile sim --test sim -- --nocapture
+
+torture: setup ## kill -9 under load, 50 rounds: ROUNDS=50 make torture
+	TORTURE_ROUNDS=$${ROUNDS:-50} $(CARGO) test --profile ci --test system -- --nocapture torture
+
+bench: build ## First figures: wrk against this node, the bare disk and Redis (needs wrk, redis-server)
+	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk redis-server; }
+	benches/wrk/run.sh
+
+clean: ## Remove what was built
+	$(CARGO) clean
+	rm -rf bin

@@ -1,0 +1,263 @@
+//! The helper thread of one shard: everything on SQLite's files that may take long.
+//!
+//! Opening, creating, syncing `-wal` files, checkpoints, closing, manifests (R21-R24). One job at a time, in
+//! the order they were given; what comes of each goes back as a [`Done`]. A file that cannot be synced, or a
+//! manifest that cannot be written, stops the process (R8): nobody could say what is on the disk.
+
+use std::collections::hash_map::Entry;
+use std::path::Path;
+use std::path::PathBuf;
+use std::thread;
+
+use rustc_hash::FxHashMap;
+use tracing::warn;
+
+use crate::disk::fail_stop;
+use crate::disk::manifest;
+use crate::sql::Checkpointer;
+use crate::sql::Database;
+use crate::sql::Fault;
+use crate::sql::OpenError;
+use crate::sql::Role;
+use crate::sql::Vfs;
+use crate::types::DatabaseId;
+use crate::types::Incarnation;
+use crate::types::LogIndex;
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Open a database, or create it.
+    Open {
+        /// Which.
+        database: DatabaseId,
+        /// Where.
+        path: PathBuf,
+        /// What it must have: zero if it need not exist yet.
+        floor: LogIndex,
+    },
+    /// Sync the `-wal` files of these databases.
+    Sync {
+        /// Where they are.
+        paths: Vec<PathBuf>,
+    },
+    /// Write these manifests.
+    WriteManifests {
+        /// Directory and floors of each.
+        manifests: Vec<(PathBuf, Vec<(Incarnation, LogIndex)>)>,
+    },
+    /// Move what the `-wal` holds into the database, while its core goes on writing.
+    Checkpoint {
+        /// Which.
+        database: DatabaseId,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The same once more, now that its core is not writing; the `-wal` starts again from its beginning.
+    FinishCheckpoint {
+        /// Which.
+        database: DatabaseId,
+        /// Where.
+        path: PathBuf,
+    },
+    /// Checkpoint and close.
+    Evict {
+        /// Which.
+        database: DatabaseId,
+        /// Where.
+        path: PathBuf,
+        /// The core's own connection.
+        open: Box<Database>,
+    },
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum Done {
+    /// Of [`Job::Open`].
+    Opened {
+        /// Which.
+        database: DatabaseId,
+        /// The connection for the core, or why there is none.
+        result: Result<Box<Database>, OpenFailure>,
+    },
+    /// Of [`Job::Sync`].
+    Synced,
+    /// Of [`Job::WriteManifests`].
+    ManifestsWritten,
+    /// Of [`Job::Checkpoint`].
+    Checkpointed {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// Of [`Job::FinishCheckpoint`].
+    CheckpointFinished {
+        /// Which.
+        database: DatabaseId,
+    },
+    /// Of [`Job::Evict`].
+    Evicted {
+        /// Which.
+        database: DatabaseId,
+    },
+}
+
+/// Why a database cannot be used. It is fenced (R38).
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFailure {
+    /// SQLite cannot open it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It was on disk once, and is not any more.
+    #[error("database file is missing")]
+    Missing,
+    /// It has forgotten what it had.
+    #[error("database is at log index {applied}, but had {floor} on disk")]
+    Behind {
+        /// What it has.
+        applied: LogIndex,
+        /// What it had.
+        floor: LogIndex,
+    },
+}
+
+/// The way to a shard's helper thread. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Helper {
+    jobs: flume::Sender<Job>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Helper {
+    /// Start the thread; `report` is called on it.
+    #[expect(clippy::disallowed_methods, reason = "this is the helper thread")]
+    pub fn start(report: impl Fn(Done) + Send + 'static) -> Self {
+        // Bounded by what asks: one job per database and kind.
+        let (jobs, todo) = flume::unbounded::<Job>();
+        let thread = thread::spawn(move || {
+            let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
+            for job in todo {
+                report(worker.perform(job));
+            }
+        });
+        Self { jobs, thread: Some(thread) }
+    }
+
+    /// Give it something to do.
+    pub fn give(&self, job: Job) {
+        // The thread outlives this handle.
+        self.jobs.send(job).expect("the helper thread lives as long as its handle");
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let (closed, _) = flume::bounded(0);
+        drop(std::mem::replace(&mut self.jobs, closed));
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own state: a connection for each database that was ever checkpointed.
+struct Worker {
+    vfs: Vfs,
+    checkpointers: FxHashMap<DatabaseId, Checkpointer>,
+}
+
+impl Worker {
+    fn perform(&mut self, job: Job) -> Done {
+        match job {
+            Job::Open { database, path, floor } => Done::Opened {
+                database,
+                result: open(database, &path, floor, self.vfs).map(Box::new),
+            },
+            Job::Sync { paths } => {
+                for path in paths {
+                    if let Err(error) = crate::sql::sync_wal(&path, self.vfs) {
+                        fail_stop(&format!("sync the wal of {}", path.display()), &error);
+                    }
+                }
+                Done::Synced
+            }
+            Job::WriteManifests { manifests } => {
+                for (dir, floors) in manifests {
+                    if let Err(error) = manifest::write(&dir, &floors) {
+                        fail_stop(&format!("write the manifest in {}", dir.display()), &error);
+                    }
+                }
+                Done::ManifestsWritten
+            }
+            Job::Checkpoint { database, path } => {
+                self.checkpoint(database, &path);
+                Done::Checkpointed { database }
+            }
+            Job::FinishCheckpoint { database, path } => {
+                self.checkpoint(database, &path);
+                self.touch(database);
+                Done::CheckpointFinished { database }
+            }
+            Job::Evict { database, path, open } => {
+                self.checkpoint(database, &path);
+                self.checkpointers.remove(&database);
+                drop(open);
+                Done::Evicted { database }
+            }
+        }
+    }
+
+    /// What a checkpoint cannot do now, for want of space or because of a reader, the next one does. A
+    /// database that cannot be opened again, or a sick machine, is another matter (R15).
+    fn checkpoint(&mut self, database: DatabaseId, path: &Path) {
+        let checkpointer = match self.checkpointers.entry(database) {
+            Entry::Occupied(it) => it.into_mut(),
+            Entry::Vacant(it) => match Checkpointer::open(path, self.vfs) {
+                Ok(new) => it.insert(new),
+                Err(error) => {
+                    warn!(%error, database = %path.display(), "cannot connect for a checkpoint");
+                    return;
+                }
+            },
+        };
+        match checkpointer.checkpoint() {
+            Ok(_) => {}
+            Err(Fault::Stop(cause)) => fail_stop("checkpoint a database", &cause),
+            // The core finds out by itself, and fences it.
+            Err(Fault::Fence(cause)) => {
+                warn!(%cause, database = %path.display(), "a checkpoint found damage");
+            }
+        }
+    }
+
+    /// The header and folder syncs of a `-wal` that begins anew happen here, not on the core (R21).
+    fn touch(&mut self, database: DatabaseId) {
+        if let Some(checkpointer) = self.checkpointers.get_mut(&database)
+            && let Err(Fault::Stop(cause)) = checkpointer.touch()
+        {
+            fail_stop("touch a database", &cause);
+        }
+    }
+}
+
+fn open(
+    database: DatabaseId,
+    path: &Path,
+    floor: LogIndex,
+    vfs: Vfs,
+) -> Result<Database, OpenFailure> {
+    if !path.exists() {
+        if floor > LogIndex(0) {
+            return Err(OpenFailure::Missing);
+        }
+        Database::create(path, vfs, "")?;
+    }
+    let role =
+        if database.incarnation == Incarnation::ENGINE { Role::Engine } else { Role::Tenant };
+    let open = Database::open(path, vfs, role)?;
+    if open.applied() < floor {
+        return Err(OpenFailure::Behind { applied: open.applied(), floor });
+    }
+    Ok(open)
+}

@@ -1,0 +1,190 @@
+//! One database as its shard sees it: the commands that wait to be applied to it, and how much of what was
+//! applied is known to be on disk.
+//!
+//! ```text
+//! handed out ──► outstanding ──► in flight (one Apply) ──► applied ──► durable (Synced)
+//! ```
+//!
+//! Invariants
+//! - At most one `Apply` is in flight; commands leave in log order.
+//! - `dirty_since` is the lowest command applied, or skipped at replay, that no sync covers (R24): the log
+//!   keeps everything from there on.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::types::Instant;
+use crate::types::LogIndex;
+
+/// Where a command's bytes are.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// In the partition's log, at its index. The log keeps what is outstanding.
+    Log,
+    /// Derived from the log entry, the same way on every replica.
+    Derived(Bytes),
+}
+
+/// A database's way from handed out to durable.
+#[derive(Debug)]
+pub(super) struct Queue {
+    outstanding: VecDeque<(LogIndex, Source)>,
+    in_flight: usize,
+    /// The last command that was applied or skipped.
+    applied: LogIndex,
+    /// The sync that last ended covers everything up to here.
+    durable: LogIndex,
+    dirty_since: Option<LogIndex>,
+    /// A sync is under way: what it covers, and the first command that it does not.
+    sync: Option<(LogIndex, Option<LogIndex>)>,
+    /// Whether the shell has it open, as far as we know.
+    pub(super) is_open: bool,
+    /// Being closed: nothing is given out.
+    pub(super) is_evicting: bool,
+    /// Damaged: nothing is applied and nothing read (R38).
+    pub(super) is_fenced: bool,
+    /// Reads given out and not answered.
+    pub(super) n_reads: usize,
+    /// When it was last needed.
+    pub(super) used_at: Instant,
+}
+
+impl Queue {
+    /// A database whose floor, from the manifest, is `durable`.
+    pub(super) fn new(durable: LogIndex, now: Instant) -> Self {
+        Self {
+            outstanding: VecDeque::new(),
+            in_flight: 0,
+            applied: durable,
+            durable,
+            dirty_since: None,
+            sync: None,
+            is_open: false,
+            is_evicting: false,
+            is_fenced: false,
+            n_reads: 0,
+            used_at: now,
+        }
+    }
+
+    /// A committed command is for this database.
+    pub(super) fn push(&mut self, index: LogIndex, source: Source) {
+        if let Some((last, _)) = self.outstanding.back() {
+            assert!(*last < index, "commands are handed out in log order");
+        }
+        self.dirty_since = self.dirty_since.or(Some(index));
+        if let Some((_, after)) = &mut self.sync {
+            *after = after.or(Some(index));
+        }
+        self.outstanding.push_back((index, source));
+    }
+
+    /// The commands of the next `Apply`, at most `n_max`; none while one is in flight.
+    pub(super) fn take(&mut self, n_max: usize) -> impl Iterator<Item = (LogIndex, &Source)> {
+        let n = if self.in_flight > 0 || self.is_evicting || self.is_fenced {
+            0
+        } else {
+            self.outstanding.len().min(n_max)
+        };
+        self.in_flight += n;
+        self.outstanding.iter().take(n).map(|(index, source)| (*index, source))
+    }
+
+    /// The `Apply` in flight ran. The indexes of its commands.
+    pub(super) fn on_applied(&mut self) -> Vec<LogIndex> {
+        let n = std::mem::take(&mut self.in_flight);
+        let done: Vec<_> = self.outstanding.drain(..n).map(|(index, _)| index).collect();
+        if let Some(last) = done.last() {
+            assert!(self.applied < *last || self.durable >= *last, "applied backwards");
+            self.applied = self.applied.max(*last);
+        }
+        done
+    }
+
+    /// It is damaged. The indexes of what will not be applied.
+    pub(super) fn fence(&mut self) -> Vec<LogIndex> {
+        self.is_fenced = true;
+        self.in_flight = 0;
+        self.outstanding.drain(..).map(|(index, _)| index).collect()
+    }
+
+    /// Whether nothing is under way, so that the shell may close it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.outstanding.is_empty() && self.n_reads == 0 && self.sync.is_none()
+    }
+
+    /// Whether everything applied is known to be on disk.
+    pub(super) fn is_clean(&self) -> bool {
+        self.dirty_since.is_none()
+    }
+
+    /// A sync begins. Whether it is needed: it covers what was applied before it, not what comes during it.
+    pub(super) fn begin_sync(&mut self) -> bool {
+        if self.dirty_since.is_none() || !self.is_open {
+            return false;
+        }
+        let after = self.outstanding.front().map(|(index, _)| *index);
+        self.sync = Some((self.applied, after));
+        true
+    }
+
+    /// The sync ended.
+    pub(super) fn end_sync(&mut self) {
+        if let Some((covered, after)) = self.sync.take() {
+            self.durable = self.durable.max(covered);
+            self.dirty_since = after;
+        }
+    }
+
+    /// Everything up to here is on disk.
+    pub(super) fn durable(&self) -> LogIndex {
+        self.durable
+    }
+
+    /// The first command that the log must keep for this database. A fenced one keeps nothing.
+    pub(super) fn needs_from(&self) -> Option<LogIndex> {
+        if self.is_fenced { None } else { self.dirty_since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(queue: &mut Queue, n_max: usize) -> Vec<u64> {
+        queue.take(n_max).map(|(index, _)| index.0).collect()
+    }
+
+    #[test]
+    fn one_apply_is_in_flight() {
+        let mut queue = Queue::new(LogIndex(0), Instant::START);
+        for index in [3, 5, 8] {
+            queue.push(LogIndex(index), Source::Log);
+        }
+        assert_eq!(taken(&mut queue, 2), [3, 5]);
+        assert_eq!(taken(&mut queue, 2), []);
+        assert_eq!(queue.on_applied(), [LogIndex(3), LogIndex(5)]);
+        assert_eq!(taken(&mut queue, 2), [8]);
+    }
+
+    #[test]
+    fn a_sync_covers_what_was_applied_before_it_began() {
+        let mut queue = Queue::new(LogIndex(0), Instant::START);
+        queue.is_open = true;
+        for index in [3, 5, 8] {
+            queue.push(LogIndex(index), Source::Log);
+        }
+        assert_eq!(taken(&mut queue, 2), [3, 5]);
+        queue.on_applied();
+        assert!(queue.begin_sync());
+        assert_eq!(taken(&mut queue, 2), [8]);
+        queue.on_applied();
+        queue.push(LogIndex(9), Source::Log);
+        queue.end_sync();
+        assert_eq!((queue.durable(), queue.needs_from()), (LogIndex(5), Some(LogIndex(8))));
+        assert!(queue.begin_sync());
+        queue.end_sync();
+        assert_eq!((queue.durable(), queue.needs_from()), (LogIndex(8), Some(LogIndex(9))));
+    }
+}

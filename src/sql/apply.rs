@@ -1,0 +1,368 @@
+//! Applying a batch of commands: how they are cut into transactions, without its ever showing (R14).
+//!
+//! Many commands share one transaction, and the applied index is written once for them. A command of one
+//! statement needs no mark of its own: a statement that fails undoes itself. A command of several gets a
+//! SAVEPOINT.
+//!
+//! Some things undo the whole transaction, whatever marks there are: `OR ROLLBACK`, `RAISE(ROLLBACK)`, a
+//! statement stopped in the middle, a failed COMMIT; others are only known to be wrong when they are done.
+//! One path serves all of them: roll back, run the commands before the offender again in a transaction of
+//! their own, then the offender alone, where to undo it is to roll back. A change of the schema is run
+//! alone from the start.
+
+use bytes::Bytes;
+
+use crate::sql::connection;
+use crate::sql::connection::EngineError;
+use crate::sql::database::Database;
+use crate::sql::fault::Fault;
+use crate::sql::run::Run;
+use crate::sql::run::Setting;
+use crate::types::LogIndex;
+use crate::wire::rows::Outcome;
+use crate::wire::rows::StatementError;
+
+/// A committed entry of the log that concerns one database.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place in the log.
+    pub index: LogIndex,
+    /// The command, encoded.
+    pub command: Bytes,
+}
+
+/// What became of one entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// The database had it already.
+    Skipped,
+    /// It was applied, now.
+    Done(Outcome),
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// What became of the entries, in order.
+    pub applied: Vec<Applied>,
+    /// Another connection held the lock: the entries for which `applied` has no element have not run, and
+    /// are to be handed in again (R21).
+    pub is_busy: bool,
+}
+
+/// Whether the lock was to be had.
+enum Went {
+    Through,
+    Busy,
+}
+
+/// Why a transaction could not be committed.
+enum NotCommitted {
+    /// The database or the machine is sick.
+    Fault(Fault),
+    /// A statement made it fail.
+    Statement(StatementError),
+}
+
+impl Database {
+    /// Apply `entries`, whose indexes rise. Those up to [`Self::applied`] are skipped. What is returned as
+    /// done has been committed, though not synced. After an error the database is to be dropped.
+    pub fn apply(&mut self, entries: &[Entry]) -> Result<Batch, Fault> {
+        let rises = entries.is_sorted_by(|a, b| a.index < b.index);
+        assert!(rises, "entries come in the order of the log");
+        let n_skipped = entries.partition_point(|it| it.index <= self.applied);
+        let mut applied = vec![Applied::Skipped; n_skipped];
+        applied.reserve(entries.len() - n_skipped);
+        let went = self.apply_new(&entries[n_skipped..], &mut applied)?;
+        Ok(Batch { applied, is_busy: matches!(went, Went::Busy) })
+    }
+
+    fn apply_new(&mut self, entries: &[Entry], out: &mut Vec<Applied>) -> Result<Went, Fault> {
+        let mut must_be_alone = vec![false; entries.len()];
+        // Outcomes of the transaction at hand: those of `entries[start..at]`.
+        let mut staged: Vec<Outcome> = Vec::with_capacity(entries.len());
+        let (mut start, mut at) = (0, 0);
+        while start < entries.len() {
+            let next = entries.get(at);
+            let is_alone = next.is_some() && (must_be_alone[at] || self.has_virtual_tables);
+            if next.is_none() || (is_alone && !staged.is_empty()) {
+                match self.commit(entries[at - 1].index) {
+                    Ok(()) => {
+                        out.extend(staged.drain(..).map(Applied::Done));
+                        start = at;
+                    }
+                    Err(NotCommitted::Fault(fault)) => return Err(fault),
+                    Err(NotCommitted::Statement(_)) => {
+                        // One of them is to blame; alone it will have the error to itself.
+                        self.roll_back_if_open()?;
+                        must_be_alone[start..at].fill(true);
+                        staged.clear();
+                        at = start;
+                    }
+                }
+                continue;
+            }
+            let entry = &entries[at];
+            if is_alone {
+                let Some(outcome) = self.apply_alone(entry)? else {
+                    return Ok(Went::Busy);
+                };
+                out.push(Applied::Done(outcome));
+                at += 1;
+                start = at;
+                continue;
+            }
+            if staged.is_empty() {
+                match self.engine.begin() {
+                    Ok(()) => {}
+                    Err(EngineError::Busy) => return Ok(Went::Busy),
+                    Err(error) => return Err(connection::fault_of(error, "begin")),
+                }
+            }
+            match self.run_entry(entry, Setting::Shared)? {
+                Run::Done(outcome) => {
+                    staged.push(outcome);
+                    at += 1;
+                }
+                Run::Alone => {
+                    must_be_alone[at] = true;
+                    if staged.is_empty() {
+                        self.engine.rollback()?;
+                    }
+                }
+                Run::Undone => {
+                    self.roll_back_if_open()?;
+                    must_be_alone[at] = true;
+                    staged.clear();
+                    at = start;
+                }
+            }
+        }
+        Ok(Went::Through)
+    }
+
+    /// Apply one command in a transaction of its own. None: the lock was not to be had, and nothing ran.
+    fn apply_alone(&mut self, entry: &Entry) -> Result<Option<Outcome>, Fault> {
+        match self.engine.begin() {
+            Ok(()) => {}
+            Err(EngineError::Busy) => return Ok(None),
+            Err(error) => return Err(connection::fault_of(error, "begin")),
+        }
+        let outcome = match self.run_entry(entry, Setting::Alone)? {
+            Run::Done(outcome) => outcome,
+            Run::Alone | Run::Undone => unreachable!("alone, a command is done or fails"),
+        };
+        let error = match outcome {
+            Ok(results) => match self.commit(entry.index) {
+                Ok(()) => return Ok(Some(Ok(results))),
+                Err(NotCommitted::Fault(fault)) => return Err(fault),
+                Err(NotCommitted::Statement(error)) => error,
+            },
+            Err(error) => error,
+        };
+        self.roll_back_if_open()?;
+        if self.has_changed_schema {
+            self.reconnect()?;
+        }
+        // That it failed is a result, and applying it again would only repeat it.
+        match self.engine.begin() {
+            Ok(()) => {}
+            Err(EngineError::Busy) => return Ok(None),
+            Err(error) => return Err(connection::fault_of(error, "begin")),
+        }
+        match self.commit(entry.index) {
+            Ok(()) => Ok(Some(Err(error))),
+            Err(NotCommitted::Fault(fault)) => Err(fault),
+            Err(NotCommitted::Statement(error)) => {
+                Err(Fault::Stop(format!("record a command: {error}")))
+            }
+        }
+    }
+
+    /// Commit what ran since the transaction began, with the fact that all up to `index` is applied.
+    fn commit(&mut self, index: LogIndex) -> Result<(), NotCommitted> {
+        let committed = self.engine.record(index).and_then(|()| self.engine.commit());
+        match committed {
+            Ok(()) => {
+                self.applied = index;
+                Ok(())
+            }
+            Err(EngineError::Statement(error)) => {
+                Err(NotCommitted::Statement(StatementError::new(error.message)))
+            }
+            Err(error) => Err(NotCommitted::Fault(connection::fault_of(error, "commit"))),
+        }
+    }
+
+    fn roll_back_if_open(&mut self) -> Result<(), Fault> {
+        if self.handle.is_autocommit() { Ok(()) } else { self.engine.rollback() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::Expect;
+    use expect_test::expect;
+
+    use super::*;
+    use crate::sql::testing::Fixture;
+    use crate::sql::testing::print;
+
+    const SCHEMA: &str = "CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE, c DEFAULT 7)";
+
+    /// Apply `texts` as one batch, then show the table.
+    fn check(texts: &[&str], expected: Expect) {
+        let mut fixture = Fixture::new();
+        fixture.must(SCHEMA);
+        let mut printed = fixture.exec(texts);
+        printed.push(fixture.query("SELECT a, b FROM t"));
+        expected.assert_eq(&printed.join("\n"));
+        // And each in a batch of its own: the same.
+        let mut apart = Fixture::new();
+        apart.must(SCHEMA);
+        let mut one_by_one: Vec<_> = texts.iter().map(|it| apart.exec(&[it]).remove(0)).collect();
+        one_by_one.push(apart.query("SELECT a, b FROM t"));
+        assert_eq!(printed, one_by_one, "batches show");
+        let hashes = [fixture, apart].map(|mut it| it.database.content_hash().unwrap());
+        assert_eq!(hashes[0], hashes[1], "contents differ");
+    }
+
+    #[test]
+    fn counters_are_those_of_the_command() {
+        check(
+            &[
+                "INSERT INTO t(b) VALUES (1), (2)",
+                "SELECT changes()",
+                "UPDATE t SET b = b + 10",
+                "CREATE TABLE u(x)",
+                "DELETE FROM t WHERE b > 100",
+                "INSERT INTO t(b) SELECT changes() + last_insert_rowid() + total_changes() + 50",
+                "INSERT INTO t(b) VALUES (3); INSERT INTO t(b) SELECT 100 * changes() + total_changes() + 60",
+                "INSERT INTO t(b) VALUES (4) RETURNING a, b AS bee",
+            ],
+            expect![[r#"
+                2 rows, id 2
+                0 rows, id 0
+                2 rows, id 0
+                0 rows, id 0
+                0 rows, id 0
+                1 rows, id 3
+                1 rows, id 5
+                1 rows, id 6 returned [a,bee](6,4)
+                [a,b](4,3)(6,4)(1,11)(2,12)(3,50)(5,161)"#]],
+        );
+    }
+
+    #[test]
+    fn a_failing_command_leaves_its_neighbours_alone() {
+        check(
+            &[
+                "INSERT INTO t(b) VALUES (1)",
+                "INSERT INTO t(b) VALUES (2), (1)",
+                "INSERT OR FAIL INTO t(b) VALUES (3), (1)",
+                "INSERT INTO t(b) VALUES (4); INSERT INTO t(b) VALUES (1)",
+                "INSERT OR ROLLBACK INTO t(b) VALUES (1)",
+                "INSERT INTO t(b) VALUES (5); INSERT OR ROLLBACK INTO t(b) VALUES (1)",
+                "INSERT INTO t(b) VALUES (6)",
+                "SELEC 1",
+                "INSERT INTO nowhere VALUES (1)",
+                "INSERT INTO t(b) VALUES (7); SELECT nothing FROM t",
+                "INSERT INTO t(b) VALUES (8)",
+            ],
+            expect![[r#"
+                1 rows, id 1
+                error: UNIQUE constraint failed: t.b
+                error: UNIQUE constraint failed: t.b
+                error: UNIQUE constraint failed: t.b
+                error: UNIQUE constraint failed: t.b
+                error: UNIQUE constraint failed: t.b
+                1 rows, id 2
+                error: near "SELEC": syntax error
+                error: no such table: nowhere
+                error: near "nothing": syntax error
+                1 rows, id 3
+                [a,b](1,1)(2,6)(3,8)"#]],
+        );
+    }
+
+    #[test]
+    fn triggers_that_raise_undo_their_command_only() {
+        check(
+            &[
+                "CREATE TRIGGER r BEFORE INSERT ON t WHEN new.b = 'roll' BEGIN SELECT RAISE(ROLLBACK, 'rolled'); END",
+                "CREATE TRIGGER f AFTER INSERT ON t WHEN new.b = 'fail' BEGIN SELECT RAISE(FAIL, 'failed'); END",
+                "INSERT INTO t(b) VALUES (1)",
+                "INSERT INTO t(b) VALUES ('roll')",
+                "INSERT INTO t(b) VALUES (2)",
+                "INSERT INTO t(b) VALUES (3), ('fail')",
+                "INSERT INTO t(b) VALUES (4)",
+            ],
+            expect![[r#"
+                0 rows, id 0
+                0 rows, id 0
+                1 rows, id 1
+                error: rolled
+                1 rows, id 2
+                error: failed
+                1 rows, id 3
+                [a,b](1,1)(2,2)(3,4)"#]],
+        );
+    }
+
+    #[test]
+    fn a_change_of_the_schema_that_fails_leaves_nothing() {
+        check(
+            &[
+                "INSERT INTO t(b) VALUES (1)",
+                "CREATE TABLE u(x); INSERT INTO t(b) VALUES (1)",
+                "CREATE TABLE u(y)",
+                "INSERT INTO u VALUES (5)",
+                "ANALYZE; INSERT INTO t(b) VALUES (1)",
+                "ALTER TABLE t ADD COLUMN d; INSERT INTO t(b, d) SELECT 2, y FROM u",
+                "DROP TABLE u",
+            ],
+            expect![[r#"
+                1 rows, id 1
+                error: UNIQUE constraint failed: t.b
+                0 rows, id 0
+                1 rows, id 1
+                error: UNIQUE constraint failed: t.b
+                1 rows, id 2
+                0 rows, id 0
+                [a,b](1,1)(2,2)"#]],
+        );
+    }
+
+    #[test]
+    fn what_was_applied_is_skipped_also_after_reopening() {
+        let mut fixture = Fixture::new();
+        fixture.must(SCHEMA);
+        let insert = |n| {
+            let sql = format!("INSERT INTO t(b) VALUES ({n})");
+            crate::sql::testing::command(
+                crate::wire::command::Mode::Exec,
+                &sql,
+                &[],
+                &crate::sql::testing::stamp(n),
+            )
+        };
+        let entries = fixture.entries([insert(2), insert(3), insert(4)]);
+        fixture.database.apply(&entries[..2]).unwrap();
+        let path = fixture.database.path.clone();
+        drop(fixture.database);
+        let open = Database::open(&path, crate::sql::Vfs::system(), crate::sql::Role::Tenant);
+        fixture.database = open.unwrap();
+        assert_eq!(fixture.database.applied(), LogIndex(3));
+        let batch = fixture.database.apply(&entries).unwrap();
+        let printed: Vec<_> = batch
+            .applied
+            .iter()
+            .map(|it| match it {
+                Applied::Skipped => "skipped".to_owned(),
+                Applied::Done(outcome) => print(outcome),
+            })
+            .collect();
+        assert_eq!(printed, ["skipped", "skipped", "1 rows, id 3"]);
+        assert_eq!(fixture.query("SELECT b FROM t"), "[b](2)(3)(4)");
+    }
+}

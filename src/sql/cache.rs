@@ -1,0 +1,173 @@
+//! Prepared statements by their text, least recently used first to go; bounded in number and bytes.
+//!
+//! What a statement is (may it write, what are its columns) is kept with it, and goes with it: after a
+//! change of the schema everything is dropped, so that no statement is prepared again behind our back and
+//! counted differently on another replica (R12).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::sql::authorizer;
+use crate::sql::context;
+use crate::sql::context::Verb;
+use crate::sql::fault::SqlError;
+use crate::sql::statement::Handle;
+use crate::sql::statement::Prepared;
+use crate::sql::text;
+use crate::wire::rows::Column;
+
+/// Statements kept per database.
+const COUNT_MAX: usize = 128;
+/// Bytes of texts and programs kept per database.
+const BYTES_MAX: usize = 1 << 20;
+
+/// What a statement is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// It leaves the database as it is.
+    Read,
+    /// It changes rows.
+    Write,
+    /// It changes the schema or its statistics.
+    Schema,
+    /// It changes a field of the database.
+    Pragma,
+}
+
+/// A statement and what is known about it.
+#[derive(Debug)]
+pub(super) struct Cached {
+    /// The program.
+    pub(super) prepared: Prepared,
+    /// Where the text goes on after this statement; none if only blanks follow.
+    pub(super) tail: Option<usize>,
+    /// What it is.
+    pub(super) nature: Nature,
+    /// How it starts.
+    pub(super) verb: Verb,
+    /// Number of values it wants.
+    pub(super) n_parameters: usize,
+    /// The columns of its rows; none if it returns no rows.
+    pub(super) columns: Option<Arc<[Column]>>,
+    /// It calls `changes()`.
+    pub(super) asks_changes: bool,
+    /// Its rows name tables, the engine's among them.
+    pub(super) lists_tables: bool,
+    text: Arc<str>,
+    size: usize,
+    used: u64,
+}
+
+/// The statements of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    /// Where in `statements` the one of a text is.
+    places: FxHashMap<Arc<str>, usize>,
+    statements: Vec<Cached>,
+    bytes: usize,
+    clock: u64,
+}
+
+impl Cache {
+    /// The first statement of `sql`, prepared now if it is not at hand; none if the text is blank.
+    pub(super) fn get(
+        &mut self,
+        handle: Handle,
+        sql: &str,
+    ) -> Result<Option<&mut Cached>, SqlError> {
+        let place = match self.places.get(sql) {
+            Some(place) => *place,
+            None => match prepare(handle, sql)? {
+                Some(cached) => self.put(cached),
+                None => return Ok(None),
+            },
+        };
+        self.clock += 1;
+        let cached = &mut self.statements[place];
+        cached.used = self.clock;
+        Ok(Some(cached))
+    }
+
+    /// Drop all statements.
+    pub(super) fn clear(&mut self) {
+        self.places = FxHashMap::default();
+        self.statements = Vec::new();
+        self.bytes = 0;
+    }
+
+    fn put(&mut self, cached: Cached) -> usize {
+        while self.statements.len() >= COUNT_MAX || self.bytes + cached.size > BYTES_MAX {
+            // One pass over a bounded table costs less than the preparation that made it necessary.
+            let used = self.statements.iter().enumerate().min_by_key(|(_, it)| it.used);
+            let Some((oldest, _)) = used else { break };
+            let dropped = self.statements.swap_remove(oldest);
+            self.places.remove(&dropped.text);
+            self.bytes -= dropped.size;
+            if let Some(moved) = self.statements.get(oldest) {
+                self.places.insert(moved.text.clone(), oldest);
+            }
+        }
+        let place = self.statements.len();
+        self.bytes += cached.size;
+        self.places.insert(cached.text.clone(), place);
+        self.statements.push(cached);
+        place
+    }
+}
+
+fn prepare(handle: Handle, sql: &str) -> Result<Option<Cached>, SqlError> {
+    if text::is_blank(sql) {
+        return Ok(None);
+    }
+    let verb = text::verb(sql);
+    if verb == Verb::Vacuum {
+        return Err(denied());
+    }
+    if text::mentions(sql, authorizer::VIEW) {
+        return Err(denied());
+    }
+    if sql.contains('\0') {
+        // SQLite would take it for the end, and what follows would never be looked at.
+        return Err(error(rusqlite::ffi::SQLITE_ERROR, "unrecognized token: \"\\0\""));
+    }
+    context::set_verb(verb);
+    let visible = match verb {
+        Verb::Other => text::with_visible_schema(sql),
+        // What is stored in the schema must stay as it is.
+        _ => Cow::Borrowed(sql),
+    };
+    let (prepared, end) = Prepared::new(handle, &visible)?;
+    let Some(prepared) = prepared else {
+        return Ok(None);
+    };
+    let seen = context::seen();
+    let nature = match verb {
+        _ if prepared.is_readonly() => Nature::Read,
+        Verb::CreateTable | Verb::Schema | Verb::Analyze | Verb::Vacuum => Nature::Schema,
+        Verb::Pragma => Nature::Pragma,
+        Verb::Other => Nature::Write,
+    };
+    Ok(Some(Cached {
+        tail: (!text::is_blank(&sql[end..])).then_some(end),
+        nature,
+        verb,
+        n_parameters: prepared.n_parameters(),
+        columns: (prepared.n_columns() > 0).then(|| prepared.columns().into()),
+        asks_changes: seen.changes,
+        lists_tables: seen.table_list,
+        text: sql.into(),
+        size: sql.len() + prepared.memory(),
+        used: 0,
+        prepared,
+    }))
+}
+
+fn denied() -> SqlError {
+    error(rusqlite::ffi::SQLITE_AUTH, "not authorized")
+}
+
+fn error(code: i32, message: &str) -> SqlError {
+    SqlError { code, message: message.to_owned() }
+}

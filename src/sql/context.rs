@@ -1,0 +1,208 @@
+//! What the command that runs on this thread tells SQLite, and what SQLite's callbacks tell back.
+//!
+//! SQLite calls out (for the time, for randomness, for permission, for progress) on the thread that
+//! called it, so the answers lie in a thread-local: no callback owns state, and a [`super::Database`] may
+//! be opened on one thread and used on another. Everything here is overwritten before it is read: by
+//! [`begin`] for a command, by [`begin_statement`] for each of its statements.
+
+use std::cell::Cell;
+
+use crate::types::Dice;
+use crate::types::Timestamp;
+use crate::wire::command::Stamp;
+
+/// VM instructions between two calls of the progress handler.
+pub(super) const STEPS_PER_TICK: u64 = 1_000;
+
+/// The first word of a statement, as far as it decides what the statement may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// `ANALYZE`.
+    Analyze,
+    /// `CREATE TABLE`.
+    CreateTable,
+    /// Any other statement that changes the schema, and `REINDEX`.
+    Schema,
+    /// `PRAGMA`.
+    Pragma,
+    /// `VACUUM`.
+    Vacuum,
+    /// Anything else.
+    Other,
+}
+
+/// What the authorizer saw while a statement was prepared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The statement calls `changes()`.
+    pub(super) changes: bool,
+    /// The statement is `PRAGMA table_list`.
+    pub(super) table_list: bool,
+}
+
+struct Context {
+    time: Cell<Timestamp>,
+    dice: Cell<Dice>,
+    changes_before: Cell<i64>,
+    engine: Cell<bool>,
+    verb: Cell<Verb>,
+    seen: Cell<Seen>,
+    fault: Cell<bool>,
+    rowid_spent: Cell<bool>,
+    ticks_left: Cell<u64>,
+    temp_left: Cell<u64>,
+}
+
+thread_local! {
+    static CONTEXT: Context = const {
+        Context {
+            time: Cell::new(Timestamp(0)),
+            dice: Cell::new(Dice::new(0)),
+            changes_before: Cell::new(0),
+            engine: Cell::new(false),
+            verb: Cell::new(Verb::Other),
+            seen: Cell::new(Seen { changes: false, table_list: false }),
+            fault: Cell::new(false),
+            rowid_spent: Cell::new(false),
+            ticks_left: Cell::new(u64::MAX),
+            temp_left: Cell::new(u64::MAX),
+        }
+    };
+}
+
+/// A command begins: its time, its seed; nothing has failed yet.
+pub(super) fn begin(stamp: &Stamp, changes_before: i64) {
+    CONTEXT.with(|it| {
+        it.time.set(stamp.time);
+        it.dice.set(Dice::new(stamp.seed));
+        it.changes_before.set(changes_before);
+        it.fault.set(false);
+    });
+}
+
+/// A statement begins: it may take `steps` VM instructions and write `temp_bytes` of temporary files.
+pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
+    CONTEXT.with(|it| {
+        it.ticks_left.set(steps / STEPS_PER_TICK);
+        it.temp_left.set(temp_bytes);
+        it.rowid_spent.set(false);
+    });
+}
+
+/// What the engine does for itself is not bounded.
+pub(super) fn unbounded() {
+    begin_statement(u64::MAX, u64::MAX);
+}
+
+/// No command runs; what the engine does for itself is not bounded and has not failed yet.
+pub(super) fn idle() {
+    unbounded();
+    CONTEXT.with(|it| it.fault.set(false));
+}
+
+/// The command's time.
+pub(super) fn time() -> Timestamp {
+    CONTEXT.with(|it| it.time.get())
+}
+
+/// The command's next 64 random bits.
+pub(super) fn roll() -> u64 {
+    CONTEXT.with(|it| {
+        let mut dice = it.dice.get();
+        let rolled = dice.roll();
+        it.dice.set(dice);
+        rolled
+    })
+}
+
+/// What `sqlite3_total_changes64` said when the command began.
+pub(super) fn changes_before() -> i64 {
+    CONTEXT.with(|it| it.changes_before.get())
+}
+
+/// Run `f` as the engine: the authorizer lets it pass.
+pub(super) fn as_engine<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|it| it.engine.set(self.0));
+        }
+    }
+    let _restore = Restore(CONTEXT.with(|it| it.engine.replace(true)));
+    f()
+}
+
+/// Whether the engine itself runs.
+pub(super) fn is_engine() -> bool {
+    CONTEXT.with(|it| it.engine.get())
+}
+
+/// A statement that starts with `verb` is about to be prepared, or to run.
+pub(super) fn set_verb(verb: Verb) {
+    CONTEXT.with(|it| {
+        it.verb.set(verb);
+        it.seen.set(Seen::default());
+    });
+}
+
+/// How the statement at hand starts.
+pub(super) fn verb() -> Verb {
+    CONTEXT.with(|it| it.verb.get())
+}
+
+/// The authorizer notes what it saw.
+pub(super) fn note(f: impl FnOnce(&mut Seen)) {
+    CONTEXT.with(|it| {
+        let mut seen = it.seen.get();
+        f(&mut seen);
+        it.seen.set(seen);
+    });
+}
+
+/// What the authorizer has seen since [`set_verb`].
+pub(super) fn seen() -> Seen {
+    CONTEXT.with(|it| it.seen.get())
+}
+
+/// A system call failed: what follows is a sick machine, not a sick statement.
+pub(super) fn set_fault() {
+    CONTEXT.with(|it| it.fault.set(true));
+}
+
+/// Whether a system call has failed since the command began.
+pub(super) fn has_fault() -> bool {
+    CONTEXT.with(|it| it.fault.get())
+}
+
+/// A row got the largest rowid there is: SQLite would choose the next one at random.
+pub(super) fn set_rowid_spent() {
+    CONTEXT.with(|it| it.rowid_spent.set(true));
+}
+
+/// Whether [`set_rowid_spent`] was called since the statement began.
+pub(super) fn is_rowid_spent() -> bool {
+    CONTEXT.with(|it| it.rowid_spent.get())
+}
+
+/// The progress handler: another [`STEPS_PER_TICK`] instructions have run. Whether that was too many.
+pub(super) fn tick() -> bool {
+    CONTEXT.with(|it| {
+        let left = it.ticks_left.get();
+        it.ticks_left.set(left.saturating_sub(1));
+        left == 0
+    })
+}
+
+/// Charge `n` bytes written to a temporary file. Whether that was too many.
+pub(super) fn charge_temp(n: u64) -> bool {
+    CONTEXT.with(|it| {
+        let left = it.temp_left.get();
+        it.temp_left.set(left.saturating_sub(n));
+        left < n
+    })
+}
+
+/// Whether the statement was stopped by [`charge_temp`].
+pub(super) fn is_out_of_temp() -> bool {
+    CONTEXT.with(|it| it.temp_left.get() == 0)
+}

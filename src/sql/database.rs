@@ -1,0 +1,304 @@
+//! The one writing connection to one database, and reading on it.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use rusqlite::Connection;
+use rusqlite::OpenFlags;
+
+use crate::sql::authorizer::ENGINE_PREFIX;
+use crate::sql::cache::Cache;
+use crate::sql::connection;
+use crate::sql::connection::EngineError;
+use crate::sql::connection::EngineStatements;
+use crate::sql::connection::PAGE_SIZE;
+use crate::sql::connection::Role;
+use crate::sql::content;
+use crate::sql::context;
+use crate::sql::fault::Class;
+use crate::sql::fault::Fault;
+use crate::sql::fault::SqlError;
+use crate::sql::fault::classify;
+use crate::sql::maintenance;
+use crate::sql::run::Run;
+use crate::sql::run::Setting;
+use crate::sql::statement::Handle;
+use crate::sql::statement::Prepared;
+use crate::sql::vfs::Vfs;
+use crate::types::LogIndex;
+use crate::wire::command::Command;
+use crate::wire::command::CommandLimits;
+use crate::wire::rows::Outcome;
+use crate::wire::rows::StatementError;
+
+/// Why a database cannot be opened or created.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no file: it was never created, or it is lost.
+    #[error("no such database")]
+    Missing,
+    /// There is one already.
+    #[error("database exists")]
+    Exists,
+    /// Another connection kept the lock. Try again.
+    #[error("database is busy")]
+    Busy,
+    /// The machine or the file is sick.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// The one writing connection to one database.
+///
+/// Lives on one core; opened, and dropped, on the helper thread. What it keeps in memory goes with
+/// [`Self::rest`].
+#[derive(Debug)]
+pub struct Database {
+    // In this order: statements are finalized before their connection is closed.
+    pub(super) cache: Cache,
+    pub(super) engine: EngineStatements,
+    pub(super) handle: Handle,
+    connection: Connection,
+    pub(super) path: PathBuf,
+    vfs: Vfs,
+    role: Role,
+    pub(super) applied: LogIndex,
+    /// The schema's rows that belong to the engine: no statement of a tenant may leave them different.
+    engine_schema: String,
+    /// There are virtual tables, which write at COMMIT: no command shares a transaction (R14).
+    pub(super) has_virtual_tables: bool,
+    /// The command that ran last changed the schema, or tried to.
+    pub(super) has_changed_schema: bool,
+    /// Where rows are encoded.
+    pub(super) scratch: BytesMut,
+    length_limit: Option<u32>,
+    /// The limit that was set, if SQLite took it as it is.
+    page_limit: Option<u64>,
+}
+
+impl Database {
+    /// Create a database at `path` that holds what `schema` says, with nothing applied. Durable once this
+    /// returns; before that there is nothing at `path`. Waits for the disk.
+    pub fn create(path: &Path, vfs: Vfs, schema: &str) -> Result<(), OpenError> {
+        maintenance::create(path, vfs, schema)
+    }
+
+    /// Open the database at `path`. Ends with a transaction that changes nothing, so that no commit later
+    /// pays for syncing the log's header and folder (R22). Waits for the disk.
+    pub fn open(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
+        let mut database = Self::connect(path, vfs, role)?;
+        database.engine.touch().map_err(|error| match error {
+            EngineError::Busy => OpenError::Busy,
+            error => connection::fault_of(error, "open a database").into(),
+        })?;
+        Ok(database)
+    }
+
+    fn connect(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
+        context::idle();
+        if !vfs.exists(path)? {
+            return Err(OpenError::Missing);
+        }
+        let opened = connection::open(path, vfs, role, OpenFlags::empty());
+        let connection = opened.map_err(open_error)?;
+        let handle = Handle::new(&connection);
+        let schema = engine_schema(handle).map_err(open_error)?;
+        if !schema.contains("__debros_meta") {
+            let cause = "the engine's table is missing".to_owned();
+            return Err(Fault::Fence(cause).into());
+        }
+        let engine = EngineStatements::new(handle).map_err(open_error)?;
+        let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
+        let has_virtual_tables = has_virtual_tables(handle).map_err(open_error)?;
+        let applied = u64::try_from(applied)
+            .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
+        Ok(Self {
+            cache: Cache::default(),
+            engine,
+            handle,
+            connection,
+            path: path.to_owned(),
+            vfs,
+            role,
+            applied: LogIndex(applied),
+            engine_schema: schema,
+            has_virtual_tables,
+            has_changed_schema: false,
+            scratch: BytesMut::new(),
+            length_limit: None,
+            page_limit: None,
+        })
+    }
+
+    /// Close the connection and open it again: what SQLite remembers of a change of the schema, or of its
+    /// statistics, outlives a rollback (R14).
+    pub(super) fn reconnect(&mut self) -> Result<(), Fault> {
+        let fresh =
+            Self::connect(&self.path, self.vfs, self.role).map_err(|error| match error {
+                OpenError::Fault(fault) => fault,
+                error => Fault::Stop(format!("open a database again: {error}")),
+            })?;
+        assert_eq!(fresh.applied, self.applied, "a rollback leaves what was committed");
+        *self = fresh;
+        Ok(())
+    }
+
+    /// The log index of the last command applied.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Answer `commands`, all from one state of the database; each must only read. `expired` is asked every
+    /// thousand VM instructions, or so, whether to give up the statement that runs.
+    pub fn read(
+        &mut self,
+        commands: &[Bytes],
+        expired: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Outcome>, Fault> {
+        context::idle();
+        match self.engine.begin_read() {
+            Ok(()) => {}
+            Err(error) => return Err(connection::fault_of(error, "begin to read")),
+        }
+        let handle = self.handle;
+        let outcomes = handle.with_expiry(expired, || {
+            commands.iter().map(|bytes| self.read_one(bytes)).collect::<Result<Vec<_>, _>>()
+        });
+        // Only reading was done, so that one ends like the other; a rollback cannot fail for want of space.
+        if !self.handle.is_autocommit() {
+            self.engine.rollback()?;
+        }
+        context::idle();
+        outcomes
+    }
+
+    fn read_one(&mut self, bytes: &Bytes) -> Result<Outcome, Fault> {
+        let command = match Command::decode(bytes) {
+            Ok(command) => command,
+            Err(error) => return Ok(Err(StatementError::new(error.to_string()))),
+        };
+        match self.run(&command, Setting::Read)? {
+            Run::Done(outcome) => Ok(outcome),
+            Run::Alone | Run::Undone => unreachable!("a read leaves nothing to undo"),
+        }
+    }
+
+    /// A hash over all that the database holds, the schema and the rowids included: equal for replicas that
+    /// applied the same commands. Takes time in proportion to the content.
+    pub fn content_hash(&mut self) -> Result<u64, Fault> {
+        context::idle();
+        context::as_engine(|| content::hash(self.handle))
+            .map_err(|error| error.into_fault("hash the content"))
+    }
+
+    /// Give back the memory that only saves time: prepared statements and cached pages.
+    pub fn rest(&mut self) {
+        self.cache.clear();
+        self.scratch = BytesMut::new();
+        // Fails only for a connection in use, which this is not.
+        let _ = self.connection.release_memory();
+    }
+
+    /// Set what the connection enforces of a command's limits.
+    pub(super) fn enforce(
+        &mut self,
+        limits: &CommandLimits,
+        setting: Setting,
+    ) -> Result<(), Fault> {
+        if self.length_limit != Some(limits.value_bytes) {
+            self.handle.limit_length(limits.value_bytes);
+            self.length_limit = Some(limits.value_bytes);
+        }
+        if setting == Setting::Read {
+            return Ok(());
+        }
+        let pages = (limits.database_bytes / PAGE_SIZE).clamp(1, 0xffff_fffe);
+        if self.page_limit != Some(pages) {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            let set = context::as_engine(|| number(self.handle, &sql))
+                .map_err(|error| error.into_fault("bound the size"))?;
+            // SQLite takes no limit below the present size, but that size instead. Then it is set again
+            // for the next command, or what is allowed would depend on when it was set.
+            self.page_limit = (u64::try_from(set) == Ok(pages)).then_some(pages);
+        }
+        Ok(())
+    }
+
+    /// Check what a change of the schema left behind. `Err` names what must not stay.
+    pub(super) fn check_schema(&mut self) -> Result<Result<(), StatementError>, Fault> {
+        let found = context::as_engine(|| {
+            let schema = engine_schema(self.handle)?;
+            let random = number(self.handle, RANDOM_COLUMNS)?;
+            self.has_virtual_tables = has_virtual_tables(self.handle)?;
+            Ok::<_, SqlError>((schema, random))
+        });
+        let (schema, random) = found.map_err(|error| error.into_fault("check the schema"))?;
+        if self.role == Role::Tenant && schema != self.engine_schema {
+            return Ok(Err(StatementError::coded("not_authorized", "not authorized")));
+        }
+        if self.role == Role::Engine {
+            self.engine_schema = schema;
+        }
+        if random != 0 {
+            let message = "duplicate column name: name the columns of the result apart with AS";
+            return Ok(Err(StatementError::new(message)));
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Number of columns whose name SQLite made up. With enough columns of one name in a `CREATE TABLE … AS
+/// SELECT` it appends a random number to some.
+const RANDOM_COLUMNS: &str = "
+    SELECT count(*) FROM main.sqlite_master AS m, main.pragma_table_xinfo(m.name) AS c
+    WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
+      AND c.name GLOB '*:[0-9]*' AND rtrim(c.name, '0123456789') LIKE '%:'";
+
+fn has_virtual_tables(handle: Handle) -> Result<bool, SqlError> {
+    let sql = "SELECT count(*) FROM main.sqlite_master
+        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'";
+    Ok(context::as_engine(|| number(handle, sql))? != 0)
+}
+
+/// The rows of the schema that belong to the engine, in order.
+fn engine_schema(handle: Handle) -> Result<String, SqlError> {
+    let sql = "SELECT type, name, tbl_name, sql FROM main.sqlite_master ORDER BY rowid";
+    let mut found = String::new();
+    context::as_engine(|| {
+        let (prepared, _) = Prepared::new(handle, sql)?;
+        prepared.expect("not blank").run(std::iter::empty(), |row| {
+            let row = [0, 1, 2, 3].map(|at| row.value(at));
+            let row = format!("{row:?}");
+            if row.to_ascii_lowercase().contains(ENGINE_PREFIX) {
+                writeln!(found, "{row}").expect("writing to a string");
+            }
+            Ok::<_, SqlError>(())
+        })
+    })?;
+    Ok(found)
+}
+
+/// The one integer that `sql` gives.
+fn number(handle: Handle, sql: &str) -> Result<i64, SqlError> {
+    let mut found = 0;
+    context::as_engine(|| {
+        let (prepared, _) = Prepared::new(handle, sql)?;
+        prepared.expect("not blank").run(std::iter::empty(), |row| {
+            if let Ok(crate::wire::command::Value::Integer(it)) = row.value(0) {
+                found = it;
+            }
+            Ok::<_, SqlError>(())
+        })
+    })?;
+    Ok(found)
+}
+
+pub(super) fn open_error(error: SqlError) -> OpenError {
+    match classify(error.code, context::has_fault()) {
+        Class::Busy => OpenError::Busy,
+        _ => error.into_fault("open a database").into(),
+    }
+}

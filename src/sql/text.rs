@@ -1,0 +1,205 @@
+//! What can be told from an SQL text without parsing it: its first words, and whether anything is left.
+//!
+//! Reads tokens as SQLite's tokenizer does as far as they matter here: blanks, comments, semicolons and
+//! plain words. A text it does not understand counts as [`Verb::Other`], to which the authorizer allows
+//! least.
+
+use std::borrow::Cow;
+
+use crate::sql::authorizer;
+use crate::sql::context::Verb;
+
+/// The words that decide what the first statement of `sql` may do.
+pub(super) fn verb(sql: &str) -> Verb {
+    let mut rest = sql;
+    let mut word = next_word(&mut rest);
+    if is(word, "EXPLAIN") {
+        word = next_word(&mut rest);
+        if is(word, "QUERY") {
+            next_word(&mut rest);
+            word = next_word(&mut rest);
+        }
+    }
+    let first = word;
+    if is(first, "CREATE") && is(next_word(&mut rest), "TABLE") {
+        return Verb::CreateTable;
+    }
+    match first {
+        it if ["CREATE", "ALTER", "DROP", "REINDEX"].into_iter().any(|word| is(it, word)) => {
+            Verb::Schema
+        }
+        it if is(it, "ANALYZE") => Verb::Analyze,
+        it if is(it, "PRAGMA") => Verb::Pragma,
+        it if is(it, "VACUUM") => Verb::Vacuum,
+        _ => Verb::Other,
+    }
+}
+
+/// Whether `sql` holds nothing but blanks, comments and semicolons.
+pub(super) fn is_blank(sql: &str) -> bool {
+    skip(sql).is_empty()
+}
+
+/// Whether `name` stands anywhere in `sql`, in whatever case.
+pub(super) fn mentions(sql: &str, name: &str) -> bool {
+    let (text, name) = (sql.as_bytes(), name.as_bytes());
+    // The names asked for begin with what hardly any text contains.
+    memchr::memmem::find(text, &name[..2]).is_some()
+        && text.windows(name.len()).any(|it| it.eq_ignore_ascii_case(name))
+}
+
+/// `sql` with the schema table replaced by the view of it that a tenant may read, and `main.` before it by
+/// `temp.`. All names are as long as what they replace.
+pub(super) fn with_visible_schema(sql: &str) -> Cow<'_, str> {
+    let mut changed: Option<String> = None;
+    let mut replace = |at: usize, with: &str| {
+        let text = changed.get_or_insert_with(|| sql.to_owned());
+        text.replace_range(at..at + with.len(), with);
+    };
+    // The two tokens before this one: `main` and a dot, perhaps.
+    let (mut before, mut at) = ([(0, ""); 2], 0);
+    while at < sql.len() {
+        let end = at + token(&sql[at..]);
+        let whole = &sql[at..end];
+        let is_quoted = whole.starts_with(['"', '`', '[']) && whole.len() > 2;
+        let (start, name) =
+            if is_quoted { (at + 1, &whole[1..whole.len() - 1]) } else { (at, whole) };
+        if authorizer::SCHEMA_TABLES.iter().any(|it| is(name, it)) {
+            replace(start, authorizer::VIEW);
+            if let [(main_at, main), (_, ".")] = before
+                && is(main, "main")
+            {
+                replace(main_at, "temp");
+            }
+        }
+        if !skip(whole).is_empty() {
+            before = [before[1], (start, name)];
+        }
+        at = end;
+    }
+    changed.map_or(Cow::Borrowed(sql), Cow::Owned)
+}
+
+/// Bytes of the token that `text`, which is not empty, starts with.
+fn token(text: &str) -> usize {
+    let until = |from: usize, close: &str| {
+        text[from..].find(close).map_or(text.len(), |it| from + it + close.len())
+    };
+    let first = text.chars().next().expect("not empty");
+    match first {
+        // A doubled quote inside ends one token and starts the next, which finds the same end.
+        '\'' => until(1, "'"),
+        '"' => until(1, "\""),
+        '`' => until(1, "`"),
+        '[' => until(1, "]"),
+        '-' if text.starts_with("--") => until(2, "\n"),
+        '/' if text.starts_with("/*") => until(2, "*/"),
+        _ if is_of_name(first) => text.find(|it| !is_of_name(it)).unwrap_or(text.len()),
+        _ => first.len_utf8(),
+    }
+}
+
+fn is_of_name(it: char) -> bool {
+    it.is_ascii_alphanumeric() || it == '_' || it == '$' || !it.is_ascii()
+}
+
+fn is(word: &str, keyword: &str) -> bool {
+    word.eq_ignore_ascii_case(keyword)
+}
+
+/// The word at the front, which is taken away; empty if something else stands there.
+fn next_word<'a>(rest: &mut &'a str) -> &'a str {
+    let text = skip(rest);
+    let end = text.find(|it: char| !it.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (word, after) = text.split_at(end);
+    *rest = after;
+    word
+}
+
+/// `text` without the blanks, comments and semicolons at its front.
+fn skip(mut text: &str) -> &str {
+    loop {
+        let before = text.len();
+        text = text.trim_start_matches([' ', '\t', '\n', '\x0c', '\r', ';', '\u{feff}']);
+        if let Some(comment) = text.strip_prefix("--") {
+            text = comment.split_once('\n').map_or("", |(_, after)| after);
+        } else if let Some(comment) = text.strip_prefix("/*") {
+            text = comment.split_once("*/").map_or("", |(_, after)| after);
+        }
+        if text.len() == before {
+            return text;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_words_tell_what_a_statement_is() {
+        for (sql, want) in [
+            ("ANALYZE", Verb::Analyze),
+            (" \u{feff};; -- SELECT\n/* x */ analyze t", Verb::Analyze),
+            ("EXPLAIN analyze", Verb::Analyze),
+            ("explain query plan PRAGMA x", Verb::Pragma),
+            ("CREATE TABLE t(a)", Verb::CreateTable),
+            ("create/**/table t(a)", Verb::CreateTable),
+            ("CREATE UNIQUE INDEX i ON t(a)", Verb::Schema),
+            ("ALTER TABLE t RENAME TO u", Verb::Schema),
+            ("DROP TABLE t", Verb::Schema),
+            ("REINDEX", Verb::Schema),
+            ("VACUUM INTO 'x'", Verb::Vacuum),
+            ("SELECT 'ANALYZE'", Verb::Other),
+            ("DROPX", Verb::Other),
+            ("\"DROP\" x", Verb::Other),
+            ("WITH analyze AS (SELECT 1) SELECT 1", Verb::Other),
+            ("/* unfinished", Verb::Other),
+            ("", Verb::Other),
+        ] {
+            assert_eq!(verb(sql), want, "{sql:?}");
+        }
+    }
+
+    #[test]
+    fn the_schema_table_is_replaced_by_the_view_of_it() {
+        assert!(authorizer::SCHEMA_TABLES.iter().all(|it| it.len() == authorizer::VIEW.len()));
+        for (sql, want) in [
+            ("SELECT a FROM t", "SELECT a FROM t"),
+            ("SELECT * FROM sqlite_master", "SELECT * FROM __debros_view"),
+            (
+                "SELECT SQLITE_Schema.name FROM ü.x, sqlite_schema",
+                "SELECT __debros_view.name FROM ü.x, __debros_view",
+            ),
+            ("FROM main . \"sqlite_master\" x", "FROM temp . \"__debros_view\" x"),
+            ("FROM [Main]./**/[sqlite_schema]", "FROM [temp]./**/[__debros_view]"),
+            ("FROM xmain.sqlite_master", "FROM xmain.__debros_view"),
+            (
+                "= 'sqlite_master' -- sqlite_master\n/* sqlite_master",
+                "= 'sqlite_master' -- sqlite_master\n/* sqlite_master",
+            ),
+            ("'it''s sqlite_master' = sqlite_master", "'it''s sqlite_master' = __debros_view"),
+            (
+                "xsqlite_master, sqlite_masterx, 'open sqlite_master",
+                "xsqlite_master, sqlite_masterx, 'open sqlite_master",
+            ),
+        ] {
+            assert_eq!(with_visible_schema(sql), want, "{sql:?}");
+        }
+    }
+
+    #[test]
+    fn blanks_comments_and_semicolons_are_nothing() {
+        for (sql, want) in [
+            ("", true),
+            (" ;\n", true),
+            ("-- a", true),
+            ("/* a */ ;", true),
+            ("/* a", true),
+            ("x", false),
+            ("/* a */ -- b\n1", false),
+        ] {
+            assert_eq!(is_blank(sql), want, "{sql:?}");
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! What the log knows of one partition: its state, which entries are kept, and which segment holds each.
+//!
+//! Staging and recovery apply the same records through [`Ledger::apply`], so a replayed log cannot mean
+//! something else than it meant when it was written. Entry payloads are not kept here.
+//!
+//! ```text
+//! row of a segment's table, little-endian: u16 partition, u64 generation, u64 own replica id (0 none),
+//!   hard state, compacted (u64 index, u64 term), last (u64 index, u64 term), i64 last time stamp,
+//!   conf state, tombstones (u16 count, u64 replica ids); parts as in `record`
+//! ```
+//!
+//! Invariants
+//! - A slot per kept entry: `slots.len() == last - compacted`.
+//! - Runs cover the slots in order, without overlap; neighbours lie in different places.
+
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use bytes::BufMut;
+
+use crate::types::LogIndex;
+use crate::types::PartitionId;
+use crate::types::ReplicaId;
+use crate::types::Term;
+use crate::types::Timestamp;
+use crate::wal::record;
+use crate::wal::record::ConfState;
+use crate::wal::record::Entry;
+use crate::wal::record::EntryId;
+use crate::wal::record::Generation;
+use crate::wal::record::HardState;
+use crate::wal::record::Lsn;
+use crate::wal::record::Record;
+use crate::wal::record::SegmentId;
+use crate::wire::bytes::DecodeError;
+use crate::wire::bytes::Reader;
+
+/// Most entries a table may claim a partition keeps: four gigabytes of slots. It bounds what a forged
+/// table can make recovery allocate; a log this long would not fit in memory.
+const ENTRIES_KEPT_MAX: u64 = 1 << 28;
+
+/// What is known of a partition beside its entries. Zeros where nothing is known yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The directory that counts.
+    pub generation: Generation,
+    /// The replica that lives here.
+    pub replica: ReplicaId,
+    /// Its term, vote and commit index.
+    pub hard_state: HardState,
+    /// The configuration applied last.
+    pub conf_state: Arc<ConfState>,
+    /// The last entry that is no longer needed.
+    pub compacted: EntryId,
+    /// The newest entry; `compacted` if none is kept.
+    pub last: EntryId,
+    /// The highest time stamp of any entry so far.
+    pub stamp: Timestamp,
+    /// Replica ids that must never speak again.
+    pub tombstones: Arc<BTreeSet<ReplicaId>>,
+}
+
+impl Meta {
+    /// Append the row of `partition` to `out`.
+    pub fn encode(&self, partition: PartitionId, out: &mut Vec<u8>) {
+        out.put_u16_le(partition.0);
+        out.put_u64_le(self.generation.0);
+        out.put_u64_le(self.replica.0);
+        record::put_hard_state(out, self.hard_state);
+        record::put_entry_id(out, self.compacted);
+        record::put_entry_id(out, self.last);
+        out.put_i64_le(self.stamp.0);
+        record::put_conf_state(out, &self.conf_state);
+        record::put_replicas(out, self.tombstones.len(), self.tombstones.iter());
+    }
+
+    /// Read one row.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<(PartitionId, Self), DecodeError> {
+        let partition = PartitionId(reader.u16()?);
+        let it = Self {
+            generation: Generation(reader.u64()?),
+            replica: ReplicaId(reader.u64()?),
+            hard_state: record::hard_state(reader)?,
+            compacted: record::entry_id(reader)?,
+            last: record::entry_id(reader)?,
+            stamp: Timestamp(reader.i64()?),
+            conf_state: Arc::new(record::conf_state(reader)?),
+            tombstones: Arc::new(record::replicas(reader)?.into_iter().collect()),
+        };
+        match it.last.index.0.checked_sub(it.compacted.index.0) {
+            Some(0..=ENTRIES_KEPT_MAX) => Ok((partition, it)),
+            _ => Err(DecodeError::Malformed("impossible bounds of a partition's entries")),
+        }
+    }
+}
+
+/// Where entries lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a batch that has no place on disk yet.
+    Batch(Lsn),
+    /// In a segment.
+    Segment(SegmentId),
+    /// Not seen by recovery so far: in a segment that is gone. A later record must bring them.
+    Missing,
+}
+
+/// One kept entry.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    term: Term,
+    /// Bytes of its record.
+    size: u32,
+}
+
+/// Consecutive entries that lie in one place, up to where the next run begins.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first: LogIndex,
+    place: Place,
+    bytes: u64,
+}
+
+/// State and entry accounting of one partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    meta: Meta,
+    slots: VecDeque<Slot>,
+    runs: VecDeque<Run>,
+}
+
+impl Ledger {
+    /// As a segment's table says: its entries must all come from records that follow.
+    pub(super) fn from_table(meta: Meta) -> Self {
+        let kept = meta.last.index.0 - meta.compacted.index.0;
+        let kept = usize::try_from(kept).expect("bounded when the table was read");
+        let unknown = Slot { term: Term(0), size: 0 };
+        let run = Run { first: meta.compacted.index.next(), place: Place::Missing, bytes: 0 };
+        let runs = if kept == 0 { VecDeque::new() } else { VecDeque::from([run]) };
+        Self { slots: VecDeque::from(vec![unknown; kept]), runs, meta }
+    }
+
+    /// What is known beside the entries.
+    pub(super) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// How many entries are kept.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Bytes of kept entries.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.runs.iter().map(|it| it.bytes).sum()
+    }
+
+    /// The term of a kept entry.
+    pub(super) fn term(&self, index: LogIndex) -> Option<Term> {
+        let at = self.position(index)?;
+        Some(self.slots[at].term)
+    }
+
+    /// The oldest segment that holds an entry still kept.
+    pub(super) fn oldest(&self) -> Option<SegmentId> {
+        let segment = |it: &Run| match it.place {
+            Place::Segment(id) => Some(id),
+            Place::Batch(_) | Place::Missing => None,
+        };
+        self.runs.iter().filter_map(segment).min()
+    }
+
+    /// The entries kept in `segment`, with their bytes.
+    pub(super) fn kept_in(
+        &self,
+        segment: SegmentId,
+    ) -> impl Iterator<Item = (RangeInclusive<LogIndex>, u64)> {
+        self.runs.iter().enumerate().filter(move |(_, it)| it.place == Place::Segment(segment)).map(
+            |(at, it)| {
+                let next = self
+                    .runs
+                    .get(at + 1)
+                    .map_or_else(|| self.meta.last.index.next(), |it| it.first);
+                (it.first..=next.previous(), it.bytes)
+            },
+        )
+    }
+
+    /// The batch has been given a segment.
+    pub(super) fn on_placed(&mut self, batch: Lsn, segment: SegmentId) {
+        let (from, to) = (Place::Batch(batch), Place::Segment(segment));
+        if !self.runs.iter().any(|it| it.place == from) {
+            return;
+        }
+        let runs = std::mem::take(&mut self.runs);
+        for mut run in runs {
+            if run.place == from {
+                run.place = to;
+            }
+            match self.runs.back_mut() {
+                Some(last) if last.place == run.place => last.bytes += run.bytes,
+                _ => self.runs.push_back(run),
+            }
+        }
+    }
+
+    /// Take in a record of `size` bytes that lies in `place`. The error says what is impossible about it.
+    pub(super) fn apply(
+        &mut self,
+        record: &Record,
+        size: u32,
+        place: Place,
+    ) -> Result<(), &'static str> {
+        match record {
+            Record::Entry(entry) => return self.append(entry, size, place),
+            Record::Rewritten(entry) => return self.rewrite(entry, size, place),
+            Record::Compacted { entry, .. } => return self.compact(*entry),
+            Record::Restored { entry, .. } => self.restart(*entry),
+            Record::HardState { hard_state, .. } => self.meta.hard_state = *hard_state,
+            Record::ConfState { conf_state, .. } => {
+                self.meta.conf_state = Arc::new(conf_state.clone());
+            }
+            Record::Generation { generation, replica, .. } => {
+                if self.meta.replica != *replica {
+                    self.end_life();
+                }
+                self.meta.generation = *generation;
+                self.meta.replica = *replica;
+            }
+            Record::Tombstone { replica, .. } => {
+                Arc::make_mut(&mut self.meta.tombstones).insert(*replica);
+                if self.meta.replica == *replica {
+                    self.end_life();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: &Entry, size: u32, place: Place) -> Result<(), &'static str> {
+        if entry.index <= self.meta.compacted.index {
+            return Err("an entry lies below what was compacted");
+        }
+        if entry.index > self.meta.last.index.next() {
+            return Err("an entry leaves a gap before it");
+        }
+        self.truncate(entry.index);
+        let before = self.slots.back().map_or(self.meta.compacted.term, |it| it.term);
+        if entry.term < before {
+            return Err("an entry has a lower term than the one before it");
+        }
+        self.slots.push_back(Slot { term: entry.term, size });
+        match self.runs.back_mut() {
+            Some(run) if run.place == place => run.bytes += u64::from(size),
+            _ => {
+                let bytes = u64::from(size);
+                self.runs.push_back(Run { first: entry.index, place, bytes });
+            }
+        }
+        self.meta.last = EntryId { index: entry.index, term: entry.term };
+        self.meta.stamp = self.meta.stamp.max(entry.stamp);
+        Ok(())
+    }
+
+    /// Forget the entries from `index` on.
+    fn truncate(&mut self, index: LogIndex) {
+        let kept = index.0 - self.meta.compacted.index.next().0;
+        let kept = usize::try_from(kept).expect("entries are counted in memory");
+        while self.slots.len() > kept {
+            let slot = self.slots.pop_back().expect("longer than what is kept");
+            let run = self.runs.back_mut().expect("runs cover the slots");
+            run.bytes -= u64::from(slot.size);
+            let first_gone = self.meta.compacted.index.0 + self.slots.len() as u64 + 1;
+            if run.first.0 == first_gone {
+                self.runs.pop_back();
+            }
+        }
+    }
+
+    fn rewrite(&mut self, entry: &Entry, size: u32, place: Place) -> Result<(), &'static str> {
+        let Some(at) = self.position(entry.index) else {
+            return Ok(()); // compacted or cut off meanwhile; a rewritten entry never extends the log
+        };
+        let run = self.runs.partition_point(|it| it.first <= entry.index) - 1;
+        let is_missing = self.runs[run].place == Place::Missing;
+        let old = std::mem::replace(&mut self.slots[at], Slot { term: entry.term, size });
+        if !is_missing && old.term != entry.term {
+            return Err("a rewritten entry has another term than the one it stands for");
+        }
+        self.meta.stamp = self.meta.stamp.max(entry.stamp);
+        self.runs[run].bytes -= u64::from(old.size);
+        self.move_one(run, entry.index, Run { first: entry.index, place, bytes: size.into() });
+        Ok(())
+    }
+
+    /// Cut `index` out of the run at `run` and let `moved` stand there.
+    fn move_one(&mut self, run: usize, index: LogIndex, moved: Run) {
+        let old = self.runs[run];
+        let next =
+            self.runs.get(run + 1).map_or_else(|| self.meta.last.index.next(), |it| it.first);
+        let n_before = usize::try_from(index.0 - old.first.0).expect("counted in memory");
+        let behind = index.next();
+        // The bytes of a split run are counted again; rewriting goes front to back, so the front is short.
+        let from = usize::try_from(old.first.0 - self.meta.compacted.index.next().0)
+            .expect("counted in memory");
+        let slots = self.slots.range(from..from + n_before);
+        let bytes_before = slots.map(|it| u64::from(it.size)).sum();
+        self.runs.remove(run);
+        let mut at = run;
+        if n_before > 0 {
+            self.runs.insert(at, Run { bytes: bytes_before, ..old });
+            at += 1;
+        }
+        self.runs.insert(at, moved);
+        if behind < next {
+            let bytes = old.bytes - bytes_before;
+            self.runs.insert(at + 1, Run { first: behind, bytes, ..old });
+        }
+        self.merge_with_next(at);
+        if at > 0 {
+            self.merge_with_next(at - 1);
+        }
+    }
+
+    fn merge_with_next(&mut self, at: usize) {
+        if let (Some(one), Some(other)) = (self.runs.get(at), self.runs.get(at + 1))
+            && one.place == other.place
+        {
+            let bytes = other.bytes;
+            self.runs.remove(at + 1);
+            self.runs[at].bytes += bytes;
+        }
+    }
+
+    fn compact(&mut self, to: EntryId) -> Result<(), &'static str> {
+        if to.index <= self.meta.compacted.index {
+            return Ok(());
+        }
+        let Some(at) = self.position(to.index) else {
+            return Err("entries are compacted that the log never had");
+        };
+        let is_known = |it: &Slot| it.term != Term(0);
+        if is_known(&self.slots[at]) && self.slots[at].term != to.term {
+            return Err("an entry is compacted under another term than its own");
+        }
+        while self.meta.compacted.index < to.index {
+            let slot = self.slots.pop_front().expect("position() found the last of them");
+            let run = self.runs.front_mut().expect("runs cover the slots");
+            run.bytes -= u64::from(slot.size);
+            self.meta.compacted.index = self.meta.compacted.index.next();
+            run.first = self.meta.compacted.index.next();
+            let next = self.runs.get(1).map(|it| it.first);
+            let first = self.meta.compacted.index.next();
+            if next == Some(first) || self.slots.is_empty() {
+                self.runs.pop_front();
+            }
+        }
+        self.meta.compacted.term = to.term;
+        if self.meta.last.index == to.index {
+            self.meta.last.term = to.term;
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, behind: EntryId) {
+        self.slots.clear();
+        self.runs.clear();
+        self.meta.compacted = behind;
+        self.meta.last = behind;
+    }
+
+    /// Another replica will live here, or none: what the old one knew must not speak for it.
+    fn end_life(&mut self) {
+        self.restart(EntryId::default());
+        self.meta.replica = ReplicaId(0);
+        self.meta.hard_state = HardState::default();
+        self.meta.conf_state = Arc::default();
+    }
+
+    /// Where the slot of a kept entry is.
+    fn position(&self, index: LogIndex) -> Option<usize> {
+        let first = self.meta.compacted.index.next();
+        let is_kept = first <= index && index <= self.meta.last.index;
+        is_kept.then(|| usize::try_from(index.0 - first.0).expect("counted in memory"))
+    }
+
+    /// What must always hold; too slow for every record, so tests call it.
+    #[cfg(test)]
+    fn assert_invariants(&self) {
+        let compacted = self.meta.compacted.index;
+        assert_eq!(self.slots.len() as u64, self.meta.last.index.0 - compacted.0);
+        assert_eq!(self.runs.is_empty(), self.slots.is_empty());
+        let mut expected = compacted.next();
+        for (at, run) in self.runs.iter().enumerate() {
+            assert_eq!(run.first, expected, "run {at} of {:?}", self.runs);
+            let next = self.runs.get(at + 1);
+            let end = next.map_or_else(|| self.meta.last.index.next(), |it| it.first);
+            assert!(run.first < end, "run {at} is empty");
+            assert!(next.is_none_or(|it| it.place != run.place), "run {at} goes on");
+            let index = |it: LogIndex| usize::try_from(it.0 - compacted.next().0).unwrap();
+            let slots = self.slots.range(index(run.first)..index(end));
+            assert_eq!(run.bytes, slots.map(|it| u64::from(it.size)).sum::<u64>());
+            expected = end;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const P: PartitionId = PartitionId(1);
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry {
+            partition: P,
+            term: Term(term),
+            index: LogIndex(index),
+            kind: 0,
+            stamp: Timestamp(0),
+            payload: Bytes::new(),
+        }
+    }
+
+    fn id(index: u64, term: u64) -> EntryId {
+        EntryId { index: LogIndex(index), term: Term(term) }
+    }
+
+    fn at(segment: u64) -> Place {
+        Place::Segment(SegmentId(segment))
+    }
+
+    #[test]
+    fn an_entry_cuts_off_what_was_behind_it() {
+        let mut ledger = Ledger::default();
+        for index in 1..=4 {
+            ledger.apply(&Record::Entry(entry(index, 1)), 10, at(1)).unwrap();
+        }
+        ledger.apply(&Record::Entry(entry(3, 2)), 10, at(2)).unwrap();
+        assert_eq!(ledger.meta().last, id(3, 2));
+        assert_eq!(ledger.live_bytes(), 30);
+        assert_eq!(ledger.term(LogIndex(2)), Some(Term(1)));
+        assert_eq!(ledger.term(LogIndex(4)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (name, record, want) in [
+            ("gap", Record::Entry(entry(4, 1)), "gap"),
+            ("below", Record::Entry(entry(1, 1)), "below"),
+            ("term", Record::Entry(entry(3, 0)), "lower term"),
+            ("rewritten", Record::Rewritten(entry(2, 9)), "another term"),
+            ("compacted", Record::Compacted { partition: P, entry: id(3, 1) }, "never had"),
+            ("compacted term", Record::Compacted { partition: P, entry: id(2, 9) }, "another term"),
+        ] {
+            let mut ledger = Ledger::default();
+            ledger.apply(&Record::Restored { partition: P, entry: id(1, 1) }, 0, at(1)).unwrap();
+            ledger.apply(&Record::Entry(entry(2, 1)), 10, at(1)).unwrap();
+            let why = ledger.apply(&record, 10, at(1)).unwrap_err();
+            assert!(why.contains(want), "{name}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_rewritten_entry_neither_extends_nor_cuts_off() {
+        let mut ledger = Ledger::default();
+        for index in 1..=3 {
+            ledger.apply(&Record::Entry(entry(index, 1)), 10, at(1)).unwrap();
+        }
+        ledger.apply(&Record::Rewritten(entry(4, 1)), 10, at(2)).unwrap();
+        ledger.apply(&Record::Rewritten(entry(2, 1)), 10, at(2)).unwrap();
+        assert_eq!(ledger.meta().last, id(3, 1));
+        assert_eq!(ledger.oldest(), Some(SegmentId(1)));
+        ledger.apply(&Record::Rewritten(entry(1, 1)), 10, at(2)).unwrap();
+        ledger.apply(&Record::Rewritten(entry(3, 1)), 10, at(2)).unwrap();
+        assert_eq!(ledger.oldest(), Some(SegmentId(2)));
+        ledger.assert_invariants();
+    }
+
+    #[test]
+    fn another_replica_id_inherits_no_vote() {
+        let mut ledger = Ledger::default();
+        let (generation, one, two) = (Generation(1), ReplicaId(1), ReplicaId(2));
+        let hard_state = HardState { term: Term(5), vote: ReplicaId(3), commit: LogIndex(9) };
+        for record in [
+            Record::Generation { partition: P, generation, replica: one },
+            Record::HardState { partition: P, hard_state },
+            Record::Entry(entry(1, 5)),
+            Record::Generation { partition: P, generation: Generation(2), replica: one },
+        ] {
+            ledger.apply(&record, 10, at(1)).unwrap();
+        }
+        assert_eq!(ledger.meta().hard_state, hard_state, "another directory is the same life");
+        let record = Record::Generation { partition: P, generation: Generation(3), replica: two };
+        ledger.apply(&record, 10, at(1)).unwrap();
+        assert_eq!(ledger.meta().hard_state, HardState::default());
+        assert_eq!((ledger.meta().last, ledger.oldest()), (EntryId::default(), None));
+    }
+
+    proptest! {
+        #[test]
+        fn places_and_sizes_are_those_of_a_plain_map(
+            steps in prop::collection::vec((0..5_u8, any::<u8>(), 1..100_u32), 0..120),
+        ) {
+            let mut ledger = Ledger::default();
+            let mut model: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
+            let mut compacted = 0;
+            for (n, (what, pick, size)) in (1..).zip(steps) {
+                let last = compacted + model.len() as u64;
+                let some = compacted + 1 + u64::from(pick) % (last - compacted + 1);
+                match what {
+                    0 | 1 => {
+                        let index = if what == 0 { last + 1 } else { some };
+                        let segment = n / 8;
+                        ledger.apply(&Record::Entry(entry(index, 1)), size, at(segment)).unwrap();
+                        model.split_off(&index);
+                        model.insert(index, (segment, size));
+                    }
+                    2 | 3 => {
+                        let segment = n / 8;
+                        ledger.apply(&Record::Rewritten(entry(some, 1)), size, at(segment)).unwrap();
+                        if let Some(it) = model.get_mut(&some) {
+                            *it = (segment, size);
+                        }
+                    }
+                    _ if some <= last => {
+                        let record = Record::Compacted { partition: P, entry: id(some, 1) };
+                        ledger.apply(&record, 0, at(n)).unwrap();
+                        model = model.split_off(&(some + 1));
+                        compacted = some;
+                    }
+                    _ => {}
+                }
+                ledger.assert_invariants();
+                let bytes = model.values().map(|(_, size)| u64::from(*size)).sum::<u64>();
+                prop_assert_eq!(ledger.live_bytes(), bytes);
+                let oldest = model.values().map(|(segment, _)| SegmentId(*segment)).min();
+                prop_assert_eq!(ledger.oldest(), oldest);
+            }
+        }
+    }
+}

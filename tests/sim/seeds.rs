@@ -1,0 +1,35 @@
+//! Which seeds a test runs, and how a failing one is replayed.
+
+use std::env;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+
+/// Seeds that once failed, with what they taught us. Never remove one.
+const PINNED: &[u64] = &[];
+
+/// Run the pinned seeds, `n_fixed` known ones, and a few fresh ones; `SIM_SEED` runs just that one,
+/// `SIM_RUNS` says how many are fresh.
+pub(crate) fn for_each_seed(n_fixed: u64, mut run: impl FnMut(u64)) {
+    let number = |name| env::var(name).ok().map(|it| it.parse().expect("a number"));
+    let fresh = (0..number("SIM_RUNS").unwrap_or(4)).map(|it| RandomState::new().hash_one(it));
+    let seeds: Vec<u64> = match number("SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => PINNED.iter().copied().chain(0..n_fixed).chain(fresh).collect(),
+    };
+    for seed in seeds {
+        let _replay = PrintOnPanic(seed);
+        run(seed);
+    }
+}
+
+/// Tells the reader how to replay, whichever assertion failed.
+struct PrintOnPanic(u64);
+
+impl Drop for PrintOnPanic {
+    #[expect(clippy::print_stderr, reason = "the replay line is for a human")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with: SIM_SEED={} cargo t --test sim", self.0);
+        }
+    }
+}

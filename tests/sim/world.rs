@@ -1,0 +1,859 @@
+//! What whole nodes live in: virtual time, a network, log disks, databases, crashes. Every choice comes from
+//! the seed.
+//!
+//! A node here is the product's own core, log and SQL; the world does what the driver and the disk do. A
+//! crash forgets what the log's disk had not synced (or part of it), and everything in memory; databases
+//! are as a killed process leaves them. The network delays, reorders, duplicates and drops. Faults stop at
+//! [`FAULTS_END`], and then everything must settle.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use debros::catalog;
+use debros::catalog::Catalog;
+use debros::raft;
+use debros::shard::Shard;
+use debros::shard::ShardBoot;
+use debros::shard::event::Answer;
+use debros::shard::event::Effect;
+use debros::shard::event::Event;
+use debros::shard::event::Ticket;
+use debros::shard::event::Token;
+use debros::shard::partition::PartitionBoot;
+use debros::shard::request::SubmitError;
+use debros::sql::Applied;
+use debros::sql::Database;
+use debros::sql::Entry;
+use debros::sql::Role;
+use debros::sql::Vfs;
+use debros::types::DatabaseId;
+use debros::types::Dice;
+use debros::types::Incarnation;
+use debros::types::Instant;
+use debros::types::LogIndex;
+use debros::types::Namespace;
+use debros::types::PartitionId;
+use debros::types::ReplicaId;
+use debros::types::ShardId;
+use debros::types::Term;
+use debros::types::Timestamp;
+use debros::wal::log::Log;
+use debros::wal::log::LogIo;
+use debros::wal::log::Options;
+use debros::wal::record;
+use debros::wal::record::EntryId;
+use debros::wal::record::Generation;
+use debros::wal::record::Lsn;
+use debros::wal::record::Record;
+use debros::wal::record::SegmentId;
+use debros::wal::recovery::recover;
+use debros::wire::command::CommandLimits;
+use debros::wire::command::Draft;
+use debros::wire::command::Mode;
+use debros::wire::command::Results;
+use debros::wire::command::Stamp;
+use debros::wire::command::Value;
+use debros::wire::rows::StatementResult;
+
+use crate::disk::Disk;
+
+/// Faults happen before this; afterwards everything must settle.
+pub(crate) const FAULTS_END: Duration = Duration::from_secs(6);
+/// Virtual time at which a run must have settled.
+const SETTLED_BY: Duration = Duration::from_secs(60);
+const STEPS_MAX: usize = 2_000_000;
+const N_PARTITIONS: u16 = 2;
+const LIMITS: CommandLimits = CommandLimits {
+    steps: 1 << 40,
+    temp_bytes: 1 << 30,
+    database_bytes: 1 << 40,
+    result_bytes: 1 << 30,
+    result_rows: 1 << 30,
+    value_bytes: 1 << 20,
+};
+
+/// How a run is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) n_nodes: usize,
+    pub(crate) n_crashes: u64,
+    pub(crate) n_writes: u64,
+    /// Bytes of kept log at which it is compacted.
+    pub(crate) log_bytes: usize,
+    /// Databases a node may have open.
+    pub(crate) open_databases: usize,
+}
+
+enum Happening {
+    Step(Event),
+    /// What the log wrote is on the medium.
+    LogDone,
+    Prepared(SegmentId, u64),
+    /// A client sends its next request.
+    Client(u64),
+    Crash,
+    Restart,
+    /// From now on nothing goes wrong any more.
+    FaultsEnd,
+}
+
+/// What a request wants; its number is its token.
+#[derive(Clone, Debug)]
+pub(crate) enum Wish {
+    Namespace,
+    Row,
+}
+
+/// One node: alive, or only its disks.
+struct Node {
+    shard: Option<Shard>,
+    log: Option<Log>,
+    is_log_busy: bool,
+    synced_next: Option<SegmentId>,
+    disk: Disk,
+    dir: PathBuf,
+    databases: BTreeMap<DatabaseId, Database>,
+    manifests: BTreeMap<PartitionId, BTreeMap<Incarnation, LogIndex>>,
+    pending_manifests: VecDeque<BTreeMap<PartitionId, BTreeMap<Incarnation, LogIndex>>>,
+    unpersisted: VecDeque<(Lsn, Ticket)>,
+    catalog: Catalog,
+    /// What the log still has to begin with.
+    births: Vec<Record>,
+    life: u32,
+    timeout: Option<Instant>,
+}
+
+/// How each request ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum End {
+    Done,
+    NotExecuted,
+    Unknown,
+}
+
+pub(crate) struct World {
+    plan: Plan,
+    dice: Dice,
+    now: Instant,
+    agenda: BTreeMap<(Instant, u64), (usize, u32, Happening)>,
+    planned: u64,
+    nodes: Vec<Node>,
+    wishes: BTreeMap<Token, Wish>,
+    pub(crate) ends: BTreeMap<Token, End>,
+    /// Creations under way between partitions: token, node and life, namespace.
+    asks: BTreeMap<Token, (usize, u32, Namespace)>,
+    next_token: u64,
+    n_written: u64,
+    leaders: BTreeMap<(PartitionId, Term), ReplicaId>,
+    pub(crate) trace: String,
+    pub(crate) n_compacted: u64,
+    pub(crate) n_crashed: u64,
+    vfs: Vfs,
+    _dir: tempfile::TempDir,
+}
+
+/// Tokens of asks between partitions, above those of clients.
+const ASK: u64 = 1 << 32;
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+
+impl World {
+    /// Run one cluster to its end.
+    pub(crate) fn run(seed: u64, plan: Plan) -> Self {
+        // In memory where there is such a place: what is tested is not the machine's disk.
+        let shm = Path::new("/dev/shm");
+        let dir = tempfile::tempdir_in(shm).or_else(|_| tempfile::tempdir());
+        let dir = dir.expect("a temporary directory");
+        let nodes = (0..plan.n_nodes).map(|at| Node {
+            shard: None,
+            log: None,
+            is_log_busy: false,
+            synced_next: None,
+            disk: Disk::default(),
+            dir: dir.path().join(at.to_string()),
+            databases: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+            pending_manifests: VecDeque::new(),
+            unpersisted: VecDeque::new(),
+            catalog: Catalog::default(),
+            births: Vec::new(),
+            life: 0,
+            timeout: None,
+        });
+        let mut world = Self {
+            plan,
+            dice: Dice::new(seed),
+            now: Instant::START,
+            agenda: BTreeMap::new(),
+            planned: 0,
+            nodes: nodes.collect(),
+            wishes: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            next_token: 1,
+            n_written: 0,
+            leaders: BTreeMap::new(),
+            trace: String::new(),
+            n_compacted: 0,
+            n_crashed: 0,
+            vfs: Vfs::system(),
+            _dir: dir,
+        };
+        for node in 0..plan.n_nodes {
+            world.start(node);
+        }
+        for client in 0..4 {
+            let at = world.after(Duration::from_millis(10 * client));
+            world.plan(at, 0, Happening::Client(client));
+        }
+        for _ in 0..plan.n_crashes {
+            let node = world.below(plan.n_nodes);
+            let delay = world.roll_below(FAULTS_END);
+            let at = world.after(Duration::from_micros(delay));
+            world.plan(at, node, Happening::Crash);
+        }
+        world.plan(Instant::from_start(FAULTS_END), 0, Happening::FaultsEnd);
+        for _ in 0..STEPS_MAX {
+            if world.is_settled() {
+                world.check();
+                return world;
+            }
+            assert!(world.now < Instant::from_start(SETTLED_BY), "not settled: {}", world.tail());
+            world.turn();
+        }
+        panic!("too many steps: {}", world.tail());
+    }
+
+    fn tail(&self) -> String {
+        let lines: Vec<_> = self.trace.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    fn roll_below(&mut self, limit: Duration) -> u64 {
+        self.dice.below(u64::try_from(limit.as_micros()).expect("a short time"))
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.dice.below(n as u64)).expect("smaller than a usize")
+    }
+
+    fn micros(&mut self, from: u64, to: u64) -> Instant {
+        let delay = from + self.dice.below(to - from);
+        self.after(Duration::from_micros(delay))
+    }
+
+    fn after(&self, delay: Duration) -> Instant {
+        self.now.after(delay)
+    }
+
+    fn plan(&mut self, at: Instant, node: usize, happening: Happening) {
+        self.planned += 1;
+        let life = self.nodes[node].life;
+        self.agenda.insert((at, self.planned), (node, life, happening));
+    }
+
+    fn note(&mut self, what: &str) {
+        let at = self.now.since(Instant::START).as_micros();
+        writeln!(self.trace, "{at} {what}").expect("a String takes all");
+    }
+
+    /// Let the next thing happen.
+    fn turn(&mut self) {
+        let timeouts = self.nodes.iter().enumerate().filter_map(|(id, it)| Some((it.timeout?, id)));
+        let timeout = timeouts.min();
+        let planned = self.agenda.first_key_value().map(|((at, _), _)| *at);
+        match (timeout, planned) {
+            (None, None) => panic!("nothing will ever happen: {}", self.tail()),
+            (Some((at, node)), planned) if planned.is_none_or(|it| at < it) => {
+                self.now = self.now.max(at);
+                self.step_log(node);
+                self.step(node, Event::Timeout);
+            }
+            _ => {
+                let ((at, _), (node, life, happening)) = self.agenda.pop_first().expect("planned");
+                self.now = self.now.max(at);
+                self.happen(node, life, happening);
+            }
+        }
+    }
+
+    fn happen(&mut self, id: usize, life: u32, happening: Happening) {
+        let is_same_life = self.nodes[id].life == life && self.nodes[id].shard.is_some();
+        match happening {
+            Happening::Client(client) => self.client(client),
+            Happening::Crash if self.nodes[id].shard.is_some() => self.crash(id),
+            Happening::Restart => self.start(id),
+            Happening::Crash | Happening::FaultsEnd => {}
+            _ if !is_same_life => {} // nobody is left to hear it
+            Happening::Step(event) => self.step(id, event),
+            Happening::LogDone => self.on_log_done(id),
+            Happening::Prepared(segment, size) => {
+                let node = &mut self.nodes[id];
+                node.disk.sync_names();
+                node.log.as_mut().expect("it is alive").on_prepared(segment, size);
+                self.step_log(id);
+            }
+        }
+    }
+
+    // --- clients ------------------------------------------------------------------------------------
+
+    /// Send a request to some node, and come back later.
+    fn client(&mut self, client: u64) {
+        if self.n_written >= self.plan.n_writes {
+            return;
+        }
+        let at = self.micros(200, 40_000);
+        self.plan(at, 0, Happening::Client(client));
+        let name = NAMESPACES[self.below(NAMESPACES.len())];
+        let namespace = Namespace::new(name).expect("a name");
+        let node = self.below(self.plan.n_nodes);
+        let row = self.nodes[node].catalog.get(&namespace).cloned();
+        let is_live = row.as_ref().is_some_and(|it| it.state == catalog::State::Live);
+        let to_leader = match &row {
+            Some(row) if is_live => self.leader(row.partition).unwrap_or(node),
+            _ => self.leader(PartitionId::SYSTEM).unwrap_or(node),
+        };
+        if self.nodes[to_leader].shard.is_none() {
+            return;
+        }
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        let event = match row {
+            Some(row) if is_live => {
+                self.n_written += 1;
+                self.wishes.insert(token, Wish::Row);
+                let database =
+                    DatabaseId { partition: row.partition, incarnation: row.incarnation };
+                Event::Write { token, database, draft: insert(token) }
+            }
+            _ => {
+                self.wishes.insert(token, Wish::Namespace);
+                Event::CreateNamespace { token, namespace }
+            }
+        };
+        self.step(to_leader, event);
+    }
+
+    /// Who leads a partition, as a client would find out.
+    fn leader(&self, partition: PartitionId) -> Option<usize> {
+        (0..self.plan.n_nodes).find(|at| {
+            let shard = self.nodes[*at].shard.as_ref();
+            let replica = shard.and_then(|it| it.replica(partition));
+            replica.is_some_and(|it| it.role() == raft::Role::Leader)
+        })
+    }
+
+    fn on_reply(&mut self, token: Token, result: Result<Answer, SubmitError>) {
+        if let Some((node, life, namespace)) = self.asks.remove(&token) {
+            if self.nodes[node].life == life && self.nodes[node].shard.is_some() {
+                let at = self.micros(10, 500);
+                self.plan(at, node, Happening::Step(Event::Answered { namespace, result }));
+            }
+            return;
+        }
+        let end = match result {
+            Ok(_) => End::Done,
+            Err(SubmitError::OutcomeUnknown) => End::Unknown,
+            Err(SubmitError::NoLeader | SubmitError::Overloaded) => End::NotExecuted,
+            Err(error) => panic!("{token:?} got {error}"),
+        };
+        assert!(self.wishes.contains_key(&token), "{token:?} was never asked");
+        let before = self.ends.insert(token, end);
+        assert_eq!(before, None, "{token:?} was answered twice");
+    }
+
+    // --- nodes --------------------------------------------------------------------------------------
+
+    fn start(&mut self, id: usize) {
+        let seed = self.dice.roll();
+        let (n_nodes, now, vfs) = (self.plan.n_nodes, self.now, self.vfs);
+        let node = &mut self.nodes[id];
+        assert!(node.shard.is_none(), "it is alive");
+        node.life += 1;
+        let found = recover(&mut node.disk, ShardId(0), 1).expect("the log is whole");
+        let mut kept = found.partitions;
+        node.births.clear();
+        let mut partitions = Vec::new();
+        node.catalog = Catalog::default();
+        for partition in (0..=N_PARTITIONS).map(PartitionId) {
+            let kept = kept.remove(&partition);
+            if kept.is_none() {
+                node.births.extend(birth(partition, id, n_nodes));
+            }
+            let floors = node.manifests.get(&partition).cloned().unwrap_or_default();
+            let engine_id = DatabaseId { partition, incarnation: Incarnation::ENGINE };
+            let engine = node.open(vfs, engine_id, catalog::ENGINE_SCHEMA);
+            let incarnations =
+                catalog::incarnations_of(&select(engine, catalog::SELECT_INCARNATIONS));
+            if partition == PartitionId::SYSTEM {
+                for row in catalog::rows_of(&select(engine, catalog::SELECT_NAMESPACES)) {
+                    node.catalog.fold(row);
+                }
+            }
+            partitions.push(PartitionBoot {
+                id: partition,
+                replica: replica(id),
+                stamp: kept.as_ref().map_or(Timestamp(0), |it| it.last_stamp),
+                recovered: kept.map_or_else(|| newborn(n_nodes), recovered),
+                incarnations,
+                floors,
+            });
+        }
+        let mut options = Options::new(ShardId(0), 1, seed);
+        options.segment_size_first = 64 << 10;
+        options.segment_size = 128 << 10;
+        options.batch_size_max = 32 << 10;
+        node.log = Some(Log::new(options, found.tail));
+        node.is_log_busy = false;
+        node.unpersisted.clear();
+        node.pending_manifests.clear();
+        node.shard = Some(Shard::new(ShardBoot {
+            partitions,
+            catalog: node.catalog.clone(),
+            n_partitions: N_PARTITIONS,
+            limits: LIMITS,
+            log_bytes: self.plan.log_bytes,
+            open_databases: self.plan.open_databases,
+            seed,
+            now,
+            wall: wall(now),
+        }));
+        self.note(&format!("n{id} starts"));
+        self.step_log(id);
+    }
+
+    fn crash(&mut self, id: usize) {
+        self.n_crashed += 1;
+        let mut dice = Dice::new(self.dice.roll());
+        let node = &mut self.nodes[id];
+        node.disk.crash(&mut dice);
+        node.shard = None;
+        node.log = None;
+        node.timeout = None;
+        node.databases.clear();
+        self.note(&format!("n{id} crashes"));
+        // Whoever waits there waits in vain.
+        let life = self.nodes[id].life;
+        let lost: Vec<_> =
+            self.asks.iter().filter(|(_, it)| it.0 == id && it.1 == life).map(|it| *it.0).collect();
+        for token in lost {
+            self.asks.remove(&token);
+        }
+        let at = self.micros(1_000, 900_000);
+        self.plan(at, id, Happening::Restart);
+    }
+
+    /// The driver's loop turn: step, then hand over all effects in order.
+    fn step(&mut self, id: usize, event: Event) {
+        let now = self.now;
+        let Some(shard) = self.nodes[id].shard.as_mut() else { return };
+        let what = brief(&event);
+        let mut out = Vec::new();
+        shard.step(now, event, &mut out);
+        shard.step(now, Event::TurnEnd, &mut out);
+        self.nodes[id].timeout = shard.next_timeout();
+        self.note(&format!("n{id} {what} -> {}", out.len()));
+        self.check_leaders(id);
+        for effect in out {
+            self.perform(id, effect);
+        }
+        self.step_log(id);
+    }
+
+    fn perform(&mut self, id: usize, effect: Effect) {
+        match effect {
+            Effect::Send { partition, message } => self.send(id, partition, message),
+            Effect::Persist { ticket, records } => {
+                let node = &mut self.nodes[id];
+                let log = node.log.as_mut().expect("it is alive");
+                self.n_compacted +=
+                    records.iter().filter(|it| matches!(it, Record::Compacted { .. })).count()
+                        as u64;
+                let lsn = log.stage(&records);
+                node.unpersisted.push_back((lsn, ticket));
+            }
+            Effect::Apply { database, commands } => self.apply(id, database, commands),
+            Effect::Read { .. } => unreachable!("the clients of this world only write"),
+            Effect::Reply { token, result } => self.on_reply(token, result),
+            Effect::Ask { namespace, database } => self.ask(id, namespace, database),
+            Effect::CatalogChanged { row } => self.nodes[id].catalog.fold(row),
+            Effect::Sync { .. } => {
+                let at = self.micros(100, 20_000);
+                self.plan(at, id, Happening::Step(Event::Synced));
+            }
+            Effect::WriteManifests { floors } => {
+                let floors = floors.into_iter().map(|(id, it)| (id, it.into_iter().collect()));
+                let node = &mut self.nodes[id];
+                let floors: BTreeMap<_, BTreeMap<_, _>> = floors.collect();
+                node.manifests.extend(floors);
+                let at = self.micros(100, 20_000);
+                self.plan(at, id, Happening::Step(Event::ManifestsWritten));
+            }
+            Effect::Evict { database } => {
+                self.nodes[id].databases.remove(&database);
+                let at = self.micros(100, 5_000);
+                self.plan(at, id, Happening::Step(Event::Evicted { database }));
+            }
+            Effect::Stop { reason } => panic!("n{id} stops: {reason}"),
+        }
+    }
+
+    fn send(&mut self, from: usize, partition: PartitionId, message: raft::Message) {
+        let to = usize::try_from(message.to().0 - 1).expect("a small number");
+        let is_faulty = self.now < Instant::from_start(FAULTS_END);
+        let copies = match self.dice.below(100) {
+            0..10 if is_faulty => 0,
+            10..15 if is_faulty => 2,
+            _ => 1,
+        };
+        assert_ne!(from, to, "a replica talks to itself");
+        for _ in 0..copies {
+            let at = self.micros(50, if is_faulty { 20_000 } else { 1_000 });
+            let event = Event::Message { partition, message: message.clone() };
+            self.plan(at, to, Happening::Step(event));
+        }
+    }
+
+    fn apply(&mut self, id: usize, database: DatabaseId, commands: Vec<(LogIndex, Bytes)>) {
+        let vfs = self.vfs;
+        let open = self.nodes[id].open(vfs, database, "");
+        let entries: Vec<_> =
+            commands.into_iter().map(|(index, command)| Entry { index, command }).collect();
+        let batch = open.apply(&entries).expect("the machine is well");
+        assert!(!batch.is_busy, "nobody else has the database");
+        let outcomes = batch.applied.into_iter().map(|it| match it {
+            Applied::Skipped => None,
+            Applied::Done(outcome) => Some(outcome),
+        });
+        let event = Event::Applied { database, outcomes: outcomes.collect() };
+        let at = self.micros(5, 3_000);
+        self.plan(at, id, Happening::Step(event));
+    }
+
+    /// Have the leader of the hosting partition create a database, wherever it is.
+    fn ask(&mut self, id: usize, namespace: Namespace, database: DatabaseId) {
+        let Some(to) = self.leader(database.partition) else {
+            let result = Err(SubmitError::NoLeader);
+            let at = self.micros(100, 1_000);
+            let event = Event::Answered { namespace, result };
+            return self.plan(at, id, Happening::Step(event));
+        };
+        self.next_token += 1;
+        let token = Token(ASK + self.next_token);
+        self.asks.insert(token, (id, self.nodes[id].life, namespace.clone()));
+        let at = self.micros(100, 5_000);
+        let event = Event::CreateDatabase { token, database, namespace };
+        self.plan(at, to, Happening::Step(event));
+    }
+
+    // --- the log's disk -----------------------------------------------------------------------------
+
+    /// Give the log's disk what there is to do, one write at a time.
+    fn step_log(&mut self, id: usize) {
+        let now = self.now;
+        let mut prepared = Vec::new();
+        let mut is_started = false;
+        let node = &mut self.nodes[id];
+        let Some(log) = node.log.as_mut() else { return };
+        while !node.is_log_busy {
+            let Some(io) = log.next_io(now) else { break };
+            match io {
+                LogIo::Sync { segment } => {
+                    node.synced_next = Some(segment);
+                    node.is_log_busy = true;
+                }
+                LogIo::Write { segment, offset, bytes, .. } => {
+                    node.disk.write(segment, offset, bytes);
+                    node.synced_next = Some(segment);
+                    node.is_log_busy = true;
+                }
+                LogIo::Prepare { segment, size, recycled } => {
+                    match recycled {
+                        Some(old) => node.disk.move_to(old, segment),
+                        None => node.disk.create(segment, size),
+                    }
+                    prepared.push((segment, size));
+                }
+                LogIo::Remove { segment } => node.disk.remove(segment),
+            }
+            is_started = node.is_log_busy;
+        }
+        if let Some(seal_at) = log.next_timeout() {
+            node.timeout = Some(node.timeout.map_or(seal_at, |it| it.min(seal_at)));
+        }
+        if is_started {
+            let at = self.micros(50, 3_000);
+            self.plan(at, id, Happening::LogDone);
+        }
+        for (segment, size) in prepared {
+            let at = self.micros(500, 5_000);
+            self.plan(at, id, Happening::Prepared(segment, size));
+        }
+    }
+
+    fn on_log_done(&mut self, id: usize) {
+        let now = self.now;
+        let node = &mut self.nodes[id];
+        let log = node.log.as_mut().expect("it is alive");
+        let was_ready = log.is_ready();
+        node.disk.sync(node.synced_next.take().expect("something was written"));
+        node.is_log_busy = false;
+        let durable = log.on_io_done(now);
+        if !was_ready && log.is_ready() {
+            if !node.births.is_empty() {
+                log.stage(&std::mem::take(&mut node.births));
+            }
+            self.step(id, Event::Start);
+        }
+        let mut last = None;
+        let node = &mut self.nodes[id];
+        while let Some((_, ticket)) = node.unpersisted.pop_front_if(|(lsn, _)| *lsn <= durable) {
+            last = Some(ticket);
+        }
+        match last {
+            Some(ticket) => self.step(id, Event::Persisted { ticket }),
+            None => self.step_log(id),
+        }
+    }
+
+    // --- checks -------------------------------------------------------------------------------------
+
+    /// At most one replica leads in a term.
+    fn check_leaders(&mut self, id: usize) {
+        let Some(shard) = &self.nodes[id].shard else { return };
+        for partition in (0..=N_PARTITIONS).map(PartitionId) {
+            let seen = shard.replica(partition).expect("it has a replica of each");
+            if seen.role() == raft::Role::Leader {
+                let key = (partition, seen.term());
+                let leader = *self.leaders.entry(key).or_insert(replica(id));
+                assert_eq!(leader, replica(id), "two leaders of {key:?}");
+            }
+        }
+    }
+
+    /// Everybody is up, everything is answered, and all replicas have applied the same.
+    fn is_settled(&self) -> bool {
+        if self.now < Instant::from_start(FAULTS_END) || self.n_written < self.plan.n_writes {
+            return false;
+        }
+        let is_answered = |it: &Token| self.ends.contains_key(it) || self.is_lost(*it);
+        let shards: Option<Vec<_>> = self.nodes.iter().map(|it| it.shard.as_ref()).collect();
+        let Some(shards) = shards else { return false };
+        let agree = (0..=N_PARTITIONS).map(PartitionId).all(|partition| {
+            let mut positions = shards.iter().map(|it| {
+                let it = it.replica(partition).expect("it has a replica of each");
+                (it.committed(), it.handed_out(), it.last())
+            });
+            let first = positions.next().expect("there is a node");
+            first.0 == first.2 && first.1 == first.0 && positions.all(|it| it == first)
+        });
+        agree
+            && self.wishes.keys().all(is_answered)
+            && shards.iter().all(|it| it.is_quiet())
+            && !self.agenda.values().any(|(_, _, it)| matches!(it, Happening::Step(_)))
+    }
+
+    /// A request whose node crashed before it answered: its client knows nothing.
+    fn is_lost(&self, token: Token) -> bool {
+        // Nobody holds it any more once all shards are quiet, which the caller checks as well.
+        self.wishes.contains_key(&token) && !self.ends.contains_key(&token)
+    }
+
+    fn check(&mut self) {
+        let vfs = self.vfs;
+        let ids: Vec<_> = self.nodes.iter().map(|it| it.files()).collect();
+        for other in &ids[1..] {
+            assert_eq!(ids[0], *other, "nodes have different databases");
+        }
+        for database in &ids[0] {
+            let mut hashes = self.nodes.iter_mut().map(|it| {
+                let open = it.open(vfs, *database, "");
+                (open.content_hash().expect("it can be read"), open.applied())
+            });
+            let first = hashes.next().expect("there is a node");
+            for hash in hashes {
+                assert_eq!(first, hash, "{database:?} differs");
+            }
+        }
+        self.check_rows();
+    }
+
+    /// Done is there, not executed is not, and nothing is there twice; time never went backwards.
+    fn check_rows(&mut self) {
+        let vfs = self.vfs;
+        let mut rows: BTreeMap<u64, u64> = BTreeMap::new();
+        let names = NAMESPACES.map(|it| Namespace::new(it).expect("a name"));
+        for name in &names {
+            let Some(row) = self.nodes[0].catalog.get(name).cloned() else { continue };
+            let id = DatabaseId { partition: row.partition, incarnation: row.incarnation };
+            let open = self.nodes[0].open(vfs, id, "");
+            let sql = "SELECT id, at FROM t ORDER BY rowid";
+            let Ok(results) = try_select(open, sql) else { continue };
+            let StatementResult::Rows(found) = &results[0] else { panic!("a query gives rows") };
+            let values: Vec<_> = found.values().collect();
+            let mut before = i64::MIN;
+            for pair in values.chunks(2) {
+                let [Value::Integer(id), Value::Integer(at)] = pair else {
+                    panic!("not as written: {pair:?}")
+                };
+                assert!(before <= *at, "time went backwards in {name}");
+                before = *at;
+                *rows.entry(u64::try_from(*id).expect("positive")).or_default() += 1;
+            }
+        }
+        for (token, end) in &self.ends {
+            if !matches!(self.wishes[token], Wish::Row) {
+                continue;
+            }
+            let n = rows.get(&token.0).copied().unwrap_or(0);
+            match end {
+                End::Done => assert_eq!(n, 1, "{token:?} was acknowledged"),
+                End::NotExecuted => assert_eq!(n, 0, "{token:?} was said not to be executed"),
+                End::Unknown => assert!(n <= 1, "{token:?} was applied {n} times"),
+            }
+        }
+        assert!(rows.values().all(|it| *it == 1), "something was applied twice");
+    }
+}
+
+impl Node {
+    /// Its connection to a database, which is created if the log says so.
+    fn open(&mut self, vfs: Vfs, id: DatabaseId, schema: &str) -> &mut Database {
+        let dir = self.dir.join(id.partition.to_string());
+        let floors = self.manifests.get(&id.partition);
+        let floor = floors.and_then(|it| it.get(&id.incarnation)).copied().unwrap_or_default();
+        self.databases.entry(id).or_insert_with(|| {
+            std::fs::create_dir_all(&dir).expect("a directory");
+            let path = dir.join(format!("{}.db", id.incarnation));
+            if !path.exists() {
+                assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
+                Database::create(&path, vfs, schema).expect("it can be created");
+            }
+            let is_engine = id.incarnation == Incarnation::ENGINE;
+            let role = if is_engine { Role::Engine } else { Role::Tenant };
+            let open = Database::open(&path, vfs, role).expect("it can be opened");
+            assert!(open.applied() >= floor, "{id:?} is behind its floor");
+            open
+        })
+    }
+
+    /// All its databases.
+    fn files(&self) -> Vec<DatabaseId> {
+        let mut found = Vec::new();
+        for partition in (0..=N_PARTITIONS).map(PartitionId) {
+            let dir = std::fs::read_dir(self.dir.join(partition.to_string())).expect("a directory");
+            for file in dir {
+                let name = file.expect("an entry").file_name();
+                let number = name.to_str().and_then(|it| it.strip_suffix(".db")?.parse().ok());
+                let id = number.map(|it| DatabaseId { partition, incarnation: Incarnation(it) });
+                found.extend(id);
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+}
+
+fn brief(event: &Event) -> String {
+    let text = format!("{event:?}");
+    text.split([' ', '(']).next().unwrap_or_default().to_owned()
+}
+
+fn replica(node: usize) -> ReplicaId {
+    ReplicaId(node as u64 + 1)
+}
+
+fn wall(now: Instant) -> Timestamp {
+    let since = i64::try_from(now.since(Instant::START).as_millis()).expect("a short time");
+    Timestamp(1_700_000_000_000 + since)
+}
+
+fn insert(token: Token) -> Draft {
+    let mut draft = Draft::new(Results::Each, 0);
+    let create = "CREATE TABLE IF NOT EXISTS t (id INTEGER, at INTEGER DEFAULT (unixepoch('subsec') * 1000), r INTEGER DEFAULT (random()))";
+    draft.statement(Mode::Exec, create).expect("it fits");
+    draft.statement(Mode::Exec, "INSERT INTO t (id) VALUES (?)").expect("it fits");
+    draft.bind(Value::Integer(i64::try_from(token.0).expect("small"))).expect("it fits");
+    draft
+}
+
+fn try_select(
+    database: &mut Database,
+    sql: &str,
+) -> Result<Vec<StatementResult>, debros::wire::rows::StatementError> {
+    let stamp = Stamp { incarnation: Incarnation(0), time: Timestamp(0), seed: 0, limits: LIMITS };
+    let command = catalog::select(sql).seal(&stamp);
+    let outcomes = database.read(&[command], &mut || false).expect("the machine is well");
+    outcomes.into_iter().next().expect("one outcome")
+}
+
+fn select(database: &mut Database, sql: &str) -> Vec<StatementResult> {
+    try_select(database, sql).expect("the engine's own statement")
+}
+
+/// Where every log of this world begins.
+const BORN_AT: EntryId = EntryId { index: LogIndex(1), term: Term(1) };
+
+fn birth(partition: PartitionId, node: usize, n_nodes: usize) -> Vec<Record> {
+    let born = newborn(n_nodes);
+    vec![
+        Record::Generation { partition, generation: Generation(1), replica: replica(node) },
+        Record::Restored { partition, entry: BORN_AT },
+        Record::ConfState {
+            partition,
+            conf_state: record::ConfState {
+                index: BORN_AT.index,
+                voters: born.conf_state.voters,
+                ..record::ConfState::default()
+            },
+        },
+        Record::HardState {
+            partition,
+            hard_state: record::HardState {
+                term: BORN_AT.term,
+                vote: ReplicaId(0),
+                commit: BORN_AT.index,
+            },
+        },
+    ]
+}
+
+fn newborn(n_nodes: usize) -> raft::Recovered {
+    raft::Recovered {
+        hard_state: raft::HardState {
+            term: BORN_AT.term,
+            vote: ReplicaId(0),
+            commit: BORN_AT.index,
+        },
+        conf_state: raft::ConfState {
+            voters: (0..n_nodes).map(replica).collect(),
+            ..raft::ConfState::default()
+        },
+        compacted: (BORN_AT.index, BORN_AT.term),
+        entries: Vec::new(),
+    }
+}
+
+fn recovered(kept: debros::wal::recovery::RecoveredPartition) -> raft::Recovered {
+    let entry = |it: record::Entry| raft::Entry {
+        index: it.index,
+        term: it.term,
+        kind: raft::EntryKind::Command,
+        payload: it.payload,
+    };
+    raft::Recovered {
+        hard_state: raft::HardState {
+            term: kept.hard_state.term,
+            vote: kept.hard_state.vote,
+            commit: kept.hard_state.commit,
+        },
+        conf_state: raft::ConfState { voters: kept.conf_state.voters, ..Default::default() },
+        compacted: (kept.compacted.index, kept.compacted.term),
+        entries: kept.entries.into_iter().map(entry).collect(),
+    }
+}
