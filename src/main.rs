@@ -9,8 +9,12 @@ use std::thread;
 use debros::cli;
 use debros::cli::Failure;
 use debros::cli::World;
-use debros::cli::exit::Exit;
+use debros::node;
 use debros::observe::logging;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let text = |it: OsString| it.to_string_lossy().into_owned();
@@ -21,8 +25,7 @@ fn main() -> ExitCode {
         stdout: &mut io::stdout(),
         stderr: &mut io::stderr(),
         log: &logging::init,
-        // Here goes `node::run`, its errors mapped to exit codes.
-        start: &|_config| Err(Failure::new(Exit::Failure, "this executable contains no node")),
+        start: &|config| node::run(config).map_err(|error| Failure::from(&error)),
     };
     cli::run(env::args_os(), &mut world).into()
 }

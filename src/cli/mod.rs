@@ -25,6 +25,7 @@ use crate::cli::arguments::normalize;
 use crate::cli::exit::Exit;
 use crate::config::Config;
 use crate::config::overrides::Environment;
+use crate::node::BootError;
 use crate::observe::logging;
 use crate::observe::logging::LoggingError;
 
@@ -68,6 +69,21 @@ impl Failure {
             cause = it.source();
         }
         Self::new(exit, &message)
+    }
+}
+
+impl From<&BootError> for Failure {
+    fn from(error: &BootError) -> Self {
+        let exit = match error {
+            BootError::IoUring(_) => Exit::IoUring,
+            BootError::Cores { .. } => Exit::Cores,
+            BootError::Memlock { .. } | BootError::OpenFiles { .. } => Exit::ResourceLimit,
+            BootError::DataDir { .. } => Exit::DataDir,
+            BootError::Locked(_) => Exit::Locked,
+            BootError::Port { .. } => Exit::PortInUse,
+            BootError::Refused(_) | BootError::Other(_) => Exit::Failure,
+        };
+        Self::from_error(exit, error)
     }
 }
 

@@ -3,11 +3,15 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use bytes::BytesMut;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
+use rusqlite::hooks::Wal;
 
 use crate::sql::authorizer::ENGINE_PREFIX;
 use crate::sql::cache::Cache;
@@ -33,6 +37,9 @@ use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
+
+/// Bytes of one page in the write-ahead log, its header included.
+const WAL_FRAME_SIZE: u64 = 4096 + 24;
 
 /// Why a database cannot be opened or created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +81,8 @@ pub struct Database {
     pub(super) has_changed_schema: bool,
     /// Where rows are encoded.
     pub(super) scratch: BytesMut,
+    /// Pages in the write-ahead log, as of the last commit. Atomic only because SQLite's hook must be `Send`.
+    wal_frames: Arc<AtomicU32>,
     length_limit: Option<u32>,
     /// The limit that was set, if SQLite took it as it is.
     page_limit: Option<u64>,
@@ -103,7 +112,9 @@ impl Database {
             return Err(OpenError::Missing);
         }
         let opened = connection::open(path, vfs, role, OpenFlags::empty());
-        let connection = opened.map_err(open_error)?;
+        let mut connection = opened.map_err(open_error)?;
+        let wal_frames = Arc::new(AtomicU32::new(0));
+        count_frames(&mut connection, Arc::clone(&wal_frames)).map_err(open_error)?;
         let handle = Handle::new(&connection);
         let schema = engine_schema(handle).map_err(open_error)?;
         if !schema.contains("__debros_meta") {
@@ -128,6 +139,7 @@ impl Database {
             has_virtual_tables,
             has_changed_schema: false,
             scratch: BytesMut::new(),
+            wal_frames,
             length_limit: None,
             page_limit: None,
         })
@@ -149,6 +161,22 @@ impl Database {
     /// The log index of the last command applied.
     pub fn applied(&self) -> LogIndex {
         self.applied
+    }
+
+    /// Bytes of the write-ahead log, as of this connection's last commit; zero before the first.
+    pub fn wal_bytes(&self) -> u64 {
+        u64::from(self.wal_frames.load(Ordering::Relaxed)) * WAL_FRAME_SIZE
+    }
+
+    /// Bytes of the database as its readers see it, wherever its pages lie.
+    pub fn size_bytes(&mut self) -> Result<u64, Fault> {
+        context::idle();
+        let count = || -> Result<i64, SqlError> {
+            Ok(number(self.handle, "PRAGMA page_count")?
+                .saturating_mul(number(self.handle, "PRAGMA page_size")?))
+        };
+        let bytes = context::as_engine(count).map_err(|error| error.into_fault("count pages"))?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
     /// Answer `commands`, all from one state of the database; each must only read. `expired` is asked every
@@ -294,6 +322,15 @@ fn number(handle: Handle, sql: &str) -> Result<i64, SqlError> {
         })
     })?;
     Ok(found)
+}
+
+/// Keep count of the pages in the write-ahead log: SQLite tells at each commit.
+fn count_frames(connection: &mut Connection, frames: Arc<AtomicU32>) -> Result<(), SqlError> {
+    let hook = move |_: &mut Wal, pages| {
+        frames.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    };
+    Ok(connection.wal_hook(Some(hook))?)
 }
 
 pub(super) fn open_error(error: SqlError) -> OpenError {

@@ -109,12 +109,19 @@ pub(crate) enum Wish {
     Row,
 }
 
+/// What the log's disk is syncing.
+#[derive(Clone, Copy, Debug)]
+enum Syncing {
+    Names,
+    Segment(SegmentId),
+}
+
 /// One node: alive, or only its disks.
 struct Node {
     shard: Option<Shard>,
     log: Option<Log>,
     is_log_busy: bool,
-    synced_next: Option<SegmentId>,
+    syncing: Option<Syncing>,
     disk: Disk,
     dir: PathBuf,
     databases: BTreeMap<DatabaseId, Database>,
@@ -172,7 +179,7 @@ impl World {
             shard: None,
             log: None,
             is_log_busy: false,
-            synced_next: None,
+            syncing: None,
             disk: Disk::default(),
             dir: dir.path().join(at.to_string()),
             databases: BTreeMap::new(),
@@ -563,13 +570,17 @@ impl World {
         while !node.is_log_busy {
             let Some(io) = log.next_io(now) else { break };
             match io {
+                LogIo::SyncNames => {
+                    node.syncing = Some(Syncing::Names);
+                    node.is_log_busy = true;
+                }
                 LogIo::Sync { segment } => {
-                    node.synced_next = Some(segment);
+                    node.syncing = Some(Syncing::Segment(segment));
                     node.is_log_busy = true;
                 }
                 LogIo::Write { segment, offset, bytes, .. } => {
                     node.disk.write(segment, offset, bytes);
-                    node.synced_next = Some(segment);
+                    node.syncing = Some(Syncing::Segment(segment));
                     node.is_log_busy = true;
                 }
                 LogIo::Prepare { segment, size, recycled } => {
@@ -601,7 +612,10 @@ impl World {
         let node = &mut self.nodes[id];
         let log = node.log.as_mut().expect("it is alive");
         let was_ready = log.is_ready();
-        node.disk.sync(node.synced_next.take().expect("something was written"));
+        match node.syncing.take().expect("something was written") {
+            Syncing::Names => node.disk.sync_names(),
+            Syncing::Segment(segment) => node.disk.sync(segment),
+        }
         node.is_log_busy = false;
         let durable = log.on_io_done(now);
         if !was_ready && log.is_ready() {

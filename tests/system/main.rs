@@ -1,1 +1,8 @@
-//! The real executable, as users run it.
+//! The real executable, as users run it: processes, sockets, files, signals.
+
+mod client;
+mod crash;
+mod exits;
+mod process;
+mod sql;
+mod walkthrough;

@@ -1,0 +1,332 @@
+//! From a configuration to a running node, and back to a clean exit.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use glommio::LocalExecutorBuilder;
+use glommio::Placement;
+use tracing::info;
+
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::config::gateway::ApiKey;
+use crate::config::identity;
+use crate::config::identity::Identity;
+use crate::config::identity::SecretError;
+use crate::disk::boot::LogDirectories;
+use crate::disk::helper::Helper;
+use crate::disk::segments::Preparer;
+use crate::gateway::GatewayOptions;
+use crate::gateway::NodeInfo;
+use crate::http;
+use crate::http::activity::Timeouts;
+use crate::node::BootError;
+use crate::node::clock::Clock;
+use crate::node::core;
+use crate::node::core::CoreBoot;
+use crate::node::mail::Mail;
+use crate::node::preflight;
+use crate::node::recover;
+use crate::node::signals;
+use crate::types::PartitionId;
+use crate::types::ShardId;
+use crate::wal::log::Options;
+use crate::wire::command::CommandLimits;
+
+/// How long cores may take to finish what they have begun, beyond what their clients may take.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+
+/// Run a node until SIGINT or SIGTERM.
+pub fn run(config: Config) -> Result<(), BootError> {
+    let clock = Clock::start();
+    signals::block();
+    let cpus = check_machine(&config)?;
+    let _lock = preflight::lock(&config.node.data_dir)?;
+    let _database_lock = lock_database_dir(&config)?;
+    let refused = |error: SecretError| BootError::Refused(format!("cannot start: {error}"));
+    let identity = Identity::load_or_create(&config.node.data_dir).map_err(refused)?;
+    let own_key = identity::load_or_create_api_key(&config.node.data_dir).map_err(refused)?;
+    let n_shards = config.runtime.shards;
+    let (address, listeners) = preflight::listeners(&config.gateway.listen_addr, n_shards)?;
+    let cores = recover_cores(&config)?;
+
+    let gateway = Arc::new((gateway_options(&config, &own_key)?, node_info(&identity, clock)));
+    let (mailboxes, letters): (Vec<_>, Vec<_>) =
+        (0..n_shards).map(|_| flume::unbounded::<Vec<Mail>>()).unzip();
+    let (said, heard) = flume::unbounded();
+    let mut threads = Vec::new();
+    let mut helpers = Vec::new();
+    let starts = cores.into_iter().zip(letters).zip(listeners);
+    for ((found, letters), listener) in starts {
+        // Threads inherit the processors of whoever starts them: these are not to be pinned.
+        let own_mailbox = mailboxes[usize::from(found.shard.0)].clone();
+        let helper = Helper::start(move |done| {
+            // The core is gone: so is whoever wanted to know.
+            let _ = own_mailbox.send(vec![Mail::Done(done)]);
+        });
+        let preparer = Preparer::start(&found.directory);
+        let (preparer, thread) = preparer.context("cannot start a thread")?;
+        helpers.push(thread);
+        let boot = CoreBoot {
+            found,
+            helper,
+            preparer,
+            letters,
+            listener,
+            mailboxes: mailboxes.clone(),
+            said: said.clone(),
+            config: config.clone(),
+            gateway: Arc::clone(&gateway),
+            clock,
+        };
+        threads.push(spawn(&config, &cpus, address, boot)?);
+    }
+    drop(said);
+    wait_for(&heard, n_shards, core::Said::Serving, None)?;
+    announce(&config, address, &own_key, clock);
+    let signal = signals::wait().context("cannot wait for signals")?;
+    info!(signal, "stopping");
+    let tell = |mail: fn() -> Mail| {
+        for mailbox in &mailboxes {
+            // A core that is gone has nothing left to stop.
+            let _ = mailbox.send(vec![mail()]);
+        }
+    };
+    tell(|| Mail::Drain);
+    let limit = config.gateway.shutdown_timeout + DRAIN_MARGIN;
+    wait_for(&heard, n_shards, core::Said::Drained, Some(limit))?;
+    tell(|| Mail::Exit);
+    for thread in threads {
+        if let Err(error) = thread.join() {
+            return Err(anyhow::anyhow!("a core ended badly: {error}").into());
+        }
+    }
+    for helper in helpers {
+        // A panic there has been told by the panic hook.
+        let _ = helper.join();
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// What the machine must offer. The processors that the cores are pinned to.
+fn check_machine(config: &Config) -> Result<Vec<usize>, BootError> {
+    let runtime = &config.runtime;
+    let cpus = preflight::cpus();
+    if usize::from(runtime.shards) > cpus.len() {
+        return Err(BootError::Cores { wanted: runtime.shards, has: cpus.len() });
+    }
+    let limits = &config.limits;
+    let connections = u64::from(limits.connections);
+    let open_databases = u64::from(limits.open_databases);
+    preflight::resources(runtime.shards, runtime.io_memory.0, open_databases, connections)?;
+    preflight::io_uring(bytes(runtime.io_memory.0))?;
+    Ok(cpus)
+}
+
+/// A database directory of its own is locked as well: another node might be told to use it.
+fn lock_database_dir(config: &Config) -> Result<Option<std::fs::File>, BootError> {
+    let dir = &config.database.data_dir;
+    let same = std::fs::canonicalize(dir).ok() == std::fs::canonicalize(&config.node.data_dir).ok();
+    if same { Ok(None) } else { preflight::lock(dir).map(Some) }
+}
+
+/// What each core starts from.
+fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
+    let n_shards = config.runtime.shards;
+    let n_partitions = config.database.shard_count;
+    let dir = &config.database.data_dir;
+    let mut catalog = Catalog::default();
+    let mut cores = Vec::new();
+    let refused = |error: &dyn Error| BootError::Refused(format!("cannot start: {}", chain(error)));
+    let logs = LogDirectories::open(dir, n_shards).map_err(|it| refused(&it))?;
+    for shard in (0..n_shards).map(ShardId) {
+        let own = (0..=n_partitions).map(PartitionId).filter(|it| it.shard(n_shards) == shard);
+        let own: Vec<_> = own.collect();
+        let mut log = logs.recover(shard).map_err(|it| refused(&it))?;
+        check_partitions(&own, log.partitions.keys(), n_partitions)?;
+        let mut partitions = Vec::new();
+        let mut births = Vec::new();
+        for id in own {
+            let kept = log.partitions.remove(&id);
+            if kept.is_none() {
+                births.extend(recover::birth(id));
+            }
+            let found = recover::partition(dir, id, kept)?;
+            if id == PartitionId::SYSTEM {
+                catalog = found.catalog.clone();
+            }
+            partitions.push(found);
+        }
+        cores.push(core::Found {
+            shard,
+            partitions,
+            births,
+            log: log.tail,
+            directory: logs.of(shard),
+            options: Options::new(shard, n_shards, seed()),
+            catalog: Catalog::default(),
+        });
+    }
+    for core in &mut cores {
+        core.catalog = catalog.clone();
+    }
+    Ok(cores)
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(it) = cause {
+        text = format!("{text}: {it}");
+        cause = it.source();
+    }
+    text
+}
+
+/// How many partitions there are is settled when a network is born (R30).
+fn check_partitions<'a>(
+    own: &[PartitionId],
+    kept: impl Iterator<Item = &'a PartitionId> + Clone,
+    n_partitions: u16,
+) -> Result<(), BootError> {
+    let n_kept = kept.clone().count();
+    if n_kept == 0 || (n_kept == own.len() && kept.eq(own.iter())) {
+        return Ok(());
+    }
+    Err(BootError::Refused(format!(
+        "cannot start: database.shard_count is {n_partitions}, but this network was born with another \
+         number of partitions: its log has {n_kept} here where {} are expected",
+        own.len()
+    )))
+}
+
+/// What each core's gateway is made from.
+fn gateway_options(config: &Config, own_key: &ApiKey) -> Result<GatewayOptions, BootError> {
+    let gateway = &config.gateway;
+    let pair = |it: &ApiKey| {
+        let [key, _] = it.credentials();
+        (key, it.namespace().clone())
+    };
+    let mut key_seed = [0; 16];
+    getrandom::fill(&mut key_seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(GatewayOptions {
+        client_namespace: gateway.client_namespace.clone(),
+        require_auth: gateway.require_auth,
+        keys: gateway.api_keys.iter().chain([own_key]).map(pair).collect(),
+        key_seed,
+        http: http_options(config),
+    })
+}
+
+fn http_options(config: &Config) -> http::Options {
+    let (gateway, limits) = (&config.gateway, &config.limits);
+    let connections = u64::from(limits.connections).div_ceil(u64::from(config.runtime.shards));
+    http::Options {
+        connections_max: bytes(connections),
+        header_bytes_max: bytes(limits.header_bytes.0),
+        body_bytes_max: bytes(limits.body_bytes.0),
+        timeouts: Timeouts {
+            head: gateway.idle_timeout,
+            body: gateway.body_timeout,
+            ..http::Options::default().timeouts
+        },
+        drain_timeout: gateway.shutdown_timeout,
+        ..http::Options::default()
+    }
+}
+
+fn node_info(identity: &Identity, clock: Clock) -> NodeInfo {
+    NodeInfo {
+        node_id: identity.peer_id().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: option_env!("DEBROS_COMMIT").unwrap_or_default().to_owned(),
+        build_time: option_env!("DEBROS_BUILD_TIME").unwrap_or_default().to_owned(),
+        started_at: Clock::wall(),
+        started: clock.started(),
+    }
+}
+
+/// Randomness for a core: where its own begins.
+pub(super) fn seed() -> u64 {
+    getrandom::u64().expect("the kernel has randomness once a node runs")
+}
+
+/// What a command may cost.
+pub(super) fn command_limits(config: &Config) -> CommandLimits {
+    let limits = &config.limits;
+    CommandLimits {
+        steps: limits.statement_steps,
+        temp_bytes: limits.temp_bytes.0,
+        database_bytes: limits.database_bytes.map_or(u64::MAX, |it| it.0),
+        result_bytes: limits.result_bytes.0,
+        result_rows: limits.result_rows,
+        value_bytes: u32::try_from(limits.value_bytes.0).unwrap_or(u32::MAX),
+    }
+}
+
+fn spawn(
+    config: &Config,
+    cpus: &[usize],
+    address: SocketAddr,
+    boot: CoreBoot,
+) -> Result<glommio::ExecutorJoinHandle<()>, BootError> {
+    // Nodes that share a machine differ in their port: with fewer shards than processors, neighbours
+    // start on different ones.
+    let n_shards = usize::from(config.runtime.shards);
+    let first = if n_shards < cpus.len() { usize::from(address.port()) } else { 0 };
+    let at = (first + usize::from(boot.found.shard.0)) % cpus.len();
+    let name = format!("debros-{}", boot.found.shard.0);
+    LocalExecutorBuilder::new(Placement::Fixed(cpus[at]))
+        .name(&name)
+        .io_memory(bytes(config.runtime.io_memory.0))
+        .spin_before_park(config.runtime.spin)
+        .spawn(move || core::run(boot))
+        .map_err(|error| BootError::IoUring(error.to_string()))
+}
+
+/// Wait until every core has said it.
+fn wait_for(
+    heard: &flume::Receiver<core::Said>,
+    n_shards: u16,
+    what: core::Said,
+    limit: Option<Duration>,
+) -> Result<(), BootError> {
+    for _ in 0..n_shards {
+        let said = match limit {
+            Some(limit) => heard.recv_timeout(limit).ok(),
+            None => heard.recv().ok(),
+        };
+        match said {
+            Some(said) if said == what => {}
+            Some(said) => return Err(anyhow::anyhow!("a core says {said:?} out of turn").into()),
+            None => return Err(anyhow::anyhow!("a core did not get as far as {what:?}").into()),
+        }
+    }
+    Ok(())
+}
+
+/// Tell the operator where it is and how to use it.
+fn announce(config: &Config, address: SocketAddr, own_key: &ApiKey, clock: Clock) {
+    let [_, api_key] = own_key.credentials();
+    let ready_ms = u64::try_from(clock.now().since(crate::types::Instant::START).as_millis());
+    info!(%address, shards = config.runtime.shards, ready_ms = ready_ms.unwrap_or(0), "gateway is open");
+    let text = format!(
+        "DeBros node is ready.\n\
+         \x20 gateway  http://{address}\n\
+         \x20 API key  {api_key}\n\
+         Try it:\n\
+         \x20 curl -s http://{address}/v1/rqlite/query -H 'X-API-Key: {api_key}' -d '{{\"sql\":\"SELECT 1 AS one\"}}'\n"
+    );
+    // Nobody may be listening; the log has the address as well.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn bytes(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,222 @@
+//! One core from start to end: what runs on its executor, and in which order it stops.
+//!
+//! Stopping: `Drain` closes the door and lets requests finish, on all cores, since they serve each other's;
+//! `Exit` then ends the loop, flushes the log, and ends the helper thread.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tracing::info;
+
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::disk::helper::Helper;
+use crate::disk::log::LogStats;
+use crate::disk::log::LogWriter;
+use crate::disk::segments::Preparer;
+use crate::gateway::Gateway;
+use crate::gateway::GatewayOptions;
+use crate::gateway::NodeInfo;
+use crate::http::Server;
+use crate::http::shutdown::Shutdown;
+use crate::node::boot;
+use crate::node::clock::Clock;
+use crate::node::databases::Databases;
+use crate::node::driver;
+use crate::node::driver::Driver;
+use crate::node::mail::Mail;
+use crate::node::mesh::Mesh;
+use crate::node::recover;
+use crate::shard::Shard;
+use crate::shard::ShardBoot;
+use crate::types::DatabaseId;
+use crate::types::Incarnation;
+use crate::types::ShardId;
+use crate::wal::log::Options;
+use crate::wal::record::Record;
+use crate::wal::recovery::Tail;
+
+/// What a core says to the main thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Its door is open.
+    Serving,
+    /// All its clients are served.
+    Drained,
+}
+
+/// What a core starts from, off the disk.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) shard: ShardId,
+    pub(super) partitions: Vec<recover::Found>,
+    /// What the log of partitions without one begins with.
+    pub(super) births: Vec<Record>,
+    pub(super) log: Tail,
+    pub(super) directory: PathBuf,
+    pub(super) options: Options,
+    pub(super) catalog: Catalog,
+}
+
+/// All that a core is given.
+pub(super) struct CoreBoot {
+    pub(super) found: Found,
+    pub(super) helper: Helper,
+    pub(super) preparer: Preparer,
+    pub(super) letters: flume::Receiver<Vec<Mail>>,
+    pub(super) listener: TcpListener,
+    pub(super) mailboxes: Vec<flume::Sender<Vec<Mail>>>,
+    pub(super) said: flume::Sender<Said>,
+    pub(super) config: Config,
+    pub(super) gateway: Arc<(GatewayOptions, NodeInfo)>,
+    pub(super) clock: Clock,
+}
+
+/// Run a core until it is told to exit.
+pub(super) async fn run(boot: CoreBoot) {
+    let CoreBoot {
+        found,
+        helper,
+        preparer,
+        letters,
+        listener,
+        mailboxes,
+        said,
+        config,
+        gateway,
+        clock,
+    } = boot;
+    let me = found.shard;
+    let mesh = Mesh::new(me, mailboxes, found.catalog.clone());
+    // It wakes the driver with each batch that is on disk.
+    let waker = Rc::clone(&mesh);
+    let on_durable = move |_| waker.wake();
+    let now = move || clock.now();
+    let log =
+        LogWriter::open(found.directory, found.options, found.log, preparer, now, on_durable).await;
+    if !found.births.is_empty() {
+        log.stage(&found.births);
+    }
+    let (shard, databases) = bring_up(&config, found.partitions, found.catalog, helper, clock);
+    let statement_time = config.limits.statement_time;
+    let driver = Driver::new(shard, databases, Rc::clone(&mesh), log, clock, statement_time);
+    let driver = Rc::new(RefCell::new(driver));
+
+    let shutdown = Shutdown::new();
+    let is_exiting = Rc::new(Cell::new(false));
+    let mailbox = glommio::spawn_local(read_mail(
+        letters,
+        Rc::clone(&driver),
+        Rc::clone(&mesh),
+        Rc::clone(&shutdown),
+        Rc::clone(&is_exiting),
+    ));
+    mesh.wake();
+    let until = {
+        let (driver, is_exiting) = (Rc::clone(&driver), Rc::clone(&is_exiting));
+        move || is_exiting.get() && driver.borrow().is_quiet()
+    };
+    let main = glommio::spawn_local(driver::run(Rc::clone(&driver), Rc::clone(&mesh), until));
+
+    let (options, info) = &*gateway;
+    let service = Gateway::new(options, info.clone(), Rc::clone(&mesh));
+    let service = service.expect("the keys were checked before the cores were started");
+    let server = Server::new(options.http.clone(), service);
+    // The main thread outlives the cores.
+    let _ = said.send(Said::Serving);
+    server.serve(listener, shutdown).await;
+    mesh.stop();
+    let _ = said.send(Said::Drained);
+    main.await;
+    mailbox.cancel().await;
+    let driver = Rc::into_inner(driver).expect("everything that used the driver has ended");
+    let log = driver.into_inner().into_log();
+    let stats = log.with_stats(LogStats::clone);
+    log.close().await;
+    report(me, &stats);
+}
+
+/// What the log did, for whoever wonders how the disk was.
+fn report(me: ShardId, stats: &LogStats) {
+    let (batches, syncs) = (&stats.batch_records, &stats.sync_us);
+    info!(
+        shard = me.0,
+        batches = batches.len(),
+        batch_records_mean = batches.mean(),
+        batch_records_p50 = batches.value_at_quantile(0.5),
+        batch_records_max = batches.max(),
+        fsyncs = syncs.len(),
+        fsync_us_p50 = syncs.value_at_quantile(0.5),
+        fsync_us_p99 = syncs.value_at_quantile(0.99),
+        fsync_us_max = syncs.max(),
+        written_bytes = stats.written_bytes,
+        "core has stopped"
+    );
+}
+
+/// The state machine and its databases, from what the disk holds.
+fn bring_up(
+    config: &Config,
+    partitions: Vec<recover::Found>,
+    catalog: Catalog,
+    helper: Helper,
+    clock: Clock,
+) -> (Shard, Databases) {
+    let mut boots = Vec::new();
+    let mut engines = Vec::new();
+    let mut floors = FxHashMap::default();
+    let mut bytes = FxHashMap::default();
+    for it in partitions {
+        let partition = it.boot.id;
+        let known = it.boot.floors.iter();
+        floors.extend(known.map(|(incarnation, floor)| {
+            (DatabaseId { partition, incarnation: *incarnation }, *floor)
+        }));
+        bytes.extend(it.bytes);
+        engines.push((DatabaseId { partition, incarnation: Incarnation::ENGINE }, it.engine));
+        boots.push(it.boot);
+    }
+    let dir = config.database.data_dir.clone();
+    let mut databases = Databases::new(dir, floors, bytes, helper);
+    for (id, engine) in engines {
+        databases.insert(id, engine);
+    }
+    let n_shards = usize::from(config.runtime.shards);
+    let open_databases = usize::try_from(config.limits.open_databases).unwrap_or(usize::MAX);
+    let shard = Shard::new(ShardBoot {
+        partitions: boots,
+        catalog,
+        n_partitions: config.database.shard_count,
+        limits: boot::command_limits(config),
+        log_bytes: usize::try_from(config.limits.log_bytes.0).unwrap_or(usize::MAX),
+        open_databases: open_databases.div_ceil(n_shards),
+        seed: boot::seed(),
+        now: clock.now(),
+        wall: Clock::wall(),
+    });
+    (shard, databases)
+}
+
+async fn read_mail(
+    letters: flume::Receiver<Vec<Mail>>,
+    driver: Rc<RefCell<Driver>>,
+    mesh: Rc<Mesh>,
+    shutdown: Rc<Shutdown>,
+    is_exiting: Rc<Cell<bool>>,
+) {
+    while let Ok(letter) = letters.recv_async().await {
+        for mail in letter {
+            match mail {
+                Mail::Drain => shutdown.begin(),
+                Mail::Exit => is_exiting.set(true),
+                other => driver.borrow_mut().on_mail(other),
+            }
+        }
+        mesh.wake();
+    }
+}

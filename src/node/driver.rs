@@ -1,0 +1,221 @@
+//! One core's loop: gather events, step the state machine, do what it wants, in order.
+//!
+//! A turn takes everything that has come in, steps it, and hands over the effects before the next turn.
+//! Handing over is submitting: the log writer, the helper thread and other cores report back with events.
+//! Applying and reading run here. A panic in the state machine ends the process: a core that broke its own
+//! promise answers nobody.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tracing::error;
+
+use crate::disk::fail_stop;
+use crate::disk::log::LogWriter;
+use crate::node::clock::Clock;
+use crate::node::databases::Databases;
+use crate::node::mail::Mail;
+use crate::node::mesh::Back;
+use crate::node::mesh::Mesh;
+use crate::node::timer::Timer;
+use crate::shard::Shard;
+use crate::shard::event::Effect;
+use crate::shard::event::Event;
+use crate::shard::event::Ticket;
+use crate::types::Instant;
+use crate::wal::record::Lsn;
+
+/// Rounds of events that follow from one another in a turn, before other tasks get their share.
+const ROUNDS_MAX: usize = 8;
+/// How often the state machine is told the time of day.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One core's state machine and the world around it.
+pub(super) struct Driver {
+    shard: Shard,
+    databases: Databases,
+    mesh: Rc<Mesh>,
+    log: LogWriter,
+    clock: Clock,
+    timer: Timer,
+    /// Batches of the log that are being written, and the last ticket in each.
+    unpersisted: VecDeque<(Lsn, Ticket)>,
+    told_time_at: Instant,
+    statement_time: Duration,
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        shard: Shard,
+        databases: Databases,
+        mesh: Rc<Mesh>,
+        log: LogWriter,
+        clock: Clock,
+        statement_time: Duration,
+    ) -> Self {
+        let timer = Timer::new(Rc::clone(&mesh));
+        Self {
+            shard,
+            databases,
+            mesh,
+            log,
+            clock,
+            timer,
+            unpersisted: VecDeque::new(),
+            told_time_at: clock.now(),
+            statement_time,
+            events: vec![Event::Start],
+            effects: Vec::new(),
+        }
+    }
+
+    /// Whether all that came in has been answered.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.events.is_empty() && self.shard.is_quiet()
+    }
+
+    /// Tell the state machine what the log has on disk.
+    fn look_at_log(&mut self) {
+        let durable = self.log.durable();
+        let mut last = None;
+        while let Some((_, ticket)) = self.unpersisted.pop_front_if(|(lsn, _)| *lsn <= durable) {
+            last = Some(ticket);
+        }
+        self.events.extend(last.map(|ticket| Event::Persisted { ticket }));
+    }
+
+    /// The log, once the loop has ended.
+    pub(super) fn into_log(self) -> LogWriter {
+        self.log
+    }
+
+    /// One piece of mail for this core.
+    pub(super) fn on_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Event(event) => self.events.push(event),
+            Mail::Reply { token, back } => self.mesh.on_reply(token, back),
+            Mail::AskStatus { token } => {
+                let mut status = self.shard.status();
+                status.database_bytes = self.databases.bytes();
+                self.mesh.reply(token, Back::Status(status));
+            }
+            Mail::Catalog(row) => self.mesh.catalog.borrow_mut().fold(row),
+            Mail::Done(done) => self.databases.on_done(done, &mut self.events),
+            Mail::Drain | Mail::Exit => unreachable!("these are for the core's main task"),
+        }
+    }
+
+    /// One turn: everything that waits, and what follows from it.
+    pub(super) fn turn(&mut self) {
+        let now = self.clock.now();
+        if now.since(self.told_time_at) >= CLOCK_INTERVAL {
+            self.told_time_at = now;
+            self.events.insert(0, Event::Clock { wall: Clock::wall() });
+        }
+        if self.shard.next_timeout().is_some_and(|at| at <= now) {
+            self.events.push(Event::Timeout);
+        }
+        self.look_at_log();
+        self.databases.retry_busy(&mut self.events);
+        for _ in 0..ROUNDS_MAX {
+            self.mesh.take_inbox(&mut self.events);
+            if self.events.is_empty() {
+                break;
+            }
+            self.round(now);
+        }
+        if !self.events.is_empty() || self.databases.has_busy() {
+            self.mesh.wake();
+        }
+        self.mesh.flush();
+        self.timer.arm(self.shard.next_timeout(), now);
+    }
+
+    fn round(&mut self, now: Instant) {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.step(now, event);
+        }
+        self.step(now, Event::TurnEnd);
+        self.events = events;
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        self.effects = effects;
+        self.run_reads();
+        self.rewrite_what_lags();
+    }
+
+    fn step(&mut self, now: Instant, event: Event) {
+        let (shard, effects) = (&mut self.shard, &mut self.effects);
+        let step = AssertUnwindSafe(|| shard.step(now, event, effects));
+        if catch_unwind(step).is_err() {
+            // The panic hook has said what and where.
+            std::process::abort();
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            // One replica: there is nobody to tell.
+            Effect::Send { .. } => {}
+            Effect::Persist { ticket, records } => {
+                let lsn = self.log.stage(&records);
+                match self.unpersisted.back_mut() {
+                    Some((last, it)) if *last == lsn => *it = ticket,
+                    _ => self.unpersisted.push_back((lsn, ticket)),
+                }
+            }
+            Effect::Apply { database, commands } => {
+                self.databases.apply(database, commands, &mut self.events);
+            }
+            Effect::Read { token, database, command } => {
+                self.databases.read(database, token, command, &mut self.events);
+            }
+            Effect::Reply { token, result } => self.mesh.reply(token, Back::Answer(result)),
+            Effect::Ask { namespace, database } => self.mesh.create_database(database, namespace),
+            Effect::CatalogChanged { row } => {
+                self.mesh.post_to_others(|| Mail::Catalog(row.clone()));
+                self.mesh.catalog.borrow_mut().fold(row);
+            }
+            Effect::Sync { databases } => self.databases.sync(&databases),
+            Effect::WriteManifests { floors } => self.databases.write_manifests(floors),
+            Effect::Evict { database } => self.databases.evict(database, &mut self.events),
+            Effect::Stop { reason } => fail_stop("go on", &reason),
+        }
+    }
+
+    fn run_reads(&mut self) {
+        let (clock, limit) = (self.clock, self.statement_time);
+        let began = clock.now();
+        let mut expired = || clock.now().since(began) > limit;
+        self.databases.run_reads(&mut expired, &mut self.events);
+    }
+
+    /// Entries that pin an old segment are written again, so that the segment can be used again (R3).
+    fn rewrite_what_lags(&mut self) {
+        for (partition, lagging) in self.log.lagging() {
+            self.events.push(Event::Lagging { partition, last: *lagging.end() });
+        }
+    }
+}
+
+/// The loop. Ends when `until` says so at the end of a turn.
+pub(super) async fn run(driver: Rc<RefCell<Driver>>, mesh: Rc<Mesh>, until: impl Fn() -> bool) {
+    while !until() {
+        mesh.asleep().await;
+        // Whatever else can run now may have something for this turn.
+        futures_lite::future::yield_now().await;
+        driver.borrow_mut().turn();
+    }
+    if !driver.borrow().is_quiet() {
+        error!("stopped while requests were waiting");
+    }
+}

@@ -1,0 +1,26 @@
+//! What cores, helper threads and the main thread put into a core's mailbox.
+
+use crate::catalog::Row;
+use crate::disk::helper::Done;
+use crate::node::mesh::Back;
+use crate::shard::event::Event;
+use crate::shard::event::Token;
+
+/// One piece of mail.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// For the state machine.
+    Event(Event),
+    /// Another core's answer to a request of this one.
+    Reply { token: Token, back: Back },
+    /// Another core wants to know how this one is.
+    AskStatus { token: Token },
+    /// The system partition's core applied a change of the catalog.
+    Catalog(Row),
+    /// The helper thread is done with something.
+    Done(Done),
+    /// The operator wants the node to stop: accept nothing, finish what has begun.
+    Drain,
+    /// Every core has drained: end.
+    Exit,
+}

@@ -1,0 +1,357 @@
+//! How a request finds the core that serves it, and the reply its way back.
+//!
+//! Every core has one mailbox, and an outbox for each other core that leaves in one piece at the end of a
+//! turn. Cores share nothing else. A mailbox itself is unbounded, but what can be in it is not: requests are
+//! counted by the core that sends them, at most [`limits::MESH_DEPTH_MAX`] unanswered ones per core it asks;
+//! replies and catalog changes answer those.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Poll;
+use std::task::Waker;
+
+use rustc_hash::FxHashMap;
+
+use crate::catalog::Catalog;
+use crate::catalog::Row;
+use crate::catalog::State;
+use crate::limits;
+use crate::node::mail::Mail;
+use crate::shard::event::Answer;
+use crate::shard::event::Event;
+use crate::shard::event::Token;
+use crate::shard::request::Reply;
+use crate::shard::request::Request;
+use crate::shard::request::Status;
+use crate::shard::request::Submit;
+use crate::shard::request::SubmitError;
+use crate::types::DatabaseId;
+use crate::types::Namespace;
+use crate::types::PartitionId;
+use crate::types::ShardId;
+use crate::wire::command::Draft;
+
+/// What a request may come back with, whoever answers it.
+#[derive(Debug)]
+pub(super) enum Back {
+    /// From a core's state machine.
+    Answer(Result<Answer, SubmitError>),
+    /// From a core's driver.
+    Status(Status),
+}
+
+/// Where the answer of a waiting request goes.
+enum Pending {
+    /// A task on this core waits for it.
+    Task { asked: ShardId, back: Option<Back>, waker: Option<Waker> },
+    /// It goes into this core's state machine, about that namespace.
+    Creation { asked: ShardId, namespace: Namespace },
+}
+
+/// One core's way to all the others.
+pub(super) struct Mesh {
+    me: ShardId,
+    n_shards: u16,
+    mailboxes: Vec<flume::Sender<Vec<Mail>>>,
+    outboxes: RefCell<Vec<Vec<Mail>>>,
+    /// Unanswered requests by the core they were sent to.
+    n_asked: RefCell<Vec<usize>>,
+    pending: RefCell<FxHashMap<Token, Pending>>,
+    next_token: Cell<u64>,
+    /// Events for this core's own state machine.
+    inbox: RefCell<Vec<Event>>,
+    /// The driver, while it sleeps.
+    sleeper: RefCell<Option<Waker>>,
+    is_awake: Cell<bool>,
+    pub(super) catalog: RefCell<Catalog>,
+    is_stopping: Cell<bool>,
+}
+
+/// Bits of a token below the core that gave it out.
+const SEQUENCE_BITS: u32 = 48;
+
+impl Mesh {
+    pub(super) fn new(
+        me: ShardId,
+        mailboxes: Vec<flume::Sender<Vec<Mail>>>,
+        catalog: Catalog,
+    ) -> Rc<Self> {
+        let n = mailboxes.len();
+        let n_shards = u16::try_from(n).expect("shards are counted in 16 bits");
+        Rc::new(Self {
+            me,
+            n_shards,
+            mailboxes,
+            outboxes: RefCell::new((0..n).map(|_| Vec::new()).collect()),
+            n_asked: RefCell::new(vec![0; n]),
+            pending: RefCell::default(),
+            next_token: Cell::new(u64::from(me.0) << SEQUENCE_BITS),
+            inbox: RefCell::default(),
+            sleeper: RefCell::default(),
+            is_awake: Cell::new(false),
+            catalog: RefCell::new(catalog),
+            is_stopping: Cell::new(false),
+        })
+    }
+
+    /// New requests are refused from now on.
+    pub(super) fn stop(&self) {
+        self.is_stopping.set(true);
+    }
+
+    /// Give the driver something to do.
+    pub(super) fn push(&self, event: Event) {
+        self.inbox.borrow_mut().push(event);
+        self.wake();
+    }
+
+    /// What has come in since the last call.
+    pub(super) fn take_inbox(&self, into: &mut Vec<Event>) {
+        into.append(&mut self.inbox.borrow_mut());
+    }
+
+    /// Have the driver take a turn.
+    pub(super) fn wake(&self) {
+        self.is_awake.set(true);
+        if let Some(waker) = self.sleeper.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Until somebody calls [`Self::wake`]. For the driver alone.
+    pub(super) async fn asleep(&self) {
+        std::future::poll_fn(|context| {
+            if self.is_awake.replace(false) {
+                return Poll::Ready(());
+            }
+            *self.sleeper.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Put mail into an outbox; it leaves with [`Self::flush`].
+    pub(super) fn post(&self, to: ShardId, mail: Mail) {
+        self.outboxes.borrow_mut()[usize::from(to.0)].push(mail);
+    }
+
+    /// Put a copy into every other core's outbox.
+    pub(super) fn post_to_others(&self, mail: impl Fn() -> Mail) {
+        for to in (0..self.n_shards).map(ShardId).filter(|it| *it != self.me) {
+            self.post(to, mail());
+        }
+    }
+
+    /// Send what the outboxes hold: one message per core, however much it is.
+    pub(super) fn flush(&self) {
+        for (to, outbox) in self.outboxes.borrow_mut().iter_mut().enumerate() {
+            if !outbox.is_empty() {
+                // A core that is gone has stopped for good, and its clients with it.
+                let _ = self.mailboxes[to].send(std::mem::take(outbox));
+            }
+        }
+    }
+
+    /// An answer for `token`, which may be another core's.
+    pub(super) fn reply(&self, token: Token, back: Back) {
+        let from = u16::try_from(token.0 >> SEQUENCE_BITS).expect("16 bits are left");
+        if from == self.me.0 {
+            self.on_reply(token, back);
+        } else {
+            self.post(ShardId(from), Mail::Reply { token, back });
+        }
+    }
+
+    /// An answer that this core waits for.
+    pub(super) fn on_reply(&self, token: Token, back: Back) {
+        let mut pending = self.pending.borrow_mut();
+        match pending.get_mut(&token) {
+            Some(Pending::Task { asked, back: slot, waker }) => {
+                self.n_asked.borrow_mut()[usize::from(asked.0)] -= 1;
+                *slot = Some(back);
+                match waker.take() {
+                    Some(waker) => waker.wake(),
+                    // Its task is gone: the client closed the connection.
+                    None => drop(pending.remove(&token)),
+                }
+            }
+            Some(Pending::Creation { asked, .. }) => {
+                self.n_asked.borrow_mut()[usize::from(asked.0)] -= 1;
+                let Some(Pending::Creation { namespace, .. }) = pending.remove(&token) else {
+                    return;
+                };
+                drop(pending);
+                if let Back::Answer(result) = back {
+                    self.push(Event::Answered { namespace, result });
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// The system partition wants a database created, wherever that is.
+    pub(super) fn create_database(&self, database: DatabaseId, namespace: Namespace) {
+        let to = database.partition.shard(self.n_shards);
+        let token = self.token();
+        self.n_asked.borrow_mut()[usize::from(to.0)] += 1;
+        let pending = Pending::Creation { asked: to, namespace: namespace.clone() };
+        self.pending.borrow_mut().insert(token, pending);
+        self.send(to, Event::CreateDatabase { token, database, namespace });
+    }
+
+    fn token(&self) -> Token {
+        let token = self.next_token.get();
+        self.next_token.set(token + 1);
+        Token(token)
+    }
+
+    fn send(&self, to: ShardId, event: Event) {
+        if to == self.me {
+            self.push(event);
+        } else {
+            self.post(to, Mail::Event(event));
+            self.wake(); // whose turn ends with a flush
+        }
+    }
+
+    /// Ask a core, and wait for what comes back.
+    async fn ask(
+        &self,
+        to: ShardId,
+        mail: impl FnOnce(Token) -> Mail,
+    ) -> Result<Back, SubmitError> {
+        if self.is_stopping.get() {
+            return Err(SubmitError::ShuttingDown);
+        }
+        let n_asked = self.n_asked.borrow()[usize::from(to.0)];
+        if n_asked >= limits::MESH_DEPTH_MAX {
+            return Err(SubmitError::Overloaded);
+        }
+        let token = self.token();
+        self.n_asked.borrow_mut()[usize::from(to.0)] += 1;
+        let pending = Pending::Task { asked: to, back: None, waker: None };
+        self.pending.borrow_mut().insert(token, pending);
+        match mail(token) {
+            Mail::Event(event) => self.send(to, event),
+            other => {
+                self.post(to, other);
+                self.wake();
+            }
+        }
+        let waiting = Waiting { mesh: self, token };
+        Ok(waiting.back().await)
+    }
+
+    async fn answer(
+        &self,
+        partition: PartitionId,
+        event: impl FnOnce(Token) -> Event,
+    ) -> Result<Answer, SubmitError> {
+        let to = partition.shard(self.n_shards);
+        match self.ask(to, |token| Mail::Event(event(token))).await? {
+            Back::Answer(result) => result,
+            Back::Status(_) => unreachable!("a state machine gives answers"),
+        }
+    }
+
+    /// Where a namespace's database is; it is created if there is none.
+    async fn locate(&self, namespace: &Namespace) -> Result<DatabaseId, SubmitError> {
+        let database =
+            |row: &Row| DatabaseId { partition: row.partition, incarnation: row.incarnation };
+        let known =
+            self.catalog.borrow().get(namespace).filter(|it| it.state == State::Live).map(database);
+        if let Some(database) = known {
+            return Ok(database);
+        }
+        let namespace = namespace.clone();
+        let create = |token| Event::CreateNamespace { token, namespace };
+        match self.answer(PartitionId::SYSTEM, create).await? {
+            Answer::Namespace(row) => {
+                let found = database(&row);
+                self.catalog.borrow_mut().fold(row);
+                Ok(found)
+            }
+            Answer::Results(_) | Answer::Created => unreachable!("a creation gives a namespace"),
+        }
+    }
+
+    async fn run(
+        &self,
+        namespace: &Namespace,
+        event: impl FnOnce(Token, DatabaseId) -> Event,
+    ) -> Result<Reply, SubmitError> {
+        let database = self.locate(namespace).await?;
+        match self.answer(database.partition, |token| event(token, database)).await? {
+            Answer::Results(results) => Ok(Reply::Results(results)),
+            Answer::Namespace(_) | Answer::Created => unreachable!("statements give results"),
+        }
+    }
+
+    async fn status(&self) -> Result<Reply, SubmitError> {
+        let mut sum = Status::default();
+        for shard in (0..self.n_shards).map(ShardId) {
+            let ask = |token| Mail::AskStatus { token };
+            if let Back::Status(part) = self.ask(shard, ask).await? {
+                sum.database_bytes += part.database_bytes;
+                sum.n_partitions += part.n_partitions;
+                sum.n_leading += part.n_leading;
+                sum.n_namespaces += part.n_namespaces;
+            }
+        }
+        Ok(Reply::Status(sum))
+    }
+}
+
+impl Submit for Rc<Mesh> {
+    async fn submit(&self, request: Request) -> Result<Reply, SubmitError> {
+        match request {
+            Request::Write { namespace, draft } => {
+                let write = |token, database, draft: Draft| Event::Write { token, database, draft };
+                self.run(&namespace, |token, database| write(token, database, draft)).await
+            }
+            Request::Read { namespace, draft } => {
+                let read = |token, database, draft: Draft| Event::Read { token, database, draft };
+                self.run(&namespace, |token, database| read(token, database, draft)).await
+            }
+            Request::Status => self.status().await,
+        }
+    }
+}
+
+/// A task's claim to an answer. Dropped with the task; the answer then finds nobody.
+struct Waiting<'a> {
+    mesh: &'a Mesh,
+    token: Token,
+}
+
+impl Waiting<'_> {
+    async fn back(&self) -> Back {
+        std::future::poll_fn(|context| {
+            let mut pending = self.mesh.pending.borrow_mut();
+            let Some(Pending::Task { back, waker, .. }) = pending.get_mut(&self.token) else {
+                unreachable!("an answer is taken by the task that waits for it");
+            };
+            if let Some(back) = back.take() {
+                pending.remove(&self.token);
+                return Poll::Ready(back);
+            }
+            *waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut pending = self.mesh.pending.borrow_mut();
+        if let Some(Pending::Task { back, waker, .. }) = pending.get_mut(&self.token) {
+            match back {
+                Some(_) => drop(pending.remove(&self.token)),
+                // Not answered yet: the entry stays for the count, without anybody to wake.
+                None => *waker = None,
+            }
+        }
+    }
+}

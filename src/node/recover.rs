@@ -1,0 +1,200 @@
+//! What a node finds on its disk when it starts: logs, manifests, engine databases. Blocking; before any
+//! core runs.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use rustc_hash::FxHashMap;
+
+use crate::catalog;
+use crate::catalog::Catalog;
+use crate::disk::manifest;
+use crate::node::BootError;
+use crate::node::databases::partition_dir;
+use crate::raft;
+use crate::shard::partition::PartitionBoot;
+use crate::sql::Database;
+use crate::sql::Role;
+use crate::sql::Vfs;
+use crate::types::DatabaseId;
+use crate::types::Incarnation;
+use crate::types::LogIndex;
+use crate::types::PartitionId;
+use crate::types::ReplicaId;
+use crate::types::Term;
+use crate::types::Timestamp;
+use crate::wal::record;
+use crate::wal::record::EntryId;
+use crate::wal::record::Generation;
+use crate::wal::record::Record;
+use crate::wal::recovery::RecoveredPartition;
+use crate::wire::command::CommandLimits;
+use crate::wire::command::Stamp;
+use crate::wire::rows::StatementResult;
+
+/// The only replica of each partition, until there are other nodes.
+const REPLICA: ReplicaId = ReplicaId(1);
+/// Where a partition's log begins: as if it came from a snapshot (R28).
+const BORN_AT: EntryId = EntryId { index: LogIndex(1), term: Term(1) };
+
+/// The engine's own statements may cost this.
+const LIMITS: CommandLimits = CommandLimits {
+    steps: u64::MAX >> 1,
+    temp_bytes: 1 << 30,
+    database_bytes: 1 << 40,
+    result_bytes: 1 << 30,
+    result_rows: u32::MAX >> 1,
+    value_bytes: 1 << 20,
+};
+
+/// A partition as the disk has it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) boot: PartitionBoot,
+    pub(super) engine: Database,
+    /// What the catalog says, for the system partition.
+    pub(super) catalog: Catalog,
+    /// Bytes of each database file.
+    pub(super) bytes: FxHashMap<DatabaseId, u64>,
+}
+
+/// Bring one partition together from its log and its databases.
+pub(super) fn partition(
+    database_dir: &Path,
+    id: PartitionId,
+    log: Option<RecoveredPartition>,
+) -> Result<Found, BootError> {
+    let dir = partition_dir(database_dir, id);
+    let unusable = |source| BootError::DataDir { path: dir.clone(), source };
+    std::fs::create_dir_all(&dir).map_err(unusable)?;
+    let floors = manifest::read(&dir)
+        .with_context(|| format!("cannot start: the manifest in {} is unusable", dir.display()))?;
+    let path = dir.join("0.db");
+    let floor = floors.get(&Incarnation::ENGINE).copied().unwrap_or_default();
+    let mut engine = open_engine(&path, floor)
+        .with_context(|| format!("cannot start: {} is unusable", path.display()))?;
+    let log = match log {
+        Some(log) => log,
+        // An empty replica under an old id would vote again (R27).
+        None if engine.applied() > LogIndex(0) || !floors.is_empty() => {
+            return Err(BootError::Refused(format!(
+                "cannot start: {} has data, but its log is gone: restore wal/, or remove the data \
+                 directory and start anew",
+                dir.display()
+            )));
+        }
+        None => born(),
+    };
+    let incarnations = select(&mut engine, catalog::SELECT_INCARNATIONS)?;
+    let incarnations = catalog::incarnations_of(&incarnations);
+    let mut catalog = Catalog::default();
+    for row in catalog::rows_of(&select(&mut engine, catalog::SELECT_NAMESPACES)?) {
+        catalog.fold(row);
+    }
+    let bytes = sizes(&dir, id).map_err(unusable)?;
+    let stamp = log.last_stamp;
+    let boot = PartitionBoot {
+        id,
+        replica: REPLICA,
+        recovered: recovered(log),
+        stamp,
+        incarnations,
+        floors,
+    };
+    Ok(Found { boot, engine, catalog, bytes })
+}
+
+fn open_engine(path: &Path, floor: LogIndex) -> anyhow::Result<Database> {
+    if !path.exists() {
+        anyhow::ensure!(floor == LogIndex(0), "it was on disk once, and is missing");
+        Database::create(path, Vfs::system(), catalog::ENGINE_SCHEMA)?;
+    }
+    let engine = Database::open(path, Vfs::system(), Role::Engine)?;
+    let applied = engine.applied();
+    anyhow::ensure!(floor <= applied, "it is at log index {applied}, but had {floor} on disk");
+    Ok(engine)
+}
+
+fn select(engine: &mut Database, sql: &str) -> anyhow::Result<Vec<StatementResult>> {
+    let stamp =
+        Stamp { incarnation: Incarnation::ENGINE, time: Timestamp(0), seed: 0, limits: LIMITS };
+    let command = catalog::select(sql).seal(&stamp);
+    let outcome = engine.read(&[command], &mut || false)?.pop();
+    Ok(outcome.context("a read has an outcome")??)
+}
+
+/// Bytes of each database file of a partition.
+fn sizes(dir: &Path, partition: PartitionId) -> std::io::Result<FxHashMap<DatabaseId, u64>> {
+    let mut found = FxHashMap::default();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|it| it.strip_suffix(".db")?.parse().ok());
+        if let Some(number) = number {
+            let id = DatabaseId { partition, incarnation: Incarnation(number) };
+            found.insert(id, entry.metadata()?.len());
+        }
+    }
+    Ok(found)
+}
+
+/// A partition without a log yet, which [`birth`] writes.
+fn born() -> RecoveredPartition {
+    let conf_state = record::ConfState {
+        index: BORN_AT.index,
+        voters: vec![REPLICA],
+        ..record::ConfState::default()
+    };
+    RecoveredPartition {
+        generation: Generation(1),
+        replica: REPLICA,
+        hard_state: record::HardState {
+            term: BORN_AT.term,
+            vote: ReplicaId(0),
+            commit: BORN_AT.index,
+        },
+        conf_state,
+        compacted: BORN_AT,
+        entries: Vec::new(),
+        last_stamp: Timestamp(0),
+        tombstones: Vec::new(),
+    }
+}
+
+/// What the log of a new partition begins with.
+pub(super) fn birth(partition: PartitionId) -> Vec<Record> {
+    let born = born();
+    vec![
+        Record::Generation { partition, generation: born.generation, replica: born.replica },
+        Record::Restored { partition, entry: born.compacted },
+        Record::ConfState { partition, conf_state: born.conf_state },
+        Record::HardState { partition, hard_state: born.hard_state },
+    ]
+}
+
+/// The log's terms in raft's.
+fn recovered(log: RecoveredPartition) -> raft::Recovered {
+    let conf_state = raft::ConfState {
+        voters: log.conf_state.voters,
+        learners: log.conf_state.learners,
+        voters_outgoing: log.conf_state.voters_outgoing,
+        learners_next: log.conf_state.learners_next,
+        auto_leave: log.conf_state.auto_leave,
+    };
+    let entry = |it: record::Entry| raft::Entry {
+        index: it.index,
+        term: it.term,
+        kind: if it.kind == 0 { raft::EntryKind::Command } else { raft::EntryKind::Change },
+        payload: it.payload,
+    };
+    raft::Recovered {
+        hard_state: raft::HardState {
+            term: log.hard_state.term,
+            vote: log.hard_state.vote,
+            commit: log.hard_state.commit,
+        },
+        conf_state,
+        compacted: (log.compacted.index, log.compacted.term),
+        entries: log.entries.into_iter().map(entry).collect(),
+    }
+}

@@ -1,0 +1,199 @@
+//! A node as a child process, in a directory of its own, that never outlives its test.
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::net::TcpListener;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::client::Client;
+
+/// How long anything may take before a test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Keys that every node of the tests knows.
+pub(crate) const KEYS: &str = "k1:default,k2:other";
+
+/// A directory and the node that runs on it.
+pub(crate) struct Node {
+    dir: TempDir,
+    pub(crate) port: u16,
+    shards: u16,
+    extra: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// Start a node on an empty directory.
+    pub(crate) fn start(shards: u16) -> Self {
+        Self::start_with(shards, &[])
+    }
+
+    /// Start a node with more flags.
+    pub(crate) fn start_with(shards: u16, extra: &[&str]) -> Self {
+        let mut node = Self {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+            port: free_port(),
+            shards,
+            extra: extra.iter().map(|it| (*it).to_owned()).collect(),
+            child: None,
+        };
+        node.restart();
+        node
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Start it (again) on the same directory and port, and wait until it answers.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let mut command = binary();
+        command
+            .arg("node")
+            .arg("--data")
+            .arg(self.data_dir())
+            .args(["--gateway-addr", &format!("127.0.0.1:{}", self.port)])
+            .args(["--shards", &self.shards.to_string()])
+            .args(["--rqlite-http-port", &free_port().to_string()])
+            .args(["--rqlite-raft-port", &free_port().to_string()])
+            .args(["--p2p-port", &free_port().to_string()])
+            .args(&self.extra)
+            .env("GATEWAY_API_KEYS", KEYS)
+            .stdout(self.log_file())
+            .stderr(self.log_file());
+        self.child = Some(command.spawn().expect("the executable starts"));
+        self.wait_until_ready();
+    }
+
+    fn log_file(&self) -> Stdio {
+        let path = self.dir.path().join("log");
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(true).open(path).expect("a log file").into()
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(client) = Client::try_connect(self.port)
+                && client.get("/health").is_ok_and(|reply| reply.status == 200)
+            {
+                return;
+            }
+            let child = self.child.as_mut().expect("it was started");
+            if let Some(status) = child.try_wait().expect("the child can be asked") {
+                panic!("the node ended with {status}:\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "not ready:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Everything it has said.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::try_connect(self.port).expect("the node listens")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("the child can be killed");
+        child.wait().expect("the child ends");
+    }
+
+    /// SIGTERM; how it ended.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().expect("the child can be asked") {
+                return status;
+            }
+            if Instant::now() > deadline {
+                child.kill().expect("the child can be killed");
+                panic!("the node does not stop:\n{}", self.log());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Lines of the log that a person should not have to see.
+    pub(crate) fn alarms(&self) -> Vec<String> {
+        let is_alarm = |it: &&str| it.contains("ERROR") || it.contains("WARN");
+        self.log().lines().filter(is_alarm).map(ToOwned::to_owned).collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Best effort: the test has its verdict already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let kept = self.log();
+            let tail: Vec<_> = kept.lines().rev().take(30).collect();
+            for line in tail.iter().rev() {
+                println!("node: {line}");
+            }
+        }
+    }
+}
+
+/// The executable that was built for these tests.
+pub(crate) fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_debros"))
+}
+
+/// A port that nobody listens on right now.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Run the executable to its end; status code, standard output, standard error.
+pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().expect("the executable starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The value of a `kB` line of `/proc/<pid>/status`.
+pub(crate) fn status_kb(pid: u32, key: &str) -> u64 {
+    let file = std::fs::File::open(Path::new("/proc").join(pid.to_string()).join("status"));
+    let lines = BufReader::new(file.expect("the process runs")).lines();
+    let value = lines.map_while(Result::ok).find_map(|line| {
+        let rest = line.strip_prefix(key)?.strip_prefix(':')?;
+        rest.trim().trim_end_matches("kB").trim().parse().ok()
+    });
+    value.expect("the kernel tells")
+}
