@@ -363,6 +363,9 @@ impl World {
             }
             return;
         }
+        if token.0 >= ASK {
+            return; // whoever asked has crashed since
+        }
         let end = match result {
             Ok(_) => End::Done,
             Err(SubmitError::OutcomeUnknown) => End::Unknown,
