@@ -342,6 +342,12 @@ impl Log {
         }
     }
 
+    /// Do not wait for the log to be idle: seal it behind what is staged.
+    pub fn seal_now(&mut self) {
+        self.options.seal_delay = Duration::ZERO;
+        self.seal_at = self.seal_at.map(|_| Instant::START);
+    }
+
     /// When to call [`Log::next_io`] again, if nothing else happens first.
     pub fn next_timeout(&self) -> Option<Instant> {
         let is_idle = self.flight.is_none() && self.front().n_records == 0;

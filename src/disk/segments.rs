@@ -1,0 +1,193 @@
+//! Log segments as files, and the thread that provides and removes them.
+//!
+//! Filling 64 MiB with zeros takes a tenth of a second and more: far too long for a core. One thread per
+//! log does it, and everything else that changes names in the log's directory while the node runs, in
+//! the order asked. A segment is written under a temporary name, synced, renamed, and the directory
+//! synced, so that after a crash it has its size and its name, or does not exist.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::task::Waker;
+use std::thread;
+use std::thread::JoinHandle;
+
+use crate::wal::record::SegmentId;
+
+/// Bytes written between two syncs: a larger heap of unsynced bytes would make the log's own syncs wait.
+const SYNC_EVERY: usize = 4 << 20;
+const CHUNK: usize = 1 << 20;
+
+/// Where a segment lies.
+pub fn path_of(directory: &Path, segment: SegmentId) -> PathBuf {
+    directory.join(format!("{:016x}.log", segment.0))
+}
+
+/// The segment that a file name means, if any.
+pub fn parse_name(name: &str) -> Option<SegmentId> {
+    let digits = name.strip_suffix(".log").filter(|it| it.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok().map(SegmentId)
+}
+
+/// Make all names in a directory durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub enum Request {
+    /// Provide a segment, as `LogIo::Prepare` says; then wake somebody.
+    Prepare {
+        /// The id it must have.
+        segment: SegmentId,
+        /// Its size in bytes.
+        size: u64,
+        /// One to rename instead.
+        recycled: Option<SegmentId>,
+        /// Who waits for it.
+        waker: Waker,
+    },
+    /// Remove a segment.
+    Remove {
+        /// Which.
+        segment: SegmentId,
+    },
+}
+
+/// What it says: a segment is ready, with its size, or the disk failed.
+pub type Prepared = io::Result<(SegmentId, u64)>;
+
+/// The owner's end of a segment thread. Dropping it ends the thread, once all requests are done.
+#[derive(Debug)]
+pub struct Preparer {
+    requests: mpsc::Sender<Request>,
+    prepared: mpsc::Receiver<Prepared>,
+}
+
+impl Preparer {
+    /// Start the thread for the log in `directory`. Call it before the executors start: a thread inherits
+    /// the core its parent is pinned to. The handle is to be joined after the log is closed.
+    pub fn start(directory: &Path) -> io::Result<(Self, JoinHandle<()>)> {
+        let (requests, inbox) = mpsc::channel();
+        let (outbox, prepared) = mpsc::channel();
+        let directory = directory.to_owned();
+        let work = move || {
+            for request in inbox {
+                perform(&directory, request, &outbox);
+            }
+        };
+        let thread = thread::Builder::new().name("log-segments".to_owned()).spawn(work)?;
+        Ok((Self { requests, prepared }, thread))
+    }
+
+    /// Ask for something; never waits. The queue is bounded by the log, which asks for one segment at a
+    /// time and removes each once.
+    pub fn ask(&self, request: Request) {
+        // The thread ends after this end is dropped, or by a panic, after which nothing is prepared and
+        // the log waits: its own abort is reported by `poll`.
+        let _ = self.requests.send(request);
+    }
+
+    /// What is done since the last call, one at a time.
+    pub fn poll(&self) -> Option<Prepared> {
+        match self.prepared.try_recv() {
+            Ok(it) => Some(it),
+            Err(mpsc::TryRecvError::Empty) => None,
+            Err(mpsc::TryRecvError::Disconnected) => {
+                Some(Err(io::Error::other("the segment thread is gone")))
+            }
+        }
+    }
+}
+
+fn perform(directory: &Path, request: Request, outbox: &mpsc::Sender<Prepared>) {
+    match request {
+        Request::Prepare { segment, size, recycled, waker } => {
+            let prepared = prepare(directory, segment, size, recycled);
+            // Nobody listens any more if the log is closed.
+            let _ = outbox.send(prepared.map(|()| (segment, size)));
+            waker.wake();
+        }
+        Request::Remove { segment } => {
+            // The name may come back after a crash, and does no harm: recovery knows it is not needed.
+            if let Err(error) = fs::remove_file(path_of(directory, segment)) {
+                let _ = outbox.send(Err(error)); // as above
+            }
+        }
+    }
+}
+
+fn prepare(
+    directory: &Path,
+    segment: SegmentId,
+    size: u64,
+    recycled: Option<SegmentId>,
+) -> io::Result<()> {
+    let path = path_of(directory, segment);
+    let source = if let Some(old) = recycled {
+        path_of(directory, old)
+    } else {
+        let temporary = path.with_extension("tmp");
+        write_zeros(&temporary, size)?;
+        temporary
+    };
+    fs::rename(source, path)?;
+    sync_directory(directory)
+}
+
+fn write_zeros(path: &Path, size: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let zeros = vec![0; CHUNK];
+    let mut rest = size;
+    let mut unsynced = 0;
+    while rest > 0 {
+        let n = usize::try_from(rest).map_or(CHUNK, |it| it.min(CHUNK));
+        file.write_all(&zeros[..n])?;
+        rest -= n as u64;
+        unsynced += n;
+        if unsynced >= SYNC_EVERY {
+            file.sync_data()?;
+            unsynced = 0;
+        }
+    }
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let path = path_of(Path::new("/x"), SegmentId(0x2a));
+        assert_eq!(path, Path::new("/x/000000000000002a.log"));
+        assert_eq!(parse_name("000000000000002a.log"), Some(SegmentId(0x2a)));
+        for name in ["2a.log", "000000000000002a.tmp", "00000000000000zz.log", ""] {
+            assert_eq!(parse_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_segment_is_prepared_recycled_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (preparer, thread) = Preparer::start(directory.path()).unwrap();
+        let (one, two) = (SegmentId(1), SegmentId(2));
+        let size = 5 << 20;
+        for (segment, recycled) in [(one, None), (two, Some(one))] {
+            let waker = Waker::noop().clone();
+            preparer.ask(Request::Prepare { segment, size, recycled, waker });
+            assert_eq!(preparer.prepared.recv().unwrap().unwrap(), (segment, size));
+        }
+        assert!(!path_of(directory.path(), one).exists());
+        assert_eq!(fs::metadata(path_of(directory.path(), two)).unwrap().len(), size);
+        preparer.ask(Request::Remove { segment: two });
+        drop(preparer);
+        thread.join().unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
