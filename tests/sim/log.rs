@@ -250,6 +250,8 @@ struct World {
     /// What recovery said, until the log is ready.
     recovered: Option<Lsn>,
     replica_last: u64,
+    /// One in so many turns of the disk ends a write.
+    slowness: u64,
     trace: String,
     seen: Seen,
 }
@@ -284,10 +286,12 @@ impl World {
             batches: Vec::new(),
             recovered: Some(Lsn(0)),
             replica_last: 0,
+            slowness: 1,
             trace: String::new(),
             seen: Seen::default(),
         };
         for _ in 0..CRASHES {
+            world.slowness = [1, 3, 20][pick(&mut world.dice, 3)];
             let steps = [10, 200, 1000, 3000][pick(&mut world.dice, 4)];
             for _ in 0..world.dice.below(steps) {
                 world.step();
@@ -304,7 +308,8 @@ impl World {
             4 => self.work_in_background(),
             5 if self.dice.below(3) == 0 => self.rewrite(),
             6..8 => self.start_io(),
-            _ => self.finish_io(),
+            _ if self.dice.below(self.slowness) == 0 => self.finish_io(),
+            _ => {}
         }
     }
 
@@ -387,6 +392,9 @@ impl World {
                 self.disk.remove(segment);
                 self.batches.retain(|it| it.segment != segment);
                 self.seen.count("segment removed");
+                if self.dice.below(2) == 0 {
+                    self.disk.sync_names(); // the file system's journal does so when it likes
+                }
             }
         }
     }
