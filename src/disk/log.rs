@@ -393,6 +393,7 @@ fn fail_stop(what: &str, path: &Path, why: &dyn fmt::Display) -> ! {
 mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt;
+    use std::os::unix::process::ExitStatusExt;
 
     use bytes::Bytes;
     use glommio::LocalExecutorBuilder;
@@ -521,5 +522,30 @@ mod tests {
         let error = logs.recover(SHARD).unwrap_err();
         let BootError::Recovery { source, .. } = error else { panic!("{error}") };
         assert!(source.to_string().ends_with("start with 1 shards"), "{source}");
+    }
+
+    /// The child of the next test: its log's directory is gone, so its first segment cannot be prepared.
+    #[test]
+    fn child_whose_disk_fails() {
+        if std::env::var_os("DEBROS_TEST_DISK_FAILS").is_none() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let logs = LogDirectories::open(directory.path(), 1).unwrap();
+        let recovered = logs.recover(SHARD).unwrap();
+        fs::remove_dir_all(directory.path()).unwrap();
+        run(&logs, recovered, async |_, _| {});
+    }
+
+    #[test]
+    fn a_failing_disk_stops_the_process_and_says_so() {
+        let child = process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "disk::log::tests::child_whose_disk_fails", "--nocapture"])
+            .env("DEBROS_TEST_DISK_FAILS", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(child.status.signal(), Some(libc::SIGABRT), "{said}");
+        assert!(said.contains("debros: failed to ") && said.contains("stopping at once"), "{said}");
     }
 }

@@ -37,9 +37,9 @@ use crate::wal::record::SegmentId;
 use crate::wire::bytes::DecodeError;
 use crate::wire::bytes::Reader;
 
-/// Most entries a table may claim a partition keeps: four gigabytes of slots. It bounds what a forged
-/// table can make recovery allocate; a log this long would not fit in memory.
-const ENTRIES_KEPT_MAX: u64 = 1 << 28;
+/// Most entries a table may claim a partition keeps. It bounds what a forged table can make recovery
+/// allocate; a log this long would not fit in memory.
+const ENTRIES_KEPT_MAX: u64 = 1 << 26;
 
 /// What is known of a partition beside its entries. Zeros where nothing is known yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

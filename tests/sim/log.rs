@@ -133,7 +133,7 @@ impl Seen {
             ("oversized segment", 20),
             ("rewritten", 50),
             ("overwritten", 100),
-            ("seal", 20),
+            ("seal", 100),
             ("covered batch flipped", 300),
             ("last batch flipped", 20),
             ("needed header flipped", 100),
@@ -250,6 +250,10 @@ struct World {
     /// What recovery said, until the log is ready.
     recovered: Option<Lsn>,
     replica_last: u64,
+    /// One in so many turns of the replicas stages something.
+    idleness: u64,
+    /// One in so many turns of the disk ends a write.
+    slowness: u64,
     trace: String,
     seen: Seen,
 }
@@ -284,10 +288,14 @@ impl World {
             batches: Vec::new(),
             recovered: Some(Lsn(0)),
             replica_last: 0,
+            idleness: 1,
+            slowness: 1,
             trace: String::new(),
             seen: Seen::default(),
         };
         for _ in 0..CRASHES {
+            world.idleness = [1, 1, 8][pick(&mut world.dice, 3)];
+            world.slowness = [1, 3, 20][pick(&mut world.dice, 3)];
             let steps = [10, 200, 1000, 3000][pick(&mut world.dice, 4)];
             for _ in 0..world.dice.below(steps) {
                 world.step();
@@ -299,12 +307,13 @@ impl World {
 
     fn step(&mut self) {
         match self.dice.below(10) {
-            0..3 if self.log.is_ready() => self.stage(),
-            3 => self.now = self.now.after(Duration::from_millis(self.dice.below(8))),
+            0..3 if self.log.is_ready() && self.dice.below(self.idleness) == 0 => self.stage(),
+            3 => self.now = self.now.after(Duration::from_millis(self.dice.below(20))),
             4 => self.work_in_background(),
             5 if self.dice.below(3) == 0 => self.rewrite(),
             6..8 => self.start_io(),
-            _ => self.finish_io(),
+            _ if self.dice.below(self.slowness) == 0 => self.finish_io(),
+            _ => {}
         }
     }
 
@@ -387,6 +396,9 @@ impl World {
                 self.disk.remove(segment);
                 self.batches.retain(|it| it.segment != segment);
                 self.seen.count("segment removed");
+                if self.dice.below(2) == 0 {
+                    self.disk.sync_names(); // the file system's journal does so when it likes
+                }
             }
         }
     }
