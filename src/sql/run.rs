@@ -229,7 +229,7 @@ impl Database {
                 _ => running.limits.steps.saturating_mul(ticks),
             };
             context::begin_statement(steps, running.limits.temp_bytes);
-            context::set_verb(cached.verb);
+            context::begin_running(cached.verb);
             let rows = run_one(cached, mode, &mut arguments, &mut self.scratch, running)?;
             if context::is_rowid_spent() {
                 // SQLite would choose the next rowid at random, differently on every replica.
