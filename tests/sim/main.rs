@@ -1,1 +1,4 @@
 //! Whole clusters in one thread, replayed from a seed.
+
+mod vfs;
+mod databases;
