@@ -125,14 +125,14 @@ fn prepare(handle: Handle, sql: &str) -> Result<Option<Cached>, SqlError> {
     if verb == Verb::Vacuum {
         return Err(denied());
     }
-    if text::mentions(sql, authorizer::VIEW) {
+    if text::mentions(sql, authorizer::VIEWS_PREFIX) {
         return Err(denied());
     }
     if sql.contains('\0') {
         // SQLite would take it for the end, and what follows would never be looked at.
         return Err(error(rusqlite::ffi::SQLITE_ERROR, "unrecognized token: \"\\0\""));
     }
-    context::set_verb(verb);
+    context::begin_preparing(verb);
     let visible = match verb {
         Verb::Other => text::with_visible_schema(sql),
         // What is stored in the schema must stay as it is.

@@ -101,7 +101,7 @@ pub(super) fn open(
     functions::register(&connection, handle)?;
     connection.execute_batch(SETTINGS)?;
     if role == Role::Tenant {
-        connection.execute_batch(authorizer::CREATE_VIEW)?;
+        connection.execute_batch(authorizer::CREATE_VIEWS)?;
         connection.authorizer(Some(authorizer::authorize))?;
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;

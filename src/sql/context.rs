@@ -45,6 +45,7 @@ struct Context {
     dice: Cell<Dice>,
     changes_before: Cell<i64>,
     engine: Cell<bool>,
+    running: Cell<bool>,
     verb: Cell<Verb>,
     seen: Cell<Seen>,
     fault: Cell<bool>,
@@ -60,6 +61,7 @@ thread_local! {
             dice: Cell::new(Dice::new(0)),
             changes_before: Cell::new(0),
             engine: Cell::new(false),
+            running: Cell::new(false),
             verb: Cell::new(Verb::Other),
             seen: Cell::new(Seen { changes: false, table_list: false }),
             fault: Cell::new(false),
@@ -137,12 +139,27 @@ pub(super) fn is_engine() -> bool {
     CONTEXT.with(|it| it.engine.get())
 }
 
-/// A statement that starts with `verb` is about to be prepared, or to run.
-pub(super) fn set_verb(verb: Verb) {
+/// A statement that starts with `verb` is about to be prepared.
+pub(super) fn begin_preparing(verb: Verb) {
     CONTEXT.with(|it| {
+        it.running.set(false);
         it.verb.set(verb);
         it.seen.set(Seen::default());
     });
+}
+
+/// A statement that starts with `verb` is about to run. What is prepared now is part of it: a virtual table
+/// asks for something, or SQLite prepares the statement again.
+pub(super) fn begin_running(verb: Verb) {
+    CONTEXT.with(|it| {
+        it.running.set(true);
+        it.verb.set(verb);
+    });
+}
+
+/// Whether a statement runs, not is prepared.
+pub(super) fn is_running() -> bool {
+    CONTEXT.with(|it| it.running.get())
 }
 
 /// How the statement at hand starts.
@@ -159,7 +176,7 @@ pub(super) fn note(f: impl FnOnce(&mut Seen)) {
     });
 }
 
-/// What the authorizer has seen since [`set_verb`].
+/// What the authorizer has seen since [`begin_preparing`].
 pub(super) fn seen() -> Seen {
     CONTEXT.with(|it| it.seen.get())
 }

@@ -34,6 +34,8 @@ mod maintenance;
 mod content;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod scripts;
 
 pub use apply::Applied;
 pub use apply::Batch;

@@ -243,10 +243,13 @@ impl Prepared {
         usize::try_from(n).expect("a count")
     }
 
-    /// Whether it leaves the database as it is.
+    /// Whether it leaves the database as it is. What is only explained is not run.
     pub(super) fn is_readonly(&self) -> bool {
         // SAFETY: the statement is not finalized.
-        unsafe { ffi::sqlite3_stmt_readonly(self.raw()) != 0 }
+        unsafe {
+            ffi::sqlite3_stmt_readonly(self.raw()) != 0
+                || ffi::sqlite3_stmt_isexplain(self.raw()) != 0
+        }
     }
 
     /// Bytes of memory it holds.

@@ -1,5 +1,7 @@
 //! For the tests of this folder: a database in a folder of its own, and commands in one line.
 
+use std::fmt::Write;
+
 use bytes::Bytes;
 use tempfile::TempDir;
 
@@ -155,7 +157,7 @@ fn print_rows(rows: &Rows) -> String {
                 Value::Blob(it) => format!("{it:02x?}"),
             })
             .collect();
-        printed.push_str(&format!("({})", row.join(",")));
+        write!(printed, "({})", row.join(",")).unwrap();
     }
     printed
 }

@@ -1,10 +1,12 @@
-//! Whole clusters in one thread, replayed from a seed.
+//! Whole clusters, logs and databases in one thread, replayed from a seed.
 //!
 //! `SIM_SEED=42 cargo t --test sim` replays one run; `SIM_RUNS=10000 cargo sim` runs that many fresh ones.
-//! [`world`] is where nodes live; [`disk`] forgets what was not synced.
+//! [`world`] is where nodes live; [`disk`] and [`vfs`] forget what was not synced.
 
 mod cluster;
+mod databases;
 mod disk;
 mod log;
 mod seeds;
+mod vfs;
 mod world;

@@ -1,0 +1,220 @@
+//! Databases and power cuts: whatever was synced is there, and nothing is there by halves.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use debros::sql::Applied;
+use debros::sql::Checkpointer;
+use debros::sql::Database;
+use debros::sql::Entry;
+use debros::sql::Fault;
+use debros::sql::Role;
+use debros::sql::sync_wal;
+use debros::types::Dice;
+use debros::types::Incarnation;
+use debros::types::LogIndex;
+use debros::types::Timestamp;
+use debros::wire::command::CommandLimits;
+use debros::wire::command::Draft;
+use debros::wire::command::Mode;
+use debros::wire::command::Results;
+use debros::wire::command::Stamp;
+use debros::wire::command::Value;
+use debros::wire::rows::StatementResult;
+
+use crate::vfs;
+
+const PATH: &str = "/simulated/1.db";
+const SCHEMA: &str = "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c); CREATE INDEX t_b ON t(b)";
+
+fn command(mode: Mode, index: u64, sql: &str) -> Bytes {
+    let mut draft = Draft::new(Results::Last, 64);
+    draft.statement(mode, sql).expect("short");
+    draft.seal(&Stamp {
+        incarnation: Incarnation(1),
+        time: Timestamp(1_761_300_000_000 + index.cast_signed()),
+        seed: index,
+        limits: CommandLimits {
+            steps: 1_000_000,
+            temp_bytes: 1 << 24,
+            database_bytes: 1 << 26,
+            result_bytes: 1 << 20,
+            result_rows: 1_000,
+            value_bytes: 1 << 20,
+        },
+    })
+}
+
+/// The log of one seed: the command at an index is always the same.
+fn entry(seed: u64, index: u64) -> Entry {
+    let mut dice = Dice::new(seed ^ (index << 20));
+    let n = dice.below(500);
+    let sql = match dice.below(12) {
+        0..4 => format!("INSERT INTO t(b, c) VALUES ({n}, randomblob({}))", 10 * n),
+        4..6 => {
+            format!("UPDATE t SET b = random(), c = CURRENT_TIMESTAMP WHERE a % 10 = {}", n % 10)
+        }
+        6 => format!("DELETE FROM t WHERE a % 20 = {}", n % 20),
+        7 => format!("INSERT INTO t(b) SELECT b FROM t LIMIT {n}"),
+        8 => format!("INSERT OR ROLLBACK INTO t(a, b) VALUES (1, 1), ({n}, 2)"),
+        9 => format!("CREATE TABLE IF NOT EXISTS x{} AS SELECT * FROM t", n % 3),
+        10 => format!("DROP TABLE IF EXISTS x{}", n % 3),
+        _ => "SELECT nothing".to_owned(),
+    };
+    Entry { index: LogIndex(index), command: command(Mode::Exec, index, &sql) }
+}
+
+struct Replica {
+    seed: u64,
+    dice: Dice,
+    database: Database,
+    checkpointer: Checkpointer,
+    /// The content that each index is known to have; equal whenever that index is reached again.
+    contents: BTreeMap<LogIndex, u64>,
+    /// What the log may be cut to: the applied index sampled before the last sync.
+    floor: LogIndex,
+}
+
+fn open(role: Role) -> Database {
+    Database::open(Path::new(PATH), vfs::vfs(), role).expect("open the database")
+}
+
+fn checkpointer() -> Checkpointer {
+    Checkpointer::open(Path::new(PATH), vfs::vfs()).expect("open the checkpointer")
+}
+
+impl Replica {
+    fn new(seed: u64) -> Self {
+        vfs::reset();
+        Database::create(Path::new(PATH), vfs::vfs(), SCHEMA).expect("create the database");
+        Self {
+            seed,
+            dice: Dice::new(seed),
+            database: open(Role::Tenant),
+            checkpointer: checkpointer(),
+            contents: BTreeMap::new(),
+            floor: LogIndex(0),
+        }
+    }
+
+    /// One thing that happens to a database.
+    fn step(&mut self) -> Result<(), Fault> {
+        match self.dice.below(10) {
+            0..5 => self.apply()?,
+            5 | 6 => {
+                // Sampled first: what is committed during the sync does not count.
+                let applied = self.database.applied();
+                sync_wal(Path::new(PATH), vfs::vfs())?;
+                self.floor = applied;
+            }
+            7 => {
+                if let Some(done) = self.checkpointer.checkpoint()? {
+                    assert!(done.checkpointed <= done.log);
+                }
+            }
+            8 => {
+                self.checkpointer.touch()?;
+            }
+            _ => {
+                // Evicted and opened again, while the helper stays or goes as well.
+                self.database = open(Role::Tenant);
+                if self.dice.below(2) == 0 {
+                    self.checkpointer = checkpointer();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Result<(), Fault> {
+        let first = self.database.applied().next().0;
+        let entries: Vec<Entry> =
+            (first..=first + self.dice.below(8)).map(|it| entry(self.seed, it)).collect();
+        let batch = self.database.apply(&entries)?;
+        assert!(!batch.is_busy);
+        assert!(batch.applied.iter().all(|it| matches!(it, Applied::Done(_))));
+        self.check_content();
+        Ok(())
+    }
+
+    fn check_content(&mut self) {
+        let (applied, seed) = (self.database.applied(), self.seed);
+        let hash = self.database.content_hash().expect("hash the content");
+        let known = *self.contents.entry(applied).or_insert(hash);
+        assert_eq!(known, hash, "seed {seed}: the content at {applied} differs from before");
+    }
+
+    /// Lose the power, come back, and look.
+    fn lose_power(mut self) -> Self {
+        drop(self.checkpointer);
+        drop(self.database);
+        vfs::crash(&mut self.dice);
+        let seed = self.seed;
+        let mut engine = open(Role::Engine);
+        let query = command(Mode::Query, 0, "PRAGMA integrity_check");
+        let outcome = engine.read(&[query], &mut || false).expect("check the integrity").remove(0);
+        let verdict = match outcome.expect("a result").remove(0) {
+            StatementResult::Rows(rows) => rows,
+            StatementResult::Counts { .. } => panic!("a query gives rows"),
+        };
+        assert_eq!(verdict.values().next(), Some(Value::Text("ok")), "seed {seed}: not intact");
+        drop(engine);
+        let mut replica =
+            Self { database: open(Role::Tenant), checkpointer: checkpointer(), ..self };
+        let (applied, floor) = (replica.database.applied(), replica.floor);
+        assert!(applied >= floor, "seed {seed}: {floor} was durable, {applied} came back");
+        replica.check_content();
+        replica
+    }
+}
+
+#[test]
+fn what_was_synced_survives_a_power_cut_and_nothing_by_halves() {
+    let mut n_lost = 0;
+    for seed in 0..120 {
+        let mut replica = Replica::new(seed);
+        for _ in 0..4 {
+            for _ in 0..replica.dice.below(30) {
+                replica.step().expect("nothing fails here");
+            }
+            let before = replica.database.applied();
+            replica = replica.lose_power();
+            n_lost += u32::from(replica.database.applied() < before);
+        }
+    }
+    // The simulated medium must forget something, or nothing was tested.
+    assert!(n_lost > 50, "only {n_lost} crashes lost anything");
+}
+
+#[test]
+fn a_failing_medium_stops_the_replica_and_spoils_nothing() {
+    for seed in 1_000..1_040 {
+        for code in [rusqlite::ffi::SQLITE_IOERR_WRITE, rusqlite::ffi::SQLITE_FULL] {
+            let mut replica = Replica::new(seed);
+            for _ in 0..replica.dice.below(15) {
+                replica.step().expect("nothing fails yet");
+            }
+            vfs::fail_with(Some(code));
+            let fault = replica.apply().expect_err("the medium fails");
+            assert!(matches!(fault, Fault::Stop(_)), "seed {seed}: {fault}");
+            replica.lose_power();
+        }
+    }
+}
+
+#[test]
+fn opening_pays_for_the_syncs_that_applying_would() {
+    let mut replica = Replica::new(1);
+    let before = vfs::n_syncs();
+    for _ in 0..20 {
+        replica.apply().expect("applied");
+    }
+    assert_eq!(vfs::n_syncs(), before, "a commit waited for the disk");
+    // A complete checkpoint makes the next writer start the log again, which syncs its header: the helper.
+    replica.checkpointer.checkpoint().expect("checkpointed").expect("not busy");
+    assert!(replica.checkpointer.touch().expect("touched"));
+    let before = vfs::n_syncs();
+    replica.apply().expect("applied");
+    assert_eq!(vfs::n_syncs(), before, "a commit waited for the disk");
+}
