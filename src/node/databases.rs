@@ -154,6 +154,11 @@ impl Databases {
         }
     }
 
+    /// Whether reads wait for [`Self::run_reads`].
+    pub(super) fn has_reads(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
     /// Run the reads of this turn.
     pub(super) fn run_reads(&mut self, expired: &mut dyn FnMut() -> bool, events: &mut Vec<Event>) {
         for (id, reads) in std::mem::take(&mut self.reads) {
@@ -165,7 +170,7 @@ impl Databases {
                             let answers = tokens.into_iter().zip(outcomes);
                             events.extend(
                                 answers
-                                    .map(|(token, outcome)| Event::ReadFinished { token, outcome }),
+                                    .map(|(token, outcome)| Event::ReadFinished { database: id, token, outcome }),
                             );
                         }
                         Err(fault) => {
@@ -375,7 +380,7 @@ fn refuse(id: DatabaseId, work: Work, events: &mut Vec<Event>) {
         Work::Read(token, _) => {
             let error =
                 StatementError::coded("fenced", "namespace is fenced: its database is damaged");
-            events.push(Event::ReadFinished { token, outcome: Err(error) });
+            events.push(Event::ReadFinished { database: id, token, outcome: Err(error) });
         }
     }
 }

@@ -125,7 +125,7 @@ impl Driver {
         self.databases.retry_busy(&mut self.events);
         for _ in 0..ROUNDS_MAX {
             self.mesh.take_inbox(&mut self.events);
-            if self.events.is_empty() {
+            if self.events.is_empty() && !self.databases.has_reads() {
                 break;
             }
             self.round(now);

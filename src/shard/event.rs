@@ -96,6 +96,8 @@ pub enum Event {
     },
     /// A read ran.
     ReadFinished {
+        /// Where.
+        database: DatabaseId,
         /// Whose.
         token: Token,
         /// What it gave.

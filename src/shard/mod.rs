@@ -173,7 +173,10 @@ impl Shard {
                 }
             }
             Event::Applied { database, outcomes } => self.on_applied(now, database, outcomes, out),
-            Event::ReadFinished { token, outcome } => {
+            Event::ReadFinished { database, token, outcome } => {
+                let partition = self.partitions.get_mut(&database.partition);
+                let queue = partition.and_then(|it| it.queues.get_mut(&database.incarnation));
+                queue.expect("what was read is known").n_reads -= 1;
                 let result = outcome.map(Answer::Results).map_err(SubmitError::Statement);
                 out.push(Effect::Reply { token, result });
             }

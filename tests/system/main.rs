@@ -3,6 +3,7 @@
 mod client;
 mod crash;
 mod exits;
+mod large;
 mod process;
 mod sql;
 mod walkthrough;

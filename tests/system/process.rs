@@ -28,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     shards: u16,
     extra: Vec<String>,
+    keys: &'static str,
     child: Option<Child>,
 }
 
@@ -39,11 +40,17 @@ impl Node {
 
     /// Start a node with more flags.
     pub(crate) fn start_with(shards: u16, extra: &[&str]) -> Self {
+        Self::start_keyed(shards, extra, KEYS)
+    }
+
+    /// Start a node that knows these keys.
+    pub(crate) fn start_keyed(shards: u16, extra: &[&str], keys: &'static str) -> Self {
         let mut node = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
             port: free_port(),
             shards,
             extra: extra.iter().map(|it| (*it).to_owned()).collect(),
+            keys,
             child: None,
         };
         node.restart();
@@ -68,7 +75,7 @@ impl Node {
             .args(["--rqlite-raft-port", &free_port().to_string()])
             .args(["--p2p-port", &free_port().to_string()])
             .args(&self.extra)
-            .env("GATEWAY_API_KEYS", KEYS)
+            .env("GATEWAY_API_KEYS", self.keys)
             .stdout(self.log_file())
             .stderr(self.log_file());
         self.child = Some(command.spawn().expect("the executable starts"));
