@@ -16,7 +16,6 @@
 //! - A segment's table and `oldest` describe what was handed out for writing before it, never what is
 //!   merely staged: what they rely on is on disk when they are.
 //! - The last block of a segment is used by an idle seal only, so there is always room for one.
-//! - Ids of segments in use, prepared and asked for only grow.
 //!
 //! Cost per record: one copy into the open batch and a look-up of its partition. Per batch: one pass of
 //! crc32c, and whatever copy the owner needs for alignment.
@@ -43,6 +42,8 @@ use crate::wal::record::Lsn;
 use crate::wal::record::Record;
 use crate::wal::record::SegmentId;
 use crate::wal::recovery::Tail;
+use crate::wal::segments::Segment;
+use crate::wal::segments::Segments;
 
 /// A buffer that grew past this, in bytes, is given back when its batch is done.
 const BUFFER_KEPT_MAX: usize = 4 << 20;
@@ -120,13 +121,6 @@ pub enum LogIo<'a> {
     },
 }
 
-/// A segment in use, or that was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) id: SegmentId,
-    pub(super) size: u64,
-}
-
 /// Records on their way to the disk.
 #[derive(Debug)]
 struct Batch {
@@ -174,9 +168,7 @@ pub struct Log {
     flight: Option<Flight>,
     /// The bytes of what is being written; then spare.
     buffer: Vec<u8>,
-    /// Segments that hold something needed, oldest first. The last one is the current one, once a
-    /// header has been written.
-    segments: VecDeque<Segment>,
+    segments: Segments,
     current: Option<Current>,
     /// Where the log ends on disk, so far as it is durable.
     end: End,
@@ -185,14 +177,6 @@ pub struct Log {
     syncs_names: bool,
     /// What recovery read and must be synced before anything is written.
     syncs: VecDeque<SegmentId>,
-    removals: VecDeque<SegmentId>,
-    /// No longer needed; kept for the next segment.
-    retired: Option<Segment>,
-    prepared: Option<Segment>,
-    /// Asked for, not yet prepared.
-    asked: Option<Segment>,
-    /// The id of the newest segment there is or was.
-    newest: SegmentId,
 }
 
 impl Log {
@@ -207,14 +191,8 @@ impl Log {
         assert!(options.batch_size_max > format::BATCH_HEAD_SIZE, "a batch takes a record");
         // One number is skipped: a torn batch may have used it.
         let lsn = Lsn(tail.end.lsn.0 + 2);
-        let mut spares = tail.spares.iter().copied();
-        let fits = |it: &Segment| it.size >= options.segment_size_first;
-        let prepared = spares.next().filter(fits);
-        let mut unneeded = tail.leftovers;
-        let kept = prepared.map_or(SegmentId(0), |it| it.id);
-        unneeded.extend(tail.spares.iter().map(|it| it.id).filter(|it| *it != kept));
-        let ids = tail.segments.iter().chain(&tail.spares).map(|it| it.id);
-        let newest = prepared.map(|it| it.id).or_else(|| ids.max()).unwrap_or(SegmentId(0));
+        let syncs = tail.segments.iter().map(|it| it.id).collect();
+        let size_min = options.segment_size_first;
         Self {
             key: tail.key.unwrap_or(options.seed),
             written: tail.ledgers.iter().map(|(id, it)| (*id, it.meta().clone())).collect(),
@@ -223,16 +201,11 @@ impl Log {
             flight: None,
             buffer: Vec::new(),
             syncs_names: true,
-            syncs: tail.segments.iter().map(|it| it.id).collect(),
-            segments: tail.segments.into(),
+            syncs,
+            segments: Segments::new(tail.segments, tail.leftovers, &tail.spares, size_min),
             current: None,
             end: tail.end,
             seal_at: None,
-            removals: unneeded.into(),
-            retired: None,
-            prepared,
-            asked: None,
-            newest,
             options,
         }
     }
@@ -313,7 +286,7 @@ impl Log {
             Flight::Sync => {}
             Flight::Header { segment } => {
                 let offset = self.buffer.len() as u64;
-                self.segments.push_back(segment);
+                self.segments.on_opened(segment);
                 self.current = Some(Current { segment, offset });
                 self.end = End { segment: segment.id, offset, lsn: self.end.lsn };
                 self.seal_at = None; // the header names the predecessor's last batch
@@ -324,7 +297,7 @@ impl Log {
                 assert!(current.offset <= current.segment.size, "wrote behind the segment's end");
                 self.end = End { segment: current.segment.id, offset: current.offset, lsn };
                 self.seal_at = (!is_seal).then(|| now.after(self.options.seal_delay));
-                self.release(oldest);
+                self.segments.release(oldest, self.options.segment_size);
             }
         }
         if self.buffer.capacity() > BUFFER_KEPT_MAX {
@@ -335,11 +308,7 @@ impl Log {
 
     /// The segment asked for last is ready, `size` bytes long.
     pub fn on_prepared(&mut self, segment: SegmentId, size: u64) {
-        let it = Segment { id: segment, size };
-        // One that was asked for again, larger, is about to be replaced.
-        if self.asked.take_if(|asked| *asked == it).is_some() {
-            self.prepared = Some(it);
-        }
+        self.segments.on_prepared(Segment { id: segment, size });
     }
 
     /// Do not wait for the log to be idle: seal it behind what is staged.
@@ -371,8 +340,7 @@ impl Log {
 
     /// Bytes of all segments, those in use and those kept for use.
     pub fn disk_bytes(&self) -> u64 {
-        let spare = [self.retired, self.prepared];
-        self.segments.iter().chain(spare.iter().flatten()).map(|it| it.size).sum()
+        self.segments.disk_bytes()
     }
 
     /// The few entries that alone keep the oldest segments. When they are staged again as
@@ -380,10 +348,10 @@ impl Log {
     /// its oldest segments is needed for that to pay.
     pub fn lagging(&self) -> Vec<(PartitionId, RangeInclusive<LogIndex>)> {
         // The current segment and the one before it stay in any case: what is young may yet be compacted.
-        let n_candidates = self.segments.len().saturating_sub(2);
+        let n_candidates = self.segments.used().len().saturating_sub(2);
         let mut found = Vec::new();
         let (mut live, mut size) = (0, 0);
-        for segment in self.segments.iter().take(n_candidates) {
+        for segment in self.segments.used().take(n_candidates) {
             let kept = self.ledgers.iter().flat_map(|(partition, ledger)| {
                 ledger.kept_in(segment.id).map(move |(range, bytes)| (*partition, range, bytes))
             });
@@ -409,7 +377,7 @@ impl Log {
 
     /// End the open batch and open another.
     fn close(&mut self) {
-        let closed = self.state_now(self.segments.back().map_or(SegmentId(0), |it| it.id));
+        let closed = self.state_now(self.end.segment);
         let batch = self.batches.back_mut().expect("one batch is always open");
         batch.closed = Some(closed);
         let lsn = batch.lsn.next();
@@ -469,8 +437,8 @@ impl Log {
     /// Write the header of the next segment, if one is prepared and large enough.
     fn open_segment(&mut self) -> Option<LogIo<'_>> {
         let size_min = self.opening_size();
-        let segment = self.prepared.take_if(|it| it.size >= size_min)?;
-        let oldest = self.segments.front().map_or(segment.id, |it| it.id);
+        let segment = self.segments.take_prepared(size_min)?;
+        let oldest = self.segments.used().next().map_or(segment.id, |it| it.id);
         let header = SegmentHeader {
             segment: segment.id,
             key: self.key,
@@ -498,29 +466,18 @@ impl Log {
     fn next_background(&mut self) -> Option<LogIo<'static>> {
         // What recovery found unneeded is so by a header that may not be synced yet: wait until it is.
         if self.current.is_some()
-            && let Some(segment) = self.removals.pop_front()
+            && let Some(removal) = self.segments.next_removal()
         {
-            return Some(LogIo::Remove { segment });
+            return Some(removal);
         }
-        let size = self.size_wanted()?;
-        if self.prepared.is_some_and(|it| it.size >= size)
-            || self.asked.is_some_and(|it| it.size >= size)
-        {
-            return None;
-        }
-        // One that is too small is replaced under its id.
-        let is_replaced = self.prepared.is_some() || self.asked.is_some();
-        let id = if is_replaced { self.newest } else { self.newest.next() };
-        self.newest = id;
-        self.prepared = None;
-        self.asked = Some(Segment { id, size });
-        let recycled = self.retired.take_if(|it| it.size == size).map(|it| it.id);
-        Some(LogIo::Prepare { segment: id, size, recycled })
+        self.segments.ask(self.size_wanted()?)
     }
 
     /// The size of segment that should be ready by now, if any.
     fn size_wanted(&self) -> Option<u64> {
-        if matches!(self.flight, Some(Flight::Header { .. })) {
+        // A segment must not outlive, in a crash, the header it was to follow: first sync what was read.
+        let is_synced = !self.syncs_names && self.syncs.is_empty();
+        if !is_synced || matches!(self.flight, Some(Flight::Sync | Flight::Header { .. })) {
             return None;
         }
         let Some(current) = self.current else {
@@ -532,19 +489,6 @@ impl Log {
         } else {
             Some(self.options.segment_size.max(self.opening_size()))
         }
-    }
-
-    /// Let go of the segments before `oldest`.
-    fn release(&mut self, oldest: SegmentId) {
-        while let Some(segment) = self.segments.pop_front_if(|it| it.id < oldest) {
-            if self.retired.is_none() && segment.size == self.options.segment_size {
-                self.retired = Some(segment);
-            } else {
-                self.removals.push_back(segment.id);
-            }
-        }
-        let front = self.segments.front().expect("the current segment is never released");
-        assert!(oldest <= front.id, "a released segment is needed again");
     }
 }
 
@@ -617,7 +561,7 @@ mod tests {
     fn a_log_opens_a_segment_then_groups_what_is_staged_during_a_write() {
         let mut log = Log::new(options(), Tail::default());
         let steps = perform_all(&mut log, START);
-        let want = ["prepare 1: 20480 bytes", "sync names", "write 1 at 0: 4096 bytes, 0 records"];
+        let want = ["sync names", "prepare 1: 20480 bytes", "write 1 at 0: 4096 bytes, 0 records"];
         assert_eq!(steps, want);
         assert!(log.is_ready());
 

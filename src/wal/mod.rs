@@ -19,4 +19,5 @@ pub mod record;
 pub mod format;
 pub mod ledger;
 pub mod log;
+mod segments;
 pub mod recovery;

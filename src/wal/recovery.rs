@@ -34,7 +34,6 @@ use crate::wal::format::End;
 use crate::wal::format::SegmentHeader;
 use crate::wal::ledger::Ledger;
 use crate::wal::ledger::Place;
-use crate::wal::log::Segment;
 use crate::wal::record::ConfState;
 use crate::wal::record::Entry;
 use crate::wal::record::EntryId;
@@ -42,6 +41,7 @@ use crate::wal::record::Generation;
 use crate::wal::record::HardState;
 use crate::wal::record::Record;
 use crate::wal::record::SegmentId;
+use crate::wal::segments::Segment;
 use crate::wire::bytes::DecodeError;
 use crate::wire::bytes::Reader;
 

@@ -49,6 +49,7 @@ use crate::disk::Disk;
 const PINNED: &[u64] = &[
     15_245_360_705_610_287_447, // a segment found under a name that was not synced lost its name later
     2_797_623_723_146_469_172, // the newest header damaged, the one before it gone: an older end was believed
+    7_100_261_762_145_769_460, // a second segment was there before the first one's header was synced
 ];
 /// Seeds that run each time, and crashes in each: a thousand crashes and more.
 const RUNS: u64 = 120;
