@@ -78,9 +78,13 @@ pub(super) fn run(matches: &ArgMatches, world: &mut World<'_>) -> Result<(), Fai
     }
     let overrides =
         Overrides { environment: &world.environment, flags: &flags, cores: world.cores };
-    let config = Config::load(file.as_deref(), &overrides)
-        .map_err(|error| Failure { exit: Exit::Failure, report: error.report() })?;
-    if matches.get_flag("check-config") {
+    let is_check = matches.get_flag("check-config");
+    let config = Config::load(file.as_deref(), &overrides).map_err(|error| {
+        let is_directory = !is_check && error.is_about_directories_only();
+        let exit = if is_directory { Exit::DataDir } else { Exit::Failure };
+        Failure { exit, report: error.report() }
+    })?;
+    if is_check {
         for warning in &config.warnings {
             world.complain(&format!("warning: {warning}\n"));
         }

@@ -24,6 +24,17 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Whether nothing is wrong but that a data directory cannot be used.
+    pub fn is_about_directories_only(&self) -> bool {
+        let Self::Invalid { unread, broken, .. } = self else { return false };
+        let is_directory = |it: &String| {
+            let of_ours =
+                it.starts_with("node.data_dir: ") || it.starts_with("database.data_dir: ");
+            of_ours && !it.ends_with("must not be empty")
+        };
+        unread.is_empty() && broken.iter().all(is_directory)
+    }
+
     /// The whole story, several lines, ending with a newline; for standard error.
     pub fn report(&self) -> String {
         let Self::Invalid { what, unread, broken } = self else {

@@ -5,6 +5,8 @@
 //! manifest that cannot be written, stops the process (R8): nobody could say what is on the disk.
 
 use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
@@ -137,7 +139,11 @@ impl Helper {
         let thread = thread::spawn(move || {
             let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
             for job in todo {
-                report(worker.perform(job));
+                match catch_unwind(AssertUnwindSafe(|| worker.perform(job))) {
+                    Ok(done) => report(done),
+                    // The panic hook has said what and where. Somebody waits for this job for ever.
+                    Err(_) => std::process::abort(),
+                }
             }
         });
         Self { jobs, thread: Some(thread) }

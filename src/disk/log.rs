@@ -31,6 +31,7 @@ use glommio::io::OpenOptions;
 use glommio::timer::TimerActionOnce;
 use hdrhistogram::Histogram;
 
+use crate::disk::fail_stop;
 use crate::disk::segments;
 use crate::disk::segments::Preparer;
 use crate::disk::segments::Request;
@@ -377,16 +378,8 @@ impl Writer {
     }
 
     fn stop(&self, what: &str, why: &dyn fmt::Display) -> ! {
-        fail_stop(what, &self.directory, why)
+        fail_stop(&format!("{what} the log in {}", self.directory.display()), why)
     }
-}
-
-/// The log cannot be relied on any more, so neither can this process.
-#[expect(clippy::print_stderr, reason = "the last words must not depend on the logger")]
-fn fail_stop(what: &str, path: &Path, why: &dyn fmt::Display) -> ! {
-    tracing::error!(path = %path.display(), %why, what, "log failed, stopping at once");
-    eprintln!("debros: failed to {what} the log in {}: {why}; stopping at once", path.display());
-    process::abort();
 }
 
 #[cfg(test)]

@@ -77,8 +77,22 @@ pub(super) struct CoreBoot {
     pub(super) clock: Clock,
 }
 
+/// A panic in a task ends the whole executor, and with it a core that others wait for: the process goes,
+/// too. (A connection's task catches its own.)
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The panic hook has said what and where.
+            std::process::abort();
+        }
+    }
+}
+
 /// Run a core until it is told to exit.
 pub(super) async fn run(boot: CoreBoot) {
+    let _guard = AbortOnPanic;
     let CoreBoot {
         found,
         helper,

@@ -168,10 +168,11 @@ impl Databases {
                     match database.read(&commands, expired) {
                         Ok(outcomes) => {
                             let answers = tokens.into_iter().zip(outcomes);
-                            events.extend(
-                                answers
-                                    .map(|(token, outcome)| Event::ReadFinished { database: id, token, outcome }),
-                            );
+                            events.extend(answers.map(|(token, outcome)| Event::ReadFinished {
+                                database: id,
+                                token,
+                                outcome,
+                            }));
                         }
                         Err(fault) => {
                             self.on_fault(id, fault, events);

@@ -32,6 +32,25 @@ const BACKLOG: i32 = 1024;
 const BIND_TRIES: u32 = 20;
 const BIND_PAUSE: Duration = Duration::from_millis(25);
 
+/// What SQLite reads from the environment: `localtime` must be the same everywhere, and temporary files lie
+/// in the data directory, where none survives a start.
+pub(super) fn environment(data_dir: &Path) -> Result<(), BootError> {
+    let dir = data_dir.join("tmp");
+    let unusable = |source| BootError::DataDir { path: dir.clone(), source };
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+        _ => {}
+    }
+    std::fs::create_dir_all(&dir).map_err(unusable)?;
+    // SAFETY: nothing but the main thread runs yet, so nobody reads the environment meanwhile.
+    #[expect(unsafe_code, reason = "SQLite and libc read these variables and nothing else")]
+    unsafe {
+        std::env::set_var("TZ", "UTC");
+        std::env::set_var("SQLITE_TMPDIR", &dir);
+    }
+    Ok(())
+}
+
 /// Processors that this process may use.
 pub(super) fn cpus() -> Vec<usize> {
     // SAFETY: `cpu_set_t` is a plain bit set, for which all zeroes is the empty set.

@@ -36,7 +36,7 @@ fn each_refusal_has_its_own_code_and_sentence() {
         (
             "unusable directory",
             vec!["node", "--data", in_file, "--gateway-addr", &free],
-            1,
+            73,
             "data_dir",
         ),
     ] {
