@@ -10,6 +10,7 @@ use rusqlite::limits::Limit;
 use crate::limits;
 use crate::sql::authorizer;
 use crate::sql::context;
+use crate::sql::costly;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
@@ -99,6 +100,7 @@ pub(super) fn open(
         connection.set_limit(limit, value)?;
     }
     functions::register(&connection, handle)?;
+    costly::register(handle)?;
     connection.execute_batch(SETTINGS)?;
     if role == Role::Tenant {
         connection.execute_batch(authorizer::CREATE_VIEWS)?;

@@ -51,6 +51,7 @@ struct Context {
     fault: Cell<bool>,
     rowid_spent: Cell<bool>,
     ticks_left: Cell<u64>,
+    steps_charged: Cell<u64>,
     temp_left: Cell<u64>,
 }
 
@@ -67,6 +68,7 @@ thread_local! {
             fault: Cell::new(false),
             rowid_spent: Cell::new(false),
             ticks_left: Cell::new(u64::MAX),
+            steps_charged: Cell::new(0),
             temp_left: Cell::new(u64::MAX),
         }
     };
@@ -86,6 +88,7 @@ pub(super) fn begin(stamp: &Stamp, changes_before: i64) {
 pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
     CONTEXT.with(|it| {
         it.ticks_left.set(steps / STEPS_PER_TICK);
+        it.steps_charged.set(0);
         it.temp_left.set(temp_bytes);
         it.rowid_spent.set(false);
     });
@@ -207,6 +210,17 @@ pub(super) fn tick() -> bool {
         let left = it.ticks_left.get();
         it.ticks_left.set(left.saturating_sub(1));
         left == 0
+    })
+}
+
+/// A function takes as long as `n` instructions. Whether that is too many.
+pub(super) fn charge_steps(n: u64) -> bool {
+    CONTEXT.with(|it| {
+        let charged = it.steps_charged.get().saturating_add(n);
+        it.steps_charged.set(charged % STEPS_PER_TICK);
+        let (ticks, left) = (charged / STEPS_PER_TICK, it.ticks_left.get());
+        it.ticks_left.set(left.saturating_sub(ticks));
+        left < ticks
     })
 }
 

@@ -83,7 +83,6 @@ pub struct Database {
     pub(super) scratch: BytesMut,
     /// Pages in the write-ahead log, as of the last commit. Atomic only because SQLite's hook must be `Send`.
     wal_frames: Arc<AtomicU32>,
-    length_limit: Option<u32>,
     /// The limit that was set, if SQLite took it as it is.
     page_limit: Option<u64>,
 }
@@ -140,7 +139,6 @@ impl Database {
             has_changed_schema: false,
             scratch: BytesMut::new(),
             wal_frames,
-            length_limit: None,
             page_limit: None,
         })
     }
@@ -230,19 +228,8 @@ impl Database {
         let _ = self.connection.release_memory();
     }
 
-    /// Set what the connection enforces of a command's limits.
-    pub(super) fn enforce(
-        &mut self,
-        limits: &CommandLimits,
-        setting: Setting,
-    ) -> Result<(), Fault> {
-        if self.length_limit != Some(limits.value_bytes) {
-            self.handle.limit_length(limits.value_bytes);
-            self.length_limit = Some(limits.value_bytes);
-        }
-        if setting == Setting::Read {
-            return Ok(());
-        }
+    /// Let the database grow to what the limits of a command say, and no further.
+    pub(super) fn bound_size(&mut self, limits: &CommandLimits) -> Result<(), Fault> {
         let pages = (limits.database_bytes / PAGE_SIZE).clamp(1, 0xffff_fffe);
         if self.page_limit != Some(pages) {
             let sql = format!("PRAGMA max_page_count = {pages}");
@@ -278,11 +265,12 @@ impl Database {
     }
 }
 
-/// Number of columns whose name SQLite made up. With enough columns of one name in a `CREATE TABLE … AS
-/// SELECT` it appends a random number to some.
+/// Number of columns of the newest table whose name SQLite made up. With enough columns of one name in a
+/// `CREATE TABLE … AS SELECT` it appends a random number to some.
 const RANDOM_COLUMNS: &str = "
     SELECT count(*) FROM main.sqlite_master AS m, main.pragma_table_xinfo(m.name) AS c
-    WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
+    WHERE m.rowid = (SELECT max(rowid) FROM main.sqlite_master)
+      AND m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
       AND c.name GLOB '*:[0-9]*' AND rtrim(c.name, '0123456789') LIKE '%:'";
 
 fn has_virtual_tables(handle: Handle) -> Result<bool, SqlError> {
@@ -337,5 +325,159 @@ pub(super) fn open_error(error: SqlError) -> OpenError {
     match classify(error.code, context::has_fault()) {
         Class::Busy => OpenError::Busy,
         _ => error.into_fault("open a database").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::sql::Checkpointer;
+    use crate::sql::sync_wal;
+    use crate::sql::testing::Fixture;
+    use crate::sql::testing::command;
+    use crate::sql::testing::stamp;
+    use crate::wire::command::Draft;
+    use crate::wire::command::Kind;
+    use crate::wire::command::Mode;
+
+    #[test]
+    fn what_cannot_be_opened_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.db");
+        let vfs = Vfs::system();
+        let open = || Database::open(&path, vfs, Role::Tenant).map(drop);
+        assert_eq!(open(), Err(OpenError::Missing));
+        Database::create(&path, vfs, "CREATE TABLE t(a)").unwrap();
+        assert_eq!(Database::create(&path, vfs, ""), Err(OpenError::Exists));
+        assert_eq!(open(), Ok(()));
+        let names: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|it| it.unwrap().file_name().into_string().unwrap())
+            .filter(|it| it.contains("new"))
+            .collect();
+        assert_eq!(names, [""; 0], "left over");
+        let garbage = folder.path().join("2.db");
+        std::fs::write(&garbage, "not a database ".repeat(1_000)).unwrap();
+        let error = Database::open(&garbage, vfs, Role::Tenant).unwrap_err();
+        assert!(matches!(error, OpenError::Fault(Fault::Fence(_))), "{error}");
+        let foreign = folder.path().join("3.db");
+        Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t(a)").unwrap();
+        let error = Database::open(&foreign, vfs, Role::Tenant).unwrap_err();
+        assert!(matches!(error, OpenError::Fault(Fault::Fence(_))), "{error}");
+    }
+
+    #[test]
+    fn a_failed_attempt_to_create_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.db");
+        std::fs::write(connection::beside(&path, ".new"), "half a file").unwrap();
+        std::fs::write(connection::beside(&path, "-wal"), "of another life").unwrap();
+        let error = Database::create(&path, Vfs::system(), "CREATE TABEL t(a)").unwrap_err();
+        assert!(matches!(error, OpenError::Fault(_)), "{error}");
+        Database::create(&path, Vfs::system(), "CREATE TABLE t(a)").unwrap();
+        Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
+    }
+
+    #[test]
+    fn damage_fences_the_database_and_nothing_else() {
+        let mut fixture = Fixture::new();
+        fixture.must("CREATE TABLE t(a)");
+        fixture.must("INSERT INTO t VALUES (1)");
+        let path = fixture.database.path.clone();
+        let mut checkpointer = Checkpointer::open(&path, Vfs::system()).unwrap();
+        checkpointer.checkpoint().unwrap().unwrap();
+        // The page of the table, in the file, while nothing of it is in memory.
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let root = fixture.query("SELECT rootpage FROM sqlite_master WHERE name = 't'");
+        let root: u64 = root.trim_matches(|it: char| !it.is_ascii_digit()).parse().unwrap();
+        file.write_all_at(&[0xff; 4_096], (root - 1) * PAGE_SIZE).unwrap();
+        fixture.database.rest();
+        // SQLite's cache is dropped when another connection has written.
+        checkpointer.touch().unwrap();
+        let insert = command(Mode::Exec, "INSERT INTO t VALUES (2)", &[], &stamp(9));
+        let entries = fixture.entries([insert]);
+        let fault = fixture.database.apply(&entries).unwrap_err();
+        assert!(matches!(fault, Fault::Fence(_)), "{fault}");
+    }
+
+    #[test]
+    fn a_lock_held_by_another_is_told_and_the_batch_can_be_handed_in_again() {
+        let mut fixture = Fixture::new();
+        fixture.must("CREATE TABLE t(a)");
+        let path = fixture.database.path.clone();
+        let other = Connection::open(&path).unwrap();
+        let insert = |n| command(Mode::Exec, "INSERT INTO t VALUES (2)", &[], &stamp(n));
+        let entries = fixture.entries([insert(1), insert(2)]);
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let batch = fixture.database.apply(&entries).unwrap();
+        assert!(batch.is_busy);
+        assert_eq!(batch.applied, []);
+        assert_eq!(
+            Database::open(&path, Vfs::system(), Role::Tenant).unwrap_err(),
+            OpenError::Busy
+        );
+        other.execute_batch("COMMIT").unwrap();
+        let batch = fixture.database.apply(&entries).unwrap();
+        assert!(!batch.is_busy);
+        assert_eq!(batch.applied.len(), 2);
+    }
+
+    #[test]
+    fn creating_and_dropping_are_applied_without_effect_inside() {
+        let mut fixture = Fixture::new();
+        let commands =
+            [Kind::Create, Kind::Drop].map(|kind| Draft::lifecycle(kind, "tenant").seal(&stamp(1)));
+        let outcomes = fixture.apply(commands);
+        assert_eq!(outcomes, [Ok(vec![]), Ok(vec![])]);
+        assert_eq!(fixture.database.applied(), LogIndex(2));
+    }
+
+    #[test]
+    fn the_engine_may_touch_what_is_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.db");
+        let vfs = Vfs::system();
+        Database::create(&path, vfs, "CREATE TABLE __debros_nodes(id INTEGER PRIMARY KEY)")
+            .unwrap();
+        let mut database = Database::open(&path, vfs, Role::Engine).unwrap();
+        let sql = "CREATE TABLE __debros_more(a); INSERT INTO __debros_nodes VALUES (7)";
+        let entry = |index, sql| crate::sql::Entry {
+            index: LogIndex(index),
+            command: command(Mode::Exec, sql, &[], &stamp(1)),
+        };
+        let entries =
+            [entry(5, sql), entry(9, "INSERT INTO __debros_more SELECT id FROM __debros_nodes")];
+        let batch = database.apply(&entries).unwrap();
+        let printed: Vec<_> = batch
+            .applied
+            .iter()
+            .map(|it| match it {
+                crate::sql::Applied::Done(outcome) => crate::sql::testing::print(outcome),
+                crate::sql::Applied::Skipped => "skipped".to_owned(),
+            })
+            .collect();
+        assert_eq!(printed, ["1 rows, id 7", "1 rows, id 1"]);
+        assert_eq!(database.applied(), LogIndex(9));
+        sync_wal(&path, vfs).unwrap();
+    }
+
+    #[test]
+    fn the_hash_covers_rowids_values_and_the_schema() {
+        let hash = |texts: &[&str]| {
+            let mut fixture = Fixture::new();
+            fixture.exec(texts);
+            fixture.database.content_hash().unwrap()
+        };
+        let base = ["CREATE TABLE t(a, b)", "INSERT INTO t(rowid, a) VALUES (1, 'x')"];
+        assert_eq!(hash(&base), hash(&base));
+        for other in [
+            ["CREATE TABLE t(a, b)", "INSERT INTO t(rowid, a) VALUES (2, 'x')"],
+            ["CREATE TABLE t(a, b)", "INSERT INTO t(rowid, a) VALUES (1, x'78')"],
+            ["CREATE TABLE t(a,  b)", "INSERT INTO t(rowid, a) VALUES (1, 'x')"],
+        ] {
+            assert_ne!(hash(&base), hash(&other), "{other:?}");
+        }
     }
 }

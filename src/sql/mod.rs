@@ -4,6 +4,7 @@
 //! text is never rewritten; what SQL can ask of the machine is answered from the command's stamp:
 //! - `now`, in every form: the VFS shim (`vfs`) answers the command's time;
 //! - `random()`, `randomblob()`, `total_changes()`: functions of our own (`functions`);
+//! - functions whose time is not in proportion to their input: charged for it (`costly`);
 //! - what cannot be made equal, or reaches outside the database: refused by the authorizer;
 //! - cost: counted in VM steps, rows and bytes (`run`), never in time; but for reads, which change nothing.
 //!
@@ -25,6 +26,7 @@ mod cache;
 mod text;
 mod authorizer;
 mod functions;
+mod costly;
 mod context;
 mod fault;
 mod connection;

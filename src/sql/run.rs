@@ -35,6 +35,8 @@ use crate::wire::rows::StatementResult;
 
 /// Up to here the result's buffer is copied to its exact size; a larger one is handed over as it is.
 const COPIED_MAX: usize = 64 << 10;
+/// Bytes that a row of the schema may have, whatever the limit of values: a text, and two names from it.
+const SCHEMA_ROW_MAX: u32 = 4 << 20;
 /// How many times the limit of steps may tick by for a database with virtual tables, whose own statements
 /// tick too, more or less often (R14). The limit itself is checked at the end.
 const VIRTUAL_TICKS: u64 = 16;
@@ -116,7 +118,9 @@ impl Database {
     pub(super) fn run(&mut self, command: &Command<'_>, setting: Setting) -> Result<Run, Fault> {
         let changes_before = self.handle.total_changes();
         context::begin(&command.stamp, changes_before);
-        self.enforce(&command.stamp.limits, setting)?;
+        if setting != Setting::Read {
+            self.bound_size(&command.stamp.limits)?;
+        }
         self.handle.reset_last_insert_rowid();
         self.has_changed_schema = false;
         let mut running = Running {
@@ -223,14 +227,20 @@ impl Database {
                 self.engine.reset_changes().map_err(Halt::Fault)?;
             }
             running.has_run = true;
-            let ticks = if self.has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-            let steps = match running.setting {
-                Setting::Read => u64::MAX,
-                _ => running.limits.steps.saturating_mul(ticks),
+            // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
+            // (preparing a statement, for one) must not fail for a smaller one.
+            let length = match nature {
+                Nature::Schema => running.limits.value_bytes.max(SCHEMA_ROW_MAX),
+                _ => running.limits.value_bytes,
             };
+            let ticks = if self.has_virtual_tables { VIRTUAL_TICKS } else { 1 };
+            let steps = running.limits.steps.saturating_mul(ticks);
             context::begin_statement(steps, running.limits.temp_bytes);
             context::begin_running(cached.verb);
-            let rows = run_one(cached, mode, &mut arguments, &mut self.scratch, running)?;
+            self.handle.limit_length(length);
+            let ran = run_one(cached, mode, &mut arguments, &mut self.scratch, running);
+            self.handle.limit_length(u32::MAX);
+            let rows = ran?;
             if context::is_rowid_spent() {
                 // SQLite would choose the next rowid at random, differently on every replica.
                 let message = "rowid 9223372036854775807 is reserved";

@@ -161,8 +161,13 @@ impl Handle {
         unsafe { ffi::sqlite3_update_hook(self.0.as_ptr(), Some(on_update), ptr::null_mut()) };
     }
 
+    /// The connection, for calls that are not made here; it stays open.
+    pub(super) fn raw(self) -> *mut ffi::sqlite3 {
+        self.0.as_ptr()
+    }
+
     /// What SQLite says about the call that just returned `code`.
-    fn error(self, code: c_int) -> SqlError {
+    pub(super) fn error(self, code: c_int) -> SqlError {
         // SAFETY: the connection is open; the text is valid until the next call on it.
         let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.0.as_ptr())) };
         SqlError { code, message: message.to_string_lossy().into_owned() }
@@ -225,7 +230,8 @@ impl Prepared {
         Ok((NonNull::new(raw).map(|raw| Self { raw, handle }), end))
     }
 
-    fn raw(&self) -> *mut ffi::sqlite3_stmt {
+    /// The statement, for calls that are not made here; it stays this one's.
+    pub(super) fn raw(&self) -> *mut ffi::sqlite3_stmt {
         self.raw.as_ptr()
     }
 

@@ -22,6 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 use std::ptr::NonNull;
+use std::sync::Once;
 
 use rusqlite::ffi;
 
@@ -74,6 +75,7 @@ impl Vfs {
         let mut name = b"debros-".to_vec();
         name.extend_from_slice(below.to_bytes());
         let name = CString::new(name).expect("made of a C string");
+        configure();
         // SAFETY: both names are C strings; the call initialises SQLite itself.
         let (known, below) = unsafe {
             (ffi::sqlite3_vfs_find(name.as_ptr()), ffi::sqlite3_vfs_find(below.as_ptr()))
@@ -168,6 +170,24 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
         to.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     // tidy: allow(std::fs) a folder, whose closing drops no lock of SQLite
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// Settings of the process, before SQLite is used first.
+fn configure() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Without this each cache starts with room for twenty pages, also that of the temporary schema,
+        // which holds one: 90 KiB per open database.
+        // SAFETY: the arguments are those of this setting. Too late, it is refused, which costs memory only.
+        unsafe {
+            ffi::sqlite3_config(
+                ffi::SQLITE_CONFIG_PAGECACHE,
+                ptr::null_mut::<c_void>(),
+                0 as c_int,
+                0 as c_int,
+            );
+        }
+    });
 }
 
 fn register(name: CString, below: NonNull<ffi::sqlite3_vfs>) -> NonNull<ffi::sqlite3_vfs> {
