@@ -38,6 +38,7 @@ use crate::auth::key::KeysError;
 use crate::gateway::error::ApiError;
 use crate::gateway::route::Route;
 use crate::http::Refusal;
+use crate::http::ServedBy;
 use crate::http::Service;
 use crate::shard::request::Submit;
 use crate::types::Namespace;
@@ -115,7 +116,15 @@ impl<S: Submit> Gateway<S> {
         let namespace = self.policy.authorize(identity)?;
         match route {
             Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
-                sql::serve(endpoint, namespace, head.uri.query(), body, &self.node).await
+                let core = self.node.elsewhere(&namespace);
+                let served =
+                    sql::serve(endpoint, namespace, head.uri.query(), body, &self.node).await;
+                served.map(|mut reply| {
+                    if let Some(core) = core {
+                        reply.extensions_mut().insert(ServedBy(core));
+                    }
+                    reply
+                })
             }
             Some(_) => Err(ApiError::Method),
             None => Ok(route::elsewhere(&head.uri)),

@@ -22,6 +22,8 @@ use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::types::ShardId;
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -90,6 +92,7 @@ pub struct Activity {
     since: Cell<u64>,
     overdue: Cell<bool>,
     leaves_unread: Cell<bool>,
+    better_place: Cell<Option<ShardId>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -123,6 +126,16 @@ impl Activity {
     /// Whether [`Self::leave_unread`] was called.
     pub fn leaves_unread(&self) -> bool {
         self.leaves_unread.get()
+    }
+
+    /// The connection had better be served by another core.
+    pub fn prefer(&self, core: ShardId) {
+        self.better_place.set(Some(core));
+    }
+
+    /// Which core should serve the connection from now on, if it may be moved: nothing is under way.
+    pub fn better_place(&self) -> Option<ShardId> {
+        self.better_place.get().filter(|_| self.phase.get() == Phase::Idle)
     }
 
     /// What the connection is doing.
@@ -190,6 +203,7 @@ impl Activities {
             since: Cell::new(self.ticks.get()),
             overdue: Cell::new(false),
             leaves_unread: Cell::new(false),
+            better_place: Cell::new(None),
             waker: RefCell::new(None),
         });
         let mut open = self.open.borrow_mut();

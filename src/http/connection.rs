@@ -18,7 +18,9 @@ use http::request::Parts;
 use hyper::body::Incoming;
 use tracing::Level;
 
+use crate::http::Moved;
 use crate::http::Refusal;
+use crate::http::ServedBy;
 use crate::http::Service;
 use crate::http::Shared;
 use crate::http::activity::Activity;
@@ -29,6 +31,7 @@ use crate::http::body::Held;
 use crate::http::body::Whole;
 use crate::http::io::HyperStream;
 use crate::http::sleep::now;
+use crate::types::ShardId;
 
 /// Bytes of an unwanted body that are read after the reply: enough for the peer to notice the reply.
 const LINGER_BYTES_MAX: usize = 32 << 20;
@@ -36,8 +39,13 @@ const LINGER_BYTES_MAX: usize = 32 << 20;
 const LINGER_READS_MAX: usize = 16;
 
 /// Serve one connection until it ends. Its panic ends this connection and nothing else.
-pub(super) async fn serve<S: Service>(stream: TcpStream, place: Place, shared: Rc<Shared<S>>) {
-    let work = drive(stream, Rc::clone(&place.activity), Rc::clone(&shared));
+pub(super) async fn serve<S: Service>(
+    stream: TcpStream,
+    ahead: Bytes,
+    place: Place,
+    shared: Rc<Shared<S>>,
+) {
+    let work = drive(stream, ahead, Rc::clone(&place.activity), Rc::clone(&shared));
     if AssertUnwindSafe(work).catch_unwind().await.is_err() {
         shared.counters.panics.add(1);
         tracing::error!("a connection panicked");
@@ -51,11 +59,18 @@ enum End {
     /// Idle, or slow.
     Overdue,
     /// The server is about to end.
+    /// It goes on at another core.
+    Moved(ShardId),
     Aborted,
 }
 
-async fn drive<S: Service>(stream: TcpStream, activity: Rc<Activity>, shared: Rc<Shared<S>>) {
-    let io = HyperStream::new(stream, Rc::clone(&shared.scratch), Rc::clone(&activity));
+async fn drive<S: Service>(
+    stream: TcpStream,
+    ahead: Bytes,
+    activity: Rc<Activity>,
+    shared: Rc<Shared<S>>,
+) {
+    let io = HyperStream::new(stream, ahead, Rc::clone(&shared.scratch), Rc::clone(&activity));
     let requests = Requests { shared: Rc::clone(&shared), activity: Rc::clone(&activity) };
     let mut connection = shared.protocol.serve_connection(io, requests);
     let mut is_draining = false;
@@ -74,6 +89,15 @@ async fn drive<S: Service>(stream: TcpStream, activity: Rc<Activity>, shared: Rc
         if served.is_pending() && is_waiting && activity.is_overdue() {
             return Poll::Ready(End::Overdue);
         }
+        // Alone here: whatever it costs to go where its requests are served is soon earned back, and this
+        // core has no other connection that it could have helped to spread.
+        if served.is_pending()
+            && !is_draining
+            && shared.activities.n_open() == 1
+            && let Some(core) = activity.better_place()
+        {
+            return Poll::Ready(End::Moved(core));
+        }
         served
     })
     .await;
@@ -88,6 +112,11 @@ async fn drive<S: Service>(stream: TcpStream, activity: Rc<Activity>, shared: Rc
         End::Overdue => {
             shared.counters.timeouts.add(1);
             tracing::debug!("a connection was idle or slow");
+        }
+        End::Moved(core) => {
+            let parts = connection.into_parts();
+            let (socket, ahead) = (parts.io.into_socket(), parts.read_buf);
+            shared.service.hand_over(core, Moved { socket, ahead });
         }
         End::Aborted => {}
     }
@@ -141,6 +170,9 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
             let logged = tracing::enabled!(Level::DEBUG)
                 .then(|| (head.method.clone(), head.uri.path().to_owned(), now()));
             let reply = answer(head, body, &shared, &activity).await?;
+            if let Some(ServedBy(core)) = reply.extensions().get() {
+                activity.prefer(*core);
+            }
             activity.enter(Phase::Write);
             shared.counters.requests.add(1);
             if let Some((method, path, start)) = logged {

@@ -6,12 +6,15 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::FromRawFd;
+use std::os::fd::IntoRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
 
+use bytes::Bytes;
 use futures_lite::AsyncRead;
 use futures_lite::AsyncWrite;
 use glommio::net::TcpStream;
@@ -34,14 +37,26 @@ pub fn scratch() -> Scratch {
 #[derive(Debug)]
 pub struct HyperStream {
     stream: TcpStream,
+    /// What another core had read of it already.
+    ahead: Bytes,
     scratch: Scratch,
     activity: Rc<Activity>,
 }
 
 impl HyperStream {
     /// Wrap a connected stream.
-    pub fn new(stream: TcpStream, scratch: Scratch, activity: Rc<Activity>) -> Self {
-        Self { stream, scratch, activity }
+    pub fn new(stream: TcpStream, ahead: Bytes, scratch: Scratch, activity: Rc<Activity>) -> Self {
+        Self { stream, ahead, scratch, activity }
+    }
+
+    /// The socket, for another core. Nothing may be under way on it.
+    pub fn into_socket(self) -> std::net::TcpStream {
+        let number = self.stream.into_raw_fd();
+        // SAFETY: the runtime gave the number away in the line above; nobody else has it.
+        #[expect(unsafe_code, reason = "glommio gives a socket by its number only")]
+        unsafe {
+            std::net::TcpStream::from_raw_fd(number)
+        }
     }
 
     /// Say that nothing more will be written.
@@ -62,6 +77,12 @@ impl hyper::rt::Read for HyperStream {
         mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            let n = cursor.remaining().min(this.ahead.len());
+            cursor.put_slice(&this.ahead.split_to(n));
+            this.activity.on_read();
+            return Poll::Ready(Ok(()));
+        }
         let mut scratch = this.scratch.borrow_mut();
         let room = cursor.remaining().min(scratch.len());
         let n = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch[..room]))?;

@@ -40,6 +40,7 @@ use crate::http::shutdown::Shutdown;
 use crate::http::sleep::Sleep;
 use crate::http::sleep::within;
 use crate::limits;
+use crate::types::ShardId;
 
 /// Wait after the process ran out of file descriptors or memory: accepting again at once would spin.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(75);
@@ -51,6 +52,24 @@ pub trait Service: 'static {
 
     /// The reply to a request that the server refused.
     fn refuse(&self, refusal: Refusal) -> Response<Bytes>;
+
+    /// Give a connection to the core that a reply named with [`ServedBy`]; its server goes on with
+    /// [`Server::take_over`]. Without it the connection is closed, so name no core.
+    fn hand_over(&self, core: ShardId, connection: Moved) {
+        drop((core, connection));
+    }
+}
+
+/// In the extensions of a reply: another core served the request, and might serve the connection itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServedBy(pub ShardId);
+
+/// A connection on its way to another core.
+#[derive(Debug)]
+pub struct Moved {
+    socket: std::net::TcpStream,
+    /// What was read of its next request.
+    ahead: Bytes,
 }
 
 /// Why a request never reached the service.
@@ -244,12 +263,24 @@ impl<S: Service> Server<S> {
         shared.activities.wait_for(0).await;
     }
 
+    /// Go on with a connection that another core has handed over.
+    pub fn take_over(&self, connection: Moved) {
+        let number = connection.socket.into_raw_fd();
+        // SAFETY: the number was owned by `socket` until the line above, and nobody else knows it.
+        #[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
+        let stream = unsafe { TcpStream::from_raw_fd(number) };
+        self.spawn(stream, connection.ahead);
+    }
+
     async fn accept(&self, listener: glommio::net::TcpListener) {
         let shared = &self.shared;
         loop {
             shared.activities.wait_for(shared.options.connections_max - 1).await;
             match listener.accept().await {
-                Ok(stream) => self.spawn(stream),
+                Ok(stream) => {
+                    shared.counters.accepted.add(1);
+                    self.spawn(stream, Bytes::new());
+                }
                 Err(error) => {
                     shared.counters.accept_errors.add(1);
                     let error = std::io::Error::from(error);
@@ -269,15 +300,14 @@ impl<S: Service> Server<S> {
         }
     }
 
-    fn spawn(&self, stream: TcpStream) {
+    fn spawn(&self, stream: TcpStream, ahead: Bytes) {
         let shared = &self.shared;
-        shared.counters.accepted.add(1);
         if let Err(error) = stream.set_nodelay(true) {
             // The peer is gone already; reading will say so.
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
         let place = shared.activities.open();
-        glommio::spawn_local(connection::serve(stream, place, Rc::clone(shared))).detach();
+        glommio::spawn_local(connection::serve(stream, ahead, place, Rc::clone(shared))).detach();
     }
 }
 

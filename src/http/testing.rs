@@ -14,6 +14,7 @@ use glommio::Task;
 use glommio::net::TcpStream;
 
 use crate::http::Counters;
+use crate::http::Moved;
 use crate::http::Options;
 use crate::http::Server;
 use crate::http::Service;
@@ -53,6 +54,10 @@ impl<S: Service> Running<S> {
 
     pub(crate) fn counters(&self) -> Counters {
         self.server.counters()
+    }
+
+    pub(crate) fn take_over(&self, connection: Moved) {
+        self.server.take_over(connection);
     }
 
     pub(crate) async fn connect(&self) -> Client {

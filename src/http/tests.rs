@@ -12,18 +12,23 @@ use http::Response;
 use http::StatusCode;
 use http::request::Parts;
 
+use crate::http::Moved;
 use crate::http::Options;
 use crate::http::Refusal;
+use crate::http::ServedBy;
 use crate::http::Service;
 use crate::http::activity::Timeouts;
 use crate::http::sleep::now;
 use crate::http::testing::Running;
 use crate::http::testing::on_executor;
+use crate::types::ShardId;
 
 /// Echoes bodies; `/panic` panics, `/wait` waits for the gate.
 #[derive(Default)]
 struct Echo {
     gate: Rc<Gate>,
+    /// Connections handed over after `/elsewhere`, and to which core.
+    moved: Rc<RefCell<Vec<(ShardId, Moved)>>>,
 }
 
 #[derive(Default)]
@@ -54,6 +59,11 @@ impl Service for Echo {
         match head.uri.path() {
             "/panic" => panic!("one bad request"),
             "/wait" => self.gate.pass().await,
+            "/elsewhere" => {
+                let mut reply = Response::new(body);
+                reply.extensions_mut().insert(ServedBy(ShardId(7)));
+                return reply;
+            }
             "/large" => return Response::new(Bytes::from(vec![b'x'; 24 << 20])),
             _ => {}
         }
@@ -70,6 +80,10 @@ impl Service for Echo {
         let mut reply = Response::new(Bytes::from(refusal.to_string()));
         *reply.status_mut() = status;
         reply
+    }
+
+    fn hand_over(&self, core: ShardId, connection: Moved) {
+        self.moved.borrow_mut().push((core, connection));
     }
 }
 
@@ -95,6 +109,49 @@ async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         future::yield_now().await;
     }
+}
+
+#[test]
+fn a_connection_goes_on_at_the_core_that_serves_it() {
+    on_executor(async {
+        let first = Echo::default();
+        let moved = Rc::clone(&first.moved);
+        let first = Running::start(options(), first);
+        let second = Running::start(options(), Echo::default());
+        let mut client = first.connect().await;
+        // The second request has begun when the first is answered: what was read of it goes along.
+        let next = post("/", "second");
+        let (begun, rest) = next.split_at(20);
+        client.send(post("/elsewhere", "first") + begun).await;
+        assert_eq!(client.brief().await, "200 first");
+        until(|| !moved.borrow().is_empty()).await;
+        let (core, connection) = moved.borrow_mut().pop().unwrap();
+        assert_eq!(core, ShardId(7));
+        second.take_over(connection);
+        client.send(rest).await;
+        assert_eq!(client.brief().await, "200 second");
+        client.send(post("/", "third")).await;
+        assert_eq!(client.brief().await, "200 third");
+        assert_eq!((first.counters().requests, second.counters().requests), (1, 2));
+    });
+}
+
+#[test]
+fn a_connection_that_is_not_alone_stays() {
+    on_executor(async {
+        let echo = Echo::default();
+        let moved = Rc::clone(&echo.moved);
+        let server = Running::start(options(), echo);
+        let (mut one, mut other) = (server.connect().await, server.connect().await);
+        other.send(post("/", "here")).await;
+        assert_eq!(other.brief().await, "200 here");
+        for _ in 0..2 {
+            one.send(post("/elsewhere", "stay")).await;
+            assert_eq!(one.brief().await, "200 stay");
+        }
+        assert!(moved.borrow().is_empty());
+        assert_eq!(server.counters().requests, 3);
+    });
 }
 
 #[test]

@@ -233,7 +233,8 @@ fn http_options(config: &Config) -> http::Options {
         header_bytes_max: bytes(limits.header_bytes.0),
         body_bytes_max: bytes(limits.body_bytes.0),
         timeouts: Timeouts {
-            head: gateway.idle_timeout,
+            head: gateway.header_timeout,
+            idle: gateway.idle_timeout,
             body: gateway.body_timeout,
             ..http::Options::default().timeouts
         },

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
 use rustc_hash::FxHashMap;
 use tracing::info;
 
@@ -22,7 +25,10 @@ use crate::disk::segments::Preparer;
 use crate::gateway::Gateway;
 use crate::gateway::GatewayOptions;
 use crate::gateway::NodeInfo;
+use crate::http::Moved;
+use crate::http::Refusal;
 use crate::http::Server;
+use crate::http::Service;
 use crate::http::shutdown::Shutdown;
 use crate::node::boot;
 use crate::node::clock::Clock;
@@ -121,12 +127,18 @@ pub(super) async fn run(boot: CoreBoot) {
     let driver = Driver::new(shard, databases, Rc::clone(&mesh), log, clock, statement_time);
     let driver = Rc::new(RefCell::new(driver));
 
+    let (options, info) = &*gateway;
+    let service = Gateway::new(options, info.clone(), Rc::clone(&mesh));
+    let gateway = service.expect("the keys were checked before the cores were started");
+    let door = Door { gateway, mesh: Rc::clone(&mesh) };
+    let server = Rc::new(Server::new(options.http.clone(), door));
     let shutdown = Shutdown::new();
     let is_exiting = Rc::new(Cell::new(false));
     let mailbox = glommio::spawn_local(read_mail(
         letters,
         Rc::clone(&driver),
         Rc::clone(&mesh),
+        Rc::clone(&server),
         Rc::clone(&shutdown),
         Rc::clone(&is_exiting),
     ));
@@ -137,10 +149,6 @@ pub(super) async fn run(boot: CoreBoot) {
     };
     let main = glommio::spawn_local(driver::run(Rc::clone(&driver), Rc::clone(&mesh), until));
 
-    let (options, info) = &*gateway;
-    let service = Gateway::new(options, info.clone(), Rc::clone(&mesh));
-    let service = service.expect("the keys were checked before the cores were started");
-    let server = Server::new(options.http.clone(), service);
     // The main thread outlives the cores.
     let _ = said.send(Said::Serving);
     server.serve(listener, shutdown).await;
@@ -217,10 +225,32 @@ fn bring_up(
     (shard, databases)
 }
 
+/// The gateway, with a way for connections to the other cores.
+struct Door {
+    gateway: Gateway<Rc<Mesh>>,
+    mesh: Rc<Mesh>,
+}
+
+impl Service for Door {
+    async fn call(&self, head: Parts, body: Bytes) -> Response<Bytes> {
+        self.gateway.call(head, body).await
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
+        self.gateway.refuse(refusal)
+    }
+
+    fn hand_over(&self, core: ShardId, connection: Moved) {
+        self.mesh.post(core, Mail::Connection(connection));
+        self.mesh.wake(); // whose turn ends with a flush
+    }
+}
+
 async fn read_mail(
     letters: flume::Receiver<Vec<Mail>>,
     driver: Rc<RefCell<Driver>>,
     mesh: Rc<Mesh>,
+    server: Rc<Server<Door>>,
     shutdown: Rc<Shutdown>,
     is_exiting: Rc<Cell<bool>>,
 ) {
@@ -229,6 +259,7 @@ async fn read_mail(
             match mail {
                 Mail::Drain => shutdown.begin(),
                 Mail::Exit => is_exiting.set(true),
+                Mail::Connection(connection) => server.take_over(connection),
                 other => driver.borrow_mut().on_mail(other),
             }
         }

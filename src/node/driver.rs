@@ -107,7 +107,9 @@ impl Driver {
             }
             Mail::Catalog(row) => self.mesh.catalog.borrow_mut().fold(row),
             Mail::Done(done) => self.databases.on_done(done, &mut self.events),
-            Mail::Drain | Mail::Exit => unreachable!("these are for the core's main task"),
+            Mail::Connection(_) | Mail::Drain | Mail::Exit => {
+                unreachable!("these are for the core's main task")
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::catalog::Row;
 use crate::disk::helper::Done;
+use crate::http::Moved;
 use crate::node::mesh::Back;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
@@ -17,6 +18,8 @@ pub(super) enum Mail {
     AskStatus { token: Token },
     /// The system partition's core applied a change of the catalog.
     Catalog(Row),
+    /// A connection whose requests are served here.
+    Connection(Moved),
     /// The helper thread is done with something.
     Done(Done),
     /// The operator wants the node to stop: accept nothing, finish what has begun.

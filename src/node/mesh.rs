@@ -317,6 +317,11 @@ impl Submit for Rc<Mesh> {
             Request::Status => self.status().await,
         }
     }
+
+    fn elsewhere(&self, namespace: &Namespace) -> Option<ShardId> {
+        let partition = self.catalog.borrow().get(namespace)?.partition;
+        Some(partition.shard(self.n_shards)).filter(|it| *it != self.me)
+    }
 }
 
 /// A task's claim to an answer. Dropped with the task; the answer then finds nobody.

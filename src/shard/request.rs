@@ -1,6 +1,7 @@
 //! What a client may ask of the node, and what it gets back. The way in is [`Submit`].
 
 use crate::types::Namespace;
+use crate::types::ShardId;
 use crate::wire::command::Draft;
 use crate::wire::rows::StatementError;
 use crate::wire::rows::StatementResult;
@@ -75,4 +76,9 @@ pub enum SubmitError {
 pub trait Submit {
     /// Resolves once the request is done, or refused; within the request deadline in any case.
     fn submit(&self, request: Request) -> impl Future<Output = Result<Reply, SubmitError>>;
+
+    /// The core that serves a namespace's requests, if it is another one than this; a hint.
+    fn elsewhere(&self, _: &Namespace) -> Option<ShardId> {
+        None
+    }
 }
