@@ -37,6 +37,8 @@ pub enum Job {
         path: PathBuf,
         /// What it must have: zero if it need not exist yet.
         floor: LogIndex,
+        /// Tables that it is created with.
+        schema: &'static str,
     },
     /// Sync the `-wal` files of these databases.
     Sync {
@@ -176,9 +178,9 @@ struct Worker {
 impl Worker {
     fn perform(&mut self, job: Job) -> Done {
         match job {
-            Job::Open { database, path, floor } => Done::Opened {
+            Job::Open { database, path, floor, schema } => Done::Opened {
                 database,
-                result: open(database, &path, floor, self.vfs).map(Box::new),
+                result: open(database, &path, floor, schema, self.vfs).map(Box::new),
             },
             Job::Sync { paths } => {
                 for path in paths {
@@ -251,13 +253,14 @@ fn open(
     database: DatabaseId,
     path: &Path,
     floor: LogIndex,
+    schema: &str,
     vfs: Vfs,
 ) -> Result<Database, OpenFailure> {
     if !path.exists() {
         if floor > LogIndex(0) {
             return Err(OpenFailure::Missing);
         }
-        Database::create(path, vfs, "")?;
+        Database::create(path, vfs, schema)?;
     }
     let role =
         if database.incarnation == Incarnation::ENGINE { Role::Engine } else { Role::Tenant };

@@ -192,7 +192,8 @@ fn bring_up(
             (DatabaseId { partition, incarnation: *incarnation }, *floor)
         }));
         bytes.extend(it.bytes);
-        engines.push((DatabaseId { partition, incarnation: Incarnation::ENGINE }, it.engine));
+        let id = DatabaseId { partition, incarnation: Incarnation::ENGINE };
+        engines.extend(it.engine.map(|engine| (id, engine)));
         boots.push(it.boot);
     }
     let dir = config.database.data_dir.clone();

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tracing::error;
 
+use crate::catalog;
 use crate::disk::fail_stop;
 use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
@@ -26,6 +27,7 @@ use crate::sql::Database;
 use crate::sql::Entry;
 use crate::sql::Fault;
 use crate::types::DatabaseId;
+use crate::types::Incarnation;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::wire::rows::Outcome;
@@ -203,7 +205,9 @@ impl Databases {
             None => {
                 self.slots.insert(id, Slot::Away(vec![work]));
                 let floor = self.floors.get(&id).copied().unwrap_or_default();
-                self.helper.give(Job::Open { database: id, path: self.path(id), floor });
+                let is_engine = id.incarnation == Incarnation::ENGINE;
+                let schema = if is_engine { catalog::ENGINE_SCHEMA } else { "" };
+                self.helper.give(Job::Open { database: id, path: self.path(id), floor, schema });
             }
         }
     }
@@ -286,7 +290,7 @@ impl Databases {
     /// Write the floors of each partition.
     pub(super) fn write_manifests(
         &mut self,
-        floors: Vec<(PartitionId, Vec<(crate::types::Incarnation, LogIndex)>)>,
+        floors: Vec<(PartitionId, Vec<(Incarnation, LogIndex)>)>,
     ) {
         for (partition, floors) in &floors {
             for (incarnation, floor) in floors {

@@ -63,7 +63,7 @@ pub enum BootError {
         needs: u64,
     },
     /// It cannot be created, read or written.
-    #[error("data directory {} cannot be used: {source}", path.display())]
+    #[error("data directory {} cannot be used", path.display())]
     DataDir {
         /// Which.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum BootError {
     #[error("data directory {} is in use by another process", .0.display())]
     Locked(PathBuf),
     /// Somebody listens there.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Port {
         /// Where.
         address: String,

@@ -51,7 +51,8 @@ const LIMITS: CommandLimits = CommandLimits {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) boot: PartitionBoot,
-    pub(super) engine: Database,
+    /// Its engine database; none before the first command for it.
+    pub(super) engine: Option<Database>,
     /// What the catalog says, for the system partition.
     pub(super) catalog: Catalog,
     /// Bytes of each database file.
@@ -73,10 +74,11 @@ pub(super) fn partition(
     let floor = floors.get(&Incarnation::ENGINE).copied().unwrap_or_default();
     let mut engine = open_engine(&path, floor)
         .with_context(|| format!("cannot start: {} is unusable", path.display()))?;
+    let applied = engine.as_ref().map_or(LogIndex(0), Database::applied);
     let log = match log {
         Some(log) => log,
         // An empty replica under an old id would vote again (R27).
-        None if engine.applied() > LogIndex(0) || !floors.is_empty() => {
+        None if applied > LogIndex(0) || !floors.is_empty() => {
             return Err(BootError::Refused(format!(
                 "cannot start: {} has data, but its log is gone: restore wal/, or remove the data \
                  directory and start anew",
@@ -85,11 +87,14 @@ pub(super) fn partition(
         }
         None => born(),
     };
-    let incarnations = select(&mut engine, catalog::SELECT_INCARNATIONS)?;
-    let incarnations = catalog::incarnations_of(&incarnations);
     let mut catalog = Catalog::default();
-    for row in catalog::rows_of(&select(&mut engine, catalog::SELECT_NAMESPACES)?) {
-        catalog.fold(row);
+    let mut incarnations = Vec::new();
+    if let Some(engine) = &mut engine {
+        let found = select(engine, catalog::SELECT_INCARNATIONS)?;
+        incarnations = catalog::incarnations_of(&found);
+        for row in catalog::rows_of(&select(engine, catalog::SELECT_NAMESPACES)?) {
+            catalog.fold(row);
+        }
     }
     let bytes = sizes(&dir, id).map_err(unusable)?;
     let stamp = log.last_stamp;
@@ -104,15 +109,16 @@ pub(super) fn partition(
     Ok(Found { boot, engine, catalog, bytes })
 }
 
-fn open_engine(path: &Path, floor: LogIndex) -> anyhow::Result<Database> {
+/// It is created with the first command for it, by the helper thread: a new node starts at once.
+fn open_engine(path: &Path, floor: LogIndex) -> anyhow::Result<Option<Database>> {
     if !path.exists() {
         anyhow::ensure!(floor == LogIndex(0), "it was on disk once, and is missing");
-        Database::create(path, Vfs::system(), catalog::ENGINE_SCHEMA)?;
+        return Ok(None);
     }
     let engine = Database::open(path, Vfs::system(), Role::Engine)?;
     let applied = engine.applied();
     anyhow::ensure!(floor <= applied, "it is at log index {applied}, but had {floor} on disk");
-    Ok(engine)
+    Ok(Some(engine))
 }
 
 fn select(engine: &mut Database, sql: &str) -> anyhow::Result<Vec<StatementResult>> {

@@ -54,8 +54,8 @@ const SETTINGS: &str = "
 pub(super) const BIRTH: &str = "
     PRAGMA page_size = 4096;
     PRAGMA auto_vacuum = INCREMENTAL;
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = FULL;
+    PRAGMA journal_mode = MEMORY;
+    PRAGMA synchronous = OFF;
     CREATE TABLE __debros_meta(id INTEGER PRIMARY KEY CHECK (id = 0), applied INTEGER NOT NULL);
     INSERT INTO __debros_meta VALUES (0, 0);";
 

@@ -82,7 +82,7 @@ impl Checkpointer {
 /// it (R24). No connection is needed.
 pub fn sync_wal(path: &Path, vfs: Vfs) -> Result<(), Fault> {
     context::idle();
-    vfs.sync_log(&connection::beside(path, "-wal"))
+    vfs.sync_file(&connection::beside(path, "-wal"))
 }
 
 /// See [`crate::sql::Database::create`]. Built under another name: a crash leaves that, and the next attempt
@@ -99,6 +99,7 @@ pub(super) fn create(path: &Path, vfs: Vfs, schema: &str) -> Result<(), OpenErro
         }
     }
     build(&new, vfs, schema).map_err(open_error)?;
+    vfs.sync_file(&new)?;
     vfs.rename(&new, path)?;
     Ok(())
 }
@@ -107,7 +108,9 @@ fn build(path: &Path, vfs: Vfs, schema: &str) -> Result<(), SqlError> {
     let connection = connection::open(path, vfs, Role::Engine, OpenFlags::SQLITE_OPEN_CREATE)?;
     connection.execute_batch(connection::BIRTH)?;
     connection.execute_batch(schema)?;
-    // Closing the last connection moves the log into the file, syncs it, and deletes the log.
+    // Nothing of this is synced: a crash leaves a file that nobody looks at. Only the whole one is.
+    connection.execute_batch("PRAGMA journal_mode = WAL")?;
+    // Closing the last connection moves the log into the file, and deletes the log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     connection.close().map_err(|(_, error)| error)?;
     Ok(())

@@ -123,9 +123,9 @@ impl Vfs {
         }
     }
 
-    /// Sync the write-ahead log at `path`: what was written to it before the call is durable after it.
-    /// No such file: nothing was written.
-    pub(super) fn sync_log(&self, path: &Path) -> Result<(), Fault> {
+    /// Sync the file at `path`, a write-ahead log or a database that nobody has open: what was written to it
+    /// before the call is durable after it. No such file: nothing was written.
+    pub(super) fn sync_file(&self, path: &Path) -> Result<(), Fault> {
         if !self.exists(path)? {
             return Ok(());
         }
@@ -142,13 +142,13 @@ impl Vfs {
             let open = open.expect("every VFS has xOpen");
             let code = open(self.shim.as_ptr(), name.as_ptr(), file, flags, ptr::null_mut());
             if code != ffi::SQLITE_OK {
-                return Err(io_fault("open a write-ahead log", code));
+                return Err(io_fault("open a file to sync it", code));
             }
             let synced = x_sync(file, ffi::SQLITE_SYNC_NORMAL);
             let closed = x_close(file);
             match (synced, closed) {
                 (ffi::SQLITE_OK, ffi::SQLITE_OK) => Ok(()),
-                (ffi::SQLITE_OK, code) | (code, _) => Err(io_fault("sync a write-ahead log", code)),
+                (ffi::SQLITE_OK, code) | (code, _) => Err(io_fault("sync a file", code)),
             }
         }
     }

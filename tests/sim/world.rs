@@ -65,7 +65,7 @@ use crate::disk::Disk;
 /// Faults happen before this; afterwards everything must settle.
 pub(crate) const FAULTS_END: Duration = Duration::from_secs(6);
 /// Virtual time at which a run must have settled.
-const SETTLED_BY: Duration = Duration::from_secs(60);
+const SETTLED_BY: Duration = Duration::from_mins(1);
 const STEPS_MAX: usize = 2_000_000;
 const N_PARTITIONS: u16 = 2;
 const LIMITS: CommandLimits = CommandLimits {
@@ -647,7 +647,7 @@ impl World {
             let seen = shard.replica(partition).expect("it has a replica of each");
             if seen.role() == raft::Role::Leader {
                 let key = (partition, seen.term());
-                let leader = *self.leaders.entry(key).or_insert(replica(id));
+                let leader = *self.leaders.entry(key).or_insert_with(|| replica(id));
                 assert_eq!(leader, replica(id), "two leaders of {key:?}");
             }
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::json;
@@ -12,8 +12,9 @@ use serde_json::json;
 use crate::client::Client;
 use crate::process::Node;
 use crate::process::PATIENCE;
+use crate::process::wait_until;
 
-const WRITERS: u64 = 8;
+const WRITERS: usize = 8;
 
 /// What one writer knows about its transactions.
 #[derive(Default)]
@@ -23,17 +24,17 @@ struct Written {
 }
 
 /// Each transaction writes two rows, so that half of one would be seen.
-fn write_until(
+fn write_until_killed(
     port: u16,
     key: &'static str,
-    writer: u64,
+    writer: usize,
     first: u64,
-    stop: &AtomicBool,
+    acknowledged: &AtomicU64,
 ) -> Written {
     let mut written = Written { acknowledged: Vec::new(), sent: first };
     let Some(client) = Client::try_connect(port) else { return written };
     let client = client.with_key(key);
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         let n = written.sent;
         written.sent += 1;
         let ops = json!({ "ops": [
@@ -41,12 +42,14 @@ fn write_until(
             { "kind": "exec", "sql": "INSERT INTO t VALUES (?, ?, 'right')", "args": [writer, n] },
         ] });
         match client.post("/v1/rqlite/transaction", &ops) {
-            Ok(reply) if reply.status == 200 => written.acknowledged.push(n),
+            Ok(reply) if reply.status == 200 => {
+                written.acknowledged.push(n);
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
             Ok(reply) => panic!("refused: {} {}", reply.status, reply.body),
-            Err(_) => break, // it was killed
+            Err(_) => return written, // it was killed
         }
     }
-    written
 }
 
 #[test]
@@ -58,28 +61,27 @@ fn torture_kill_9_loses_nothing_acknowledged_and_halves_nothing() {
         let client = node.client().with_key(key);
         client.exec("CREATE TABLE t (writer INT, n INT, side TEXT)", &json!([]));
     }
-    let mut acknowledged: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); WRITERS as usize];
-    let mut next = vec![0; WRITERS as usize];
+    let mut acknowledged: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); WRITERS];
+    let mut next = [0; WRITERS];
     let mut dice = 0x2545_f491_4f6c_dd1d_u64;
     for round in 0..rounds {
-        let stop = Arc::new(AtomicBool::new(false));
+        let n_acknowledged = Arc::new(AtomicU64::new(0));
         let port = node.port;
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
-                let (stop, first) = (Arc::clone(&stop), next[writer as usize]);
-                let key = keys[(writer % 2) as usize];
-                std::thread::spawn(move || write_until(port, key, writer, first, &stop))
+                let (count, first) = (Arc::clone(&n_acknowledged), next[writer]);
+                let key = keys[writer % 2];
+                std::thread::spawn(move || write_until_killed(port, key, writer, first, &count))
             })
             .collect();
         dice ^= dice << 13;
         dice ^= dice >> 7;
         dice ^= dice << 17;
-        let until = Instant::now() + Duration::from_millis(200 + dice % 700);
-        while Instant::now() < until {
-            std::thread::yield_now();
-        }
+        let enough = 50 + dice % 3_000;
+        wait_until("enough is acknowledged", || {
+            (n_acknowledged.load(Ordering::Relaxed) >= enough).then_some(())
+        });
         node.kill();
-        stop.store(true, Ordering::Relaxed);
         for (writer, thread) in writers.into_iter().enumerate() {
             let written = thread.join().expect("a writer");
             acknowledged[writer].extend(written.acknowledged);
@@ -137,10 +139,10 @@ fn a_clean_stop_answers_what_it_accepted_and_keeps_it() {
         }
         n
     });
-    let deadline = Instant::now() + PATIENCE;
-    while client.rows("SELECT count(*) FROM t")[0][0].as_u64() < Some(20) {
-        assert!(Instant::now() < deadline, "no progress");
-    }
+    wait_until("some rows are there", || {
+        let rows = client.rows("SELECT count(*) FROM t");
+        (rows[0][0].as_u64() >= Some(20)).then_some(())
+    });
     drop(client);
     let status = node.stop();
     stop.store(true, Ordering::Relaxed);

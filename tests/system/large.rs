@@ -27,7 +27,8 @@ fn fill(node: &Node, n: usize, text: &str) {
         for _ in chunk {
             let body = json!({ "sql": "INSERT INTO t (v) VALUES (?)", "args": [text] }).to_string();
             let head = "POST /v1/rqlite/exec HTTP/1.1\r\nHost: x\r\nX-API-Key: k1\r\n";
-            requests.push_str(&format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+            let length = body.len();
+            requests.extend([head, &format!("Content-Length: {length}\r\n\r\n{body}")]);
         }
         (&stream).write_all(requests.as_bytes()).expect("the node reads");
         for _ in chunk {
@@ -140,12 +141,11 @@ fn files(dir: &std::path::Path) -> Vec<(std::path::PathBuf, u64)> {
     let mut found = Vec::new();
     let mut pending = vec![dir.to_owned()];
     while let Some(path) = pending.pop() {
-        match std::fs::read_dir(&path) {
-            Ok(entries) => pending.extend(entries.flatten().map(|it| it.path())),
-            Err(_) => {
-                let size = std::fs::metadata(&path).map_or(0, |it| it.len());
-                found.push((path, size));
-            }
+        if let Ok(entries) = std::fs::read_dir(&path) {
+            pending.extend(entries.flatten().map(|it| it.path()));
+        } else {
+            let size = std::fs::metadata(&path).map_or(0, |it| it.len());
+            found.push((path, size));
         }
     }
     found

@@ -1,5 +1,11 @@
 //! The real executable, as users run it: processes, sockets, files, signals.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests of processes have threads and clocks, and say what they saw"
+)]
+
 mod client;
 mod crash;
 mod exits;

@@ -89,20 +89,14 @@ impl Node {
     }
 
     fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(client) = Client::try_connect(self.port)
-                && client.get("/health").is_ok_and(|reply| reply.status == 200)
-            {
-                return;
-            }
+        wait_until("the node answers", || {
             let child = self.child.as_mut().expect("it was started");
             if let Some(status) = child.try_wait().expect("the child can be asked") {
                 panic!("the node ended with {status}:\n{}", self.log());
             }
-            assert!(Instant::now() < deadline, "not ready:\n{}", self.log());
-            std::thread::yield_now();
-        }
+            let client = Client::try_connect(self.port)?;
+            client.get("/health").is_ok_and(|reply| reply.status == 200).then_some(())
+        });
     }
 
     /// Everything it has said.
@@ -139,17 +133,7 @@ impl Node {
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = child.try_wait().expect("the child can be asked") {
-                return status;
-            }
-            if Instant::now() > deadline {
-                child.kill().expect("the child can be killed");
-                panic!("the node does not stop:\n{}", self.log());
-            }
-            std::thread::yield_now();
-        }
+        wait_until("the node has stopped", || child.try_wait().expect("the child can be asked"))
     }
 
     /// Lines of the log that a person should not have to see.
@@ -173,6 +157,18 @@ impl Drop for Node {
                 println!("node: {line}");
             }
         }
+    }
+}
+
+/// Ask again and again, with short pauses, until there is an answer; give up after [`PATIENCE`].
+pub(crate) fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -95,6 +95,7 @@ fn errors_say_whose_move_it_is() {
     assert!(error.contains("attempt to change database via query operation"), "{error}");
     let reply = client.get("/v1/rqlite/exec").expect("an answer");
     assert_eq!(reply.status, 405);
+    assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
     for (key, want) in [("", "missing API key"), ("wrong", "invalid API key")] {
         let stranger = node.client().with_key(key);
         let (status, error) = stranger.refused("/v1/rqlite/query", &json!({ "sql": "SELECT 1" }));
