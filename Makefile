@@ -9,8 +9,10 @@ BIN := $(CARGO_TARGET_DIR)/release/debros
 endif
 # The names under which the executable behaves as that program.
 LINKS := node identity
+# Seconds for each fuzz target.
+FUZZ_SECONDS := $(or $(SECONDS),60)
 
-.PHONY: help setup build run test lint sim torture determinism bench clean
+.PHONY: help setup build run test lint sim torture fuzz bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +45,15 @@ sim: setup ## Long simulation: SIM_RUNS=10000 make sim
 
 torture: setup ## kill -9 under load, 50 rounds: ROUNDS=50 make torture
 	TORTURE_ROUNDS=$${ROUNDS:-50} $(CARGO) test --profile ci --test system -- --nocapture torture
+
+fuzz: setup ## Fuzz every reader of foreign bytes, SECONDS each: SECONDS=60 make fuzz (see fuzz/README.md)
+	@command -v c++ >/dev/null || { apt-get update -qq && apt-get install -y -qq g++; }
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@cd fuzz && for target in $$($(CARGO) fuzz list); do \
+		echo "== $$target"; mkdir -p found/$$target; \
+		$(CARGO) fuzz run --sanitizer=none $$target found/$$target corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=8192 -verbosity=0 || exit 1; \
+	done
 
 bench: build ## First figures: wrk against this node, the bare disk and Redis (needs wrk, redis-server)
 	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk redis-server; }

@@ -4,6 +4,7 @@
 //! [`world`] is where nodes live; [`disk`] and [`vfs`] forget what was not synced.
 
 mod cluster;
+mod corpora;
 mod databases;
 mod disk;
 mod log;
