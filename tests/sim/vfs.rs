@@ -14,12 +14,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
+use std::ffi::OsStr;
 use std::ffi::c_char;
 use std::ffi::c_int;
 use std::ffi::c_void;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::ptr;
 use std::sync::Once;
 
@@ -88,9 +90,17 @@ pub(crate) fn reset() {
 
 /// The power goes, and comes back. All connections must be gone by now.
 pub(crate) fn crash(dice: &mut Dice) {
+    with_world(|world| world.fails = None);
+    crash_under(Path::new(""), dice);
+}
+
+/// The same for one machine of several: the files below `folder`.
+pub(crate) fn crash_under(folder: &Path, dice: &mut Dice) {
     with_world(|world| {
-        world.fails = None;
-        world.files.retain(|_, file| {
+        world.files.retain(|name, file| {
+            if !name.starts_with(key(folder)) {
+                return true;
+            }
             assert_eq!(file.n_open, 0, "a process does not survive the power");
             let keeps_name = match (file.is_name_durable, file.is_deleted) {
                 (true, false) => true,
@@ -117,6 +127,15 @@ pub(crate) fn crash(dice: &mut Dice) {
             keeps_name
         });
     });
+}
+
+/// The names of all files below `folder`, in order.
+pub(crate) fn files_under(folder: &Path) -> Vec<PathBuf> {
+    let path = |name: &Vec<u8>| PathBuf::from(OsStr::from_bytes(name));
+    with_world(|world| {
+        let there = world.files.iter().filter(|(_, file)| !file.is_deleted);
+        there.map(|(name, _)| path(name)).filter(|it| it.starts_with(folder)).collect()
+    })
 }
 
 /// From now on, every write and sync fails with `code`; until the next crash, or until told otherwise.

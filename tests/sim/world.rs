@@ -2,14 +2,13 @@
 //! the seed.
 //!
 //! A node here is the product's own core, log and SQL; the world does what the driver and the disk do. A
-//! crash forgets what the log's disk had not synced (or part of it), and everything in memory; databases
-//! are as a killed process leaves them. The network delays, reorders, duplicates and drops. Faults stop at
+//! killed process loses its memory; when the power goes, its disks also lose what was not synced, or part of
+//! it: the log's segments, and the databases, which lie in [`crate::vfs`]. The network delays, reorders, duplicates and drops. Faults stop at
 //! [`FAULTS_END`], and then everything must settle.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,10 +26,12 @@ use debros::shard::event::Token;
 use debros::shard::partition::PartitionBoot;
 use debros::shard::request::SubmitError;
 use debros::sql::Applied;
+use debros::sql::Checkpointer;
 use debros::sql::Database;
 use debros::sql::Entry;
 use debros::sql::Role;
 use debros::sql::Vfs;
+use debros::sql::sync_wal;
 use debros::types::DatabaseId;
 use debros::types::Dice;
 use debros::types::Incarnation;
@@ -61,6 +62,7 @@ use debros::wire::command::Value;
 use debros::wire::rows::StatementResult;
 
 use crate::disk::Disk;
+use crate::vfs;
 
 /// Faults happen before this; afterwards everything must settle.
 pub(crate) const FAULTS_END: Duration = Duration::from_secs(6);
@@ -161,7 +163,6 @@ pub(crate) struct World {
     pub(crate) n_compacted: u64,
     pub(crate) n_crashed: u64,
     vfs: Vfs,
-    _dir: tempfile::TempDir,
 }
 
 /// Tokens of asks between partitions, above those of clients.
@@ -171,17 +172,14 @@ const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 impl World {
     /// Run one cluster to its end.
     pub(crate) fn run(seed: u64, plan: Plan) -> Self {
-        // In memory where there is such a place: what is tested is not the machine's disk.
-        let shm = Path::new("/dev/shm");
-        let dir = tempfile::tempdir_in(shm).or_else(|_| tempfile::tempdir());
-        let dir = dir.expect("a temporary directory");
+        vfs::reset();
         let nodes = (0..plan.n_nodes).map(|at| Node {
             shard: None,
             log: None,
             is_log_busy: false,
             syncing: None,
             disk: Disk::default(),
-            dir: dir.path().join(at.to_string()),
+            dir: PathBuf::from(format!("/node{at}")),
             databases: BTreeMap::new(),
             manifests: BTreeMap::new(),
             pending_manifests: VecDeque::new(),
@@ -207,8 +205,7 @@ impl World {
             trace: String::new(),
             n_compacted: 0,
             n_crashed: 0,
-            vfs: Vfs::system(),
-            _dir: dir,
+            vfs: vfs::vfs(),
         };
         for node in 0..plan.n_nodes {
             world.start(node);
@@ -441,12 +438,16 @@ impl World {
         self.n_crashed += 1;
         let mut dice = Dice::new(self.dice.roll());
         let node = &mut self.nodes[id];
-        node.disk.crash(&mut dice);
         node.shard = None;
         node.log = None;
         node.timeout = None;
         node.databases.clear();
-        self.note(&format!("n{id} crashes"));
+        let is_power_lost = dice.below(3) > 0;
+        if is_power_lost {
+            node.disk.crash(&mut dice);
+            vfs::crash_under(&node.dir, &mut dice);
+        }
+        self.note(&format!("n{id} crashes, power lost: {is_power_lost}"));
         // Whoever waits there waits in vain.
         let life = self.nodes[id].life;
         let lost: Vec<_> =
@@ -492,7 +493,12 @@ impl World {
             Effect::Reply { token, result } => self.on_reply(token, result),
             Effect::Ask { namespace, database } => self.ask(id, namespace, database),
             Effect::CatalogChanged { row } => self.nodes[id].catalog.fold(row),
-            Effect::Sync { .. } => {
+            Effect::Sync { databases } => {
+                // At once: what is committed until the end is reported is not covered.
+                for database in databases {
+                    let path = self.nodes[id].path(database);
+                    sync_wal(&path, self.vfs).expect("the machine is well");
+                }
                 let at = self.micros(100, 20_000);
                 self.plan(at, id, Happening::Step(Event::Synced));
             }
@@ -505,6 +511,10 @@ impl World {
                 self.plan(at, id, Happening::Step(Event::ManifestsWritten));
             }
             Effect::Evict { database } => {
+                let path = self.nodes[id].path(database);
+                let checkpointer = Checkpointer::open(&path, self.vfs);
+                let mut checkpointer = checkpointer.expect("the machine is well");
+                checkpointer.checkpoint().expect("the machine is well");
                 self.nodes[id].databases.remove(&database);
                 let at = self.micros(100, 5_000);
                 self.plan(at, id, Happening::Step(Event::Evicted { database }));
@@ -741,13 +751,11 @@ impl World {
 impl Node {
     /// Its connection to a database, which is created if the log says so.
     fn open(&mut self, vfs: Vfs, id: DatabaseId, schema: &str) -> &mut Database {
-        let dir = self.dir.join(id.partition.to_string());
+        let path = self.path(id);
         let floors = self.manifests.get(&id.partition);
         let floor = floors.and_then(|it| it.get(&id.incarnation)).copied().unwrap_or_default();
         self.databases.entry(id).or_insert_with(|| {
-            std::fs::create_dir_all(&dir).expect("a directory");
-            let path = dir.join(format!("{}.db", id.incarnation));
-            if !path.exists() {
+            if !vfs::files_under(&path).contains(&path) {
                 assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
                 Database::create(&path, vfs, schema).expect("it can be created");
             }
@@ -759,14 +767,17 @@ impl Node {
         })
     }
 
+    fn path(&self, id: DatabaseId) -> PathBuf {
+        self.dir.join(id.partition.to_string()).join(format!("{}.db", id.incarnation))
+    }
+
     /// All its databases.
     fn files(&self) -> Vec<DatabaseId> {
         let mut found = Vec::new();
         for partition in (0..=N_PARTITIONS).map(PartitionId) {
-            let dir = std::fs::read_dir(self.dir.join(partition.to_string())).expect("a directory");
-            for file in dir {
-                let name = file.expect("an entry").file_name();
-                let number = name.to_str().and_then(|it| it.strip_suffix(".db")?.parse().ok());
+            for file in vfs::files_under(&self.dir.join(partition.to_string())) {
+                let name = file.file_name().and_then(|it| it.to_str());
+                let number = name.and_then(|it| it.strip_suffix(".db")?.parse().ok());
                 let id = number.map(|it| DatabaseId { partition, incarnation: Incarnation(it) });
                 found.extend(id);
             }
