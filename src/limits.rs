@@ -19,8 +19,6 @@ pub const SQL_SIZE_MAX: usize = 1_000_000;
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 8_192;
 /// Bytes of commands proposed but not yet applied, per partition.
 pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
-/// Requests waiting in one shard's inbox; more are told `overloaded`.
-pub const INBOX_DEPTH_MAX: usize = 16_384;
 /// Messages waiting from one core to another; more are told `overloaded`.
 pub const MESH_DEPTH_MAX: usize = 16_384;
 /// Bytes of request bodies that one core gathers at once; more are told `overloaded`.
@@ -84,8 +82,8 @@ pub const FENCE_LOG_BYTES: ByteSize = ByteSize::mib(256);
 const _: () = {
     // A body becomes one command: escapes shrink, and the head of each value is smaller than its JSON.
     assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
-    // A full partition still fits its shard's inbox.
-    assert!(PROPOSALS_IN_FLIGHT_MAX <= INBOX_DEPTH_MAX);
+    // A partition can be filled from one core alone.
+    assert!(PROPOSALS_IN_FLIGHT_MAX <= MESH_DEPTH_MAX);
     assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
     assert!(TICK.as_millis() * 4 <= ELECTION_TIMEOUT_MIN.as_millis());
     assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);

@@ -86,6 +86,15 @@ pub struct DatabaseId {
     pub incarnation: Incarnation,
 }
 
+/// What the manifest says of a database (R24).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Floor {
+    /// How far it is known to be on disk.
+    pub index: LogIndex,
+    /// It was damaged, so the log has forgotten commands that it never got: it must not be used (R38).
+    pub is_fenced: bool,
+}
+
 /// The name of a tenant: `[A-Za-z0-9_-]{1,64}`, case-sensitive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);

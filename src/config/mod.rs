@@ -447,9 +447,7 @@ mod tests {
         ));
         expect![[r#"
             database.replication_factor: has no effect in this version
-            gateway.rqlite_dsn: has no effect inside a node
-            gateway.idle_timeout: has no effect in this version
-            limits.temp_bytes: has no effect in this version"#]]
+            gateway.rqlite_dsn: has no effect inside a node"#]]
         .assert_eq(&config.unwrap().warnings.join("\n"));
     }
 

@@ -27,7 +27,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "security.private_key_file",
     "security.certificate_file",
     "gateway.websocket_format",
-    "limits.temp_bytes",
     "limits.requests_per_second",
     "limits.fence_log_bytes",
     "cluster.join_token_file",

@@ -23,6 +23,7 @@ use crate::sql::OpenError;
 use crate::sql::Role;
 use crate::sql::Vfs;
 use crate::types::DatabaseId;
+use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
 
@@ -48,7 +49,7 @@ pub enum Job {
     /// Write these manifests.
     WriteManifests {
         /// Directory and floors of each.
-        manifests: Vec<(PathBuf, Vec<(Incarnation, LogIndex)>)>,
+        manifests: Vec<(PathBuf, Vec<(Incarnation, Floor)>)>,
     },
     /// Move what the `-wal` holds into the database, while its core goes on writing.
     Checkpoint {

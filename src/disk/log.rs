@@ -158,7 +158,9 @@ struct Shared {
 
 impl Shared {
     fn new(log: Log) -> Self {
-        let histogram = || Histogram::new(2).expect("two significant digits are within its bounds");
+        // Up to a minute in microseconds; two significant digits take 20 KiB.
+        let histogram =
+            || Histogram::new_with_bounds(1, 60_000_000, 2).expect("the bounds are in order");
         let stats = LogStats {
             written_bytes: 0,
             batch_records: histogram(),

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! debros manifest 1
-//! <incarnation> <floor: log index>        one line each, by incarnation
+//! <incarnation> <floor: log index>        one line each, by incarnation; ` fenced` behind a damaged one
 //! crc32c <8 hex digits, of everything above>
 //! ```
 
@@ -17,6 +17,7 @@ use std::io;
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
 
@@ -39,7 +40,7 @@ pub enum ManifestError {
 }
 
 /// Read the floors of a directory; none if it has no manifest yet.
-pub fn read(dir: &Path) -> Result<BTreeMap<Incarnation, LogIndex>, ManifestError> {
+pub fn read(dir: &Path) -> Result<BTreeMap<Incarnation, Floor>, ManifestError> {
     match fs::read_to_string(dir.join(NAME)) {
         Ok(text) => decode(&text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
@@ -48,7 +49,7 @@ pub fn read(dir: &Path) -> Result<BTreeMap<Incarnation, LogIndex>, ManifestError
 }
 
 /// Replace the manifest of a directory. It is on disk when this returns.
-pub fn write(dir: &Path, floors: &[(Incarnation, LogIndex)]) -> io::Result<()> {
+pub fn write(dir: &Path, floors: &[(Incarnation, Floor)]) -> io::Result<()> {
     let temporary = dir.join("manifest.new");
     let mut file = fs::File::create(&temporary)?;
     file.write_all(encode(floors).as_bytes())?;
@@ -57,17 +58,18 @@ pub fn write(dir: &Path, floors: &[(Incarnation, LogIndex)]) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-fn encode(floors: &[(Incarnation, LogIndex)]) -> String {
+fn encode(floors: &[(Incarnation, Floor)]) -> String {
     let mut text = format!("{MAGIC}{VERSION}\n");
     for (incarnation, floor) in floors {
-        writeln!(text, "{incarnation} {floor}").expect("a String takes all");
+        let fence = if floor.is_fenced { " fenced" } else { "" };
+        writeln!(text, "{incarnation} {}{fence}", floor.index).expect("a String takes all");
     }
     let crc = crc32c::crc32c(text.as_bytes());
     writeln!(text, "crc32c {crc:08x}").expect("a String takes all");
     text
 }
 
-fn decode(text: &str) -> Result<BTreeMap<Incarnation, LogIndex>, ManifestError> {
+fn decode(text: &str) -> Result<BTreeMap<Incarnation, Floor>, ManifestError> {
     let first = text.lines().next().unwrap_or_default();
     let Some(version) = first.strip_prefix(MAGIC) else {
         return Err(ManifestError::Damaged("it does not begin as one"));
@@ -84,7 +86,12 @@ fn decode(text: &str) -> Result<BTreeMap<Incarnation, LogIndex>, ManifestError> 
     }
     let floor = |line: &str| {
         let (incarnation, floor) = line.split_once(' ')?;
-        Some((Incarnation(incarnation.parse().ok()?), LogIndex(floor.parse().ok()?)))
+        let (index, is_fenced) = match floor.strip_suffix(" fenced") {
+            Some(index) => (index, true),
+            None => (floor, false),
+        };
+        let floor = Floor { index: LogIndex(index.parse().ok()?), is_fenced };
+        Some((Incarnation(incarnation.parse().ok()?), floor))
     };
     let floors = body.lines().skip(1).map(floor).collect::<Option<_>>();
     floors.ok_or(ManifestError::Damaged("a line is not a floor"))
@@ -98,14 +105,15 @@ mod tests {
     fn a_manifest_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         assert!(read(dir.path()).unwrap().is_empty());
-        let floors = [(Incarnation(0), LogIndex(7)), (Incarnation(5), LogIndex(0))];
+        let floor = |index, is_fenced| Floor { index: LogIndex(index), is_fenced };
+        let floors = [(Incarnation(0), floor(7, false)), (Incarnation(5), floor(0, true))];
         write(dir.path(), &floors).unwrap();
         assert_eq!(read(dir.path()).unwrap(), BTreeMap::from(floors));
     }
 
     #[test]
     fn damage_is_seen() {
-        let good = encode(&[(Incarnation(3), LogIndex(12))]);
+        let good = encode(&[(Incarnation(3), Floor { index: LogIndex(12), is_fenced: false })]);
         for (name, text, want) in [
             ("a changed digit", good.replace("12", "13"), "its checksum is wrong"),
             ("cut short", good[..good.len() - 8].to_owned(), "its checksum is wrong"),

@@ -44,10 +44,10 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 pub fn run(config: Config) -> Result<(), BootError> {
     let clock = Clock::start();
     signals::block();
-    let cpus = check_machine(&config)?;
     let _lock = preflight::lock(&config.node.data_dir)?;
     let _database_lock = lock_database_dir(&config)?;
     preflight::environment(&config.database.data_dir)?;
+    let cpus = check_machine(&config)?;
     let refused = |error: SecretError| BootError::Refused(format!("cannot start: {error}"));
     let identity = Identity::load_or_create(&config.node.data_dir).map_err(refused)?;
     let own_key = identity::load_or_create_api_key(&config.node.data_dir).map_err(refused)?;

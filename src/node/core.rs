@@ -15,6 +15,7 @@ use http::Response;
 use http::request::Parts;
 use rustc_hash::FxHashMap;
 use tracing::info;
+use tracing::warn;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -192,13 +193,17 @@ fn bring_up(
     let mut boots = Vec::new();
     let mut engines = Vec::new();
     let mut floors = FxHashMap::default();
+    let mut fenced = Vec::new();
     let mut bytes = FxHashMap::default();
     for it in partitions {
         let partition = it.boot.id;
-        let known = it.boot.floors.iter();
-        floors.extend(known.map(|(incarnation, floor)| {
-            (DatabaseId { partition, incarnation: *incarnation }, *floor)
-        }));
+        for (incarnation, floor) in &it.boot.floors {
+            let id = DatabaseId { partition, incarnation: *incarnation };
+            floors.insert(id, floor.index);
+            if floor.is_fenced {
+                fenced.push(id);
+            }
+        }
         bytes.extend(it.bytes);
         let id = DatabaseId { partition, incarnation: Incarnation::ENGINE };
         engines.extend(it.engine.map(|engine| (id, engine)));
@@ -206,6 +211,10 @@ fn bring_up(
     }
     let dir = config.database.data_dir.clone();
     let mut databases = Databases::new(dir, floors, bytes, helper);
+    for id in fenced {
+        warn!(partition = %id.partition, incarnation = %id.incarnation, "database is fenced");
+        databases.fence(id);
+    }
     for (id, engine) in engines {
         databases.insert(id, engine);
     }

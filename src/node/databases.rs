@@ -10,6 +10,7 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -27,7 +28,9 @@ use crate::sql::Database;
 use crate::sql::Entry;
 use crate::sql::Fault;
 use crate::types::DatabaseId;
+use crate::types::Floor;
 use crate::types::Incarnation;
+use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::wire::rows::Outcome;
@@ -38,6 +41,9 @@ const WAL_BYTES_MAX: u64 = 8 << 20;
 
 /// How often in a row a database may be found locked (R21).
 const BUSY_MAX: u32 = 10;
+
+/// Anybody may ask for the sizes, and asking every database takes a while.
+const SIZES_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// What waits for a database.
 #[derive(Debug)]
@@ -79,6 +85,8 @@ pub(super) struct Databases {
     helper: Helper,
     /// Bytes of each database file that was ever open here.
     bytes: FxHashMap<DatabaseId, u64>,
+    /// When the open ones were asked last.
+    sized_at: Option<Instant>,
 }
 
 /// The directory of a partition's databases. The generation changes with a snapshot that is received.
@@ -101,6 +109,7 @@ impl Databases {
             busy: Vec::new(),
             helper,
             bytes,
+            sized_at: None,
         }
     }
 
@@ -114,16 +123,24 @@ impl Databases {
         self.slots.insert(id, slot);
     }
 
-    /// Bytes of all databases. Those that are not open have the size they had.
-    pub(super) fn bytes(&mut self) -> u64 {
-        for (id, slot) in &mut self.slots {
-            if let Slot::Open { database, .. } | Slot::Parked { database, .. } = slot
-                && let Ok(bytes) = database.size_bytes()
-            {
-                self.bytes.insert(*id, bytes);
+    /// Bytes of all databases, at most a second old. Those that are not open have the size they had.
+    pub(super) fn bytes(&mut self, now: Instant) -> u64 {
+        if self.sized_at.is_none_or(|at| now.since(at) >= SIZES_AGE_MAX) {
+            self.sized_at = Some(now);
+            for (id, slot) in &mut self.slots {
+                if let Slot::Open { database, .. } | Slot::Parked { database, .. } = slot
+                    && let Ok(bytes) = database.size_bytes()
+                {
+                    self.bytes.insert(*id, bytes);
+                }
             }
         }
         self.bytes.values().sum()
+    }
+
+    /// A database that was damaged in an earlier life.
+    pub(super) fn fence(&mut self, id: DatabaseId) {
+        self.slots.insert(id, Slot::Fenced);
     }
 
     /// Run committed commands, now or when the database is here.
@@ -290,12 +307,12 @@ impl Databases {
     /// Write the floors of each partition.
     pub(super) fn write_manifests(
         &mut self,
-        floors: Vec<(PartitionId, Vec<(Incarnation, LogIndex)>)>,
+        floors: Vec<(PartitionId, Vec<(Incarnation, Floor)>)>,
     ) {
         for (partition, floors) in &floors {
             for (incarnation, floor) in floors {
                 let id = DatabaseId { partition: *partition, incarnation: *incarnation };
-                self.floors.insert(id, *floor);
+                self.floors.insert(id, floor.index);
             }
         }
         let with_dir =

@@ -102,7 +102,7 @@ impl Driver {
             Mail::Reply { token, back } => self.mesh.on_reply(token, back),
             Mail::AskStatus { token } => {
                 let mut status = self.shard.status();
-                status.database_bytes = self.databases.bytes();
+                status.database_bytes = self.databases.bytes(self.clock.now());
                 self.mesh.reply(token, Back::Status(status));
             }
             Mail::Catalog(row) => self.mesh.catalog.borrow_mut().fold(row),

@@ -272,7 +272,7 @@ impl Mesh {
                 self.catalog.borrow_mut().fold(row);
                 Ok(found)
             }
-            Answer::Results(_) | Answer::Created => unreachable!("a creation gives a namespace"),
+            Answer::Results(_) => unreachable!("a creation gives a namespace"),
         }
     }
 
@@ -284,7 +284,7 @@ impl Mesh {
         let database = self.locate(namespace).await?;
         match self.answer(database.partition, |token| event(token, database)).await? {
             Answer::Results(results) => Ok(Reply::Results(results)),
-            Answer::Namespace(_) | Answer::Created => unreachable!("statements give results"),
+            Answer::Namespace(_) => unreachable!("statements give results"),
         }
     }
 

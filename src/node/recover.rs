@@ -72,6 +72,7 @@ pub(super) fn partition(
         .with_context(|| format!("cannot start: the manifest in {} is unusable", dir.display()))?;
     let path = dir.join("0.db");
     let floor = floors.get(&Incarnation::ENGINE).copied().unwrap_or_default();
+    let floor = floor.index;
     let mut engine = open_engine(&path, floor)
         .with_context(|| format!("cannot start: {} is unusable", path.display()))?;
     let applied = engine.as_ref().map_or(LogIndex(0), Database::applied);

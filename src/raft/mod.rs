@@ -403,9 +403,9 @@ impl Replica {
         self.node.raft.commit_to_current_term()
     }
 
-    /// The term and payload of a kept entry.
-    pub fn entry(&self, index: LogIndex) -> Option<(Term, Bytes)> {
-        self.node.store().get(index.0).map(|it| (Term(it.term), it.data.clone()))
+    /// A kept entry.
+    pub fn entry(&self, index: LogIndex) -> Option<Entry> {
+        self.node.store().get(index.0).map(Entry::from_raft)
     }
 
     /// Bytes of memory that kept entries use.

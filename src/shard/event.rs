@@ -6,6 +6,7 @@ use crate::catalog;
 use crate::raft;
 use crate::shard::request::SubmitError;
 use crate::types::DatabaseId;
+use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
 use crate::types::Namespace;
@@ -192,7 +193,7 @@ pub enum Effect {
     /// Write and sync the manifests, then report [`Event::ManifestsWritten`].
     WriteManifests {
         /// The durable index of every database of each partition.
-        floors: Vec<(PartitionId, Vec<(Incarnation, LogIndex)>)>,
+        floors: Vec<(PartitionId, Vec<(Incarnation, Floor)>)>,
     },
     /// Checkpoint and close a clean database, then report [`Event::Evicted`].
     Evict {
@@ -213,6 +214,4 @@ pub enum Answer {
     Results(Vec<StatementResult>),
     /// The namespace exists.
     Namespace(catalog::Row),
-    /// The database exists.
-    Created,
 }

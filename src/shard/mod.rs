@@ -33,7 +33,6 @@ use crate::shard::namespaces::Namespaces;
 use crate::shard::partition::Partition;
 use crate::shard::partition::PartitionBoot;
 use crate::shard::partition::Step;
-use crate::shard::queue::Queue;
 use crate::shard::request::Status;
 use crate::shard::request::SubmitError;
 use crate::types::DatabaseId;
@@ -204,7 +203,6 @@ impl Shard {
             Event::Timeout => self.on_timeout(now, out),
             Event::TurnEnd => self.on_turn_end(now, out),
         }
-        self.look_who_leads(now, out);
     }
 
     /// When to call [`Self::step`] with [`Event::Timeout`], if nothing else happens first.
@@ -221,7 +219,11 @@ impl Shard {
             database_bytes: 0,
             n_partitions: count(self.partitions.len()),
             n_leading: count(self.leading.len()),
-            n_namespaces: count(self.namespaces.catalog.len()),
+            n_namespaces: if self.partitions.contains_key(&PartitionId::SYSTEM) {
+                count(self.namespaces.catalog.len())
+            } else {
+                0
+            },
         }
     }
 
@@ -282,7 +284,6 @@ impl Shard {
         let Some(partition) = rest.partitions.get_mut(&database.partition) else { return };
         if let Some(queue) = partition.queues.get_mut(&database.incarnation) {
             queue.is_evicting = false;
-            queue.is_open = queue.n_reads > 0;
         }
         partition.dispatch(&mut step, database.incarnation);
     }
@@ -306,6 +307,7 @@ impl Shard {
     }
 
     fn on_turn_end(&mut self, now: Instant, out: &mut Vec<Effect>) {
+        self.look_who_leads(now, out);
         let (mut step, rest) = self.parts(now, out);
         while let Some(id) = rest.unready.pop_first() {
             rest.partitions.get_mut(&id).expect("partitions stay").drain(&mut step);
@@ -319,16 +321,14 @@ impl Shard {
     /// Close what has not been needed for longest, while more is open than may be.
     fn evict(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let (mut step, rest) = self.parts(now, out);
-        let is_open = |it: &&Queue| it.is_open && !it.is_evicting;
-        let queues = rest.partitions.values().flat_map(|it| it.queues.values());
-        let n_open = queues.filter(is_open).count();
+        let n_open: usize = rest.partitions.values().map(|it| it.n_open).sum();
         if n_open <= rest.open_databases {
             return;
         }
         let mut idle = Vec::new();
         for (id, partition) in rest.partitions.iter() {
             for (incarnation, queue) in &partition.queues {
-                let may_go = is_open(&queue) && queue.is_idle();
+                let may_go = queue.is_open && !queue.is_evicting && queue.is_idle();
                 if may_go && *incarnation != Incarnation::ENGINE {
                     idle.push((queue.used_at, *id, *incarnation, queue.is_clean()));
                 }
@@ -344,6 +344,8 @@ impl Shard {
             let partition = rest.partitions.get_mut(&id).expect("partitions stay");
             let queue = partition.queues.get_mut(&incarnation).expect("queues stay");
             queue.is_evicting = true;
+            queue.is_open = false;
+            partition.n_open -= 1;
             step.out.push(Effect::Evict { database: DatabaseId { partition: id, incarnation } });
         }
         if is_sync_due && rest.compaction.is_idle() {
@@ -353,12 +355,13 @@ impl Shard {
 
     /// Whoever began to lead takes up what waits for a leader.
     fn look_who_leads(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        let leads = |(id, it): (&PartitionId, &Partition)| it.leads().then_some(*id);
-        let n_leading = self.partitions.iter().filter_map(leads).count();
-        if n_leading == self.leading.len() && self.parked.is_empty() {
+        let is_as_before =
+            |(id, it): (&PartitionId, &Partition)| it.leads() == self.leading.contains(id);
+        if self.partitions.iter().all(is_as_before) {
             return;
         }
-        let leading: BTreeSet<_> = self.partitions.iter().filter_map(leads).collect();
+        let leading = self.partitions.iter().filter(|(_, it)| it.leads());
+        let leading: BTreeSet<_> = leading.map(|(id, _)| *id).collect();
         let is_system_new =
             leading.contains(&PartitionId::SYSTEM) && !self.leading.contains(&PartitionId::SYSTEM);
         self.leading = leading;

@@ -25,6 +25,7 @@ use crate::shard::queue::Source;
 use crate::shard::request::SubmitError;
 use crate::types::DatabaseId;
 use crate::types::Dice;
+use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::Instant;
 use crate::types::LogIndex;
@@ -56,7 +57,7 @@ pub struct PartitionBoot {
     /// What its engine database says it has or had.
     pub incarnations: Vec<Incarnation>,
     /// The durable index of each database, from the manifest.
-    pub floors: BTreeMap<Incarnation, LogIndex>,
+    pub floors: BTreeMap<Incarnation, Floor>,
 }
 
 /// A request whose command is in the log.
@@ -95,6 +96,8 @@ pub(super) struct Partition {
     /// Every database it has or had. A command for another has no effect (R11).
     incarnations: BTreeSet<Incarnation>,
     pub(super) queues: BTreeMap<Incarnation, Queue>,
+    /// How many of them are open.
+    pub(super) n_open: usize,
     /// Queues that got commands in this step.
     touched: BTreeSet<Incarnation>,
     /// The newest time stamp in the log, committed or not.
@@ -114,7 +117,9 @@ impl Partition {
         incarnations.insert(Incarnation::ENGINE);
         let queue = |it: &Incarnation| {
             let floor = boot.floors.get(it).copied().unwrap_or_default();
-            (*it, Queue::new(floor, now))
+            let mut queue = Queue::new(floor.index, now);
+            queue.is_fenced = floor.is_fenced;
+            (*it, queue)
         };
         Self {
             id: boot.id,
@@ -123,6 +128,7 @@ impl Partition {
             waiting_bytes: 0,
             queues: incarnations.iter().map(queue).collect(),
             incarnations,
+            n_open: 0,
             touched: BTreeSet::new(),
             stamp: boot.stamp,
             unpersisted: VecDeque::new(),
@@ -142,6 +148,11 @@ impl Partition {
         DatabaseId { partition: self.id, incarnation }
     }
 
+    /// Whether a database is damaged, so that nothing can be asked of it.
+    pub(super) fn is_fenced(&self, incarnation: Incarnation) -> bool {
+        self.queues.get(&incarnation).is_some_and(|it| it.is_fenced)
+    }
+
     /// Append a command to the log; `token` waits for its result. Only on a leader.
     pub(super) fn propose(
         &mut self,
@@ -155,6 +166,9 @@ impl Partition {
             || self.waiting_bytes + bytes > limits::PROPOSAL_BYTES_IN_FLIGHT_MAX;
         if is_full {
             return Err(SubmitError::Overloaded);
+        }
+        if self.is_fenced(incarnation) {
+            return Err(SubmitError::Fenced);
         }
         let stamp = self.stamp(step, incarnation);
         let Ok((index, term)) = self.replica.propose(draft.seal(&stamp)) else {
@@ -198,6 +212,7 @@ impl Partition {
             return step.reply(token, Err(SubmitError::Fenced));
         }
         queue.used_at = step.now;
+        self.n_open += usize::from(!queue.is_open);
         queue.is_open = true;
         queue.n_reads += 1;
         step.out.push(Effect::Read { token, database, command: draft.seal(&stamp) });
@@ -346,8 +361,11 @@ impl Partition {
             }
         };
         let incarnation = command.stamp.incarnation;
-        if command.kind == Kind::Create && self.incarnations.insert(incarnation) {
-            self.queues.insert(incarnation, Queue::new(LogIndex(0), step.now));
+        if command.kind == Kind::Create {
+            if self.incarnations.insert(incarnation) {
+                self.queues.insert(incarnation, Queue::new(LogIndex(0), step.now));
+            }
+            // At replay, too: that the engine database knows it does not mean that its disk does (R24).
             self.register(entry.index, &command);
         }
         match self.queues.get_mut(&incarnation) {
@@ -414,13 +432,14 @@ impl Partition {
             match source {
                 Source::Derived(bytes) => bytes.clone(),
                 Source::Log => {
-                    self.replica.entry(index).expect("the log keeps what is outstanding").1
+                    self.replica.entry(index).expect("the log keeps what is outstanding").payload
                 }
             }
         };
         let taken = queue.take(limits::APPLY_BATCH_MAX);
         let commands: Vec<_> = taken.map(|(at, source)| (at, bytes_of(at, source))).collect();
         if !commands.is_empty() {
+            self.n_open += usize::from(!queue.is_open);
             queue.is_open = true;
             queue.used_at = step.now;
             step.out.push(Effect::Apply { database, commands });
@@ -474,8 +493,9 @@ impl Partition {
     }
 
     /// The durable index of each database, for the manifest.
-    pub(super) fn floors(&self) -> Vec<(Incarnation, LogIndex)> {
-        self.queues.iter().map(|(id, queue)| (*id, queue.durable())).collect()
+    pub(super) fn floors(&self) -> Vec<(Incarnation, Floor)> {
+        let floor = |it: &Queue| Floor { index: it.durable(), is_fenced: it.is_fenced };
+        self.queues.iter().map(|(id, queue)| (*id, floor(queue))).collect()
     }
 
     /// Forget the log up to `index`.
@@ -495,9 +515,8 @@ impl Partition {
         let mut records = Vec::new();
         let mut index = self.replica.first();
         while index <= last {
-            let Some((term, payload)) = self.replica.entry(index) else { break };
-            let stamp = Command::decode(&payload).map_or(Timestamp(0), |it| it.stamp.time);
-            let entry = raft::Entry { index, term, kind: raft::EntryKind::Command, payload };
+            let Some(entry) = self.replica.entry(index) else { break };
+            let stamp = Command::decode(&entry.payload).map_or(Timestamp(0), |it| it.stamp.time);
             records.push(Record::Rewritten(record_of(self.id, entry, stamp)));
             index = index.next();
         }

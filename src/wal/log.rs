@@ -484,8 +484,12 @@ impl Log {
             return Some(self.options.segment_size_first.max(self.opening_size()));
         };
         if self.front_fits(current) {
-            // Early: a busy log fills a segment in the time it takes to write the next one with zeros.
-            (current.offset >= current.segment.size / 4).then_some(self.options.segment_size)
+            // Early, since a busy log fills a segment in the time it takes to write the next one with zeros;
+            // but late enough for an old one to be free, which then needs no zeros.
+            let is_first = current.segment.size < self.options.segment_size;
+            let quarters = if is_first || self.segments.has_retired() { 1 } else { 3 };
+            let is_time = current.offset >= current.segment.size / 4 * quarters;
+            is_time.then_some(self.options.segment_size)
         } else {
             Some(self.options.segment_size.max(self.opening_size()))
         }

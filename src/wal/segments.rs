@@ -53,6 +53,11 @@ impl Segments {
         Self { used: used.into(), removals, retired: None, prepared, asked: None, newest }
     }
 
+    /// Whether one lies ready to be used again.
+    pub(super) fn has_retired(&self) -> bool {
+        self.retired.is_some()
+    }
+
     /// Those in use, oldest first.
     pub(super) fn used(&self) -> impl ExactSizeIterator<Item = Segment> {
         self.used.iter().copied()

@@ -369,10 +369,15 @@ impl<'a> Iterator for Statements<'a> {
     type Item = Result<Statement<'a>, DecodeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
+        let Some(left) = self.left.checked_sub(1) else {
+            let rest = std::mem::replace(&mut self.reader, Reader::new(&[]));
+            let error = DecodeError::Malformed("bytes behind the last statement");
+            return (!rest.is_empty()).then_some(Err(error));
+        };
+        self.left = left;
         let statement = self.statement();
         if statement.is_err() {
-            self.left = 0;
+            *self = Self { reader: Reader::new(&[]), left: 0 };
         }
         Some(statement)
     }

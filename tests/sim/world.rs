@@ -34,6 +34,7 @@ use debros::sql::Vfs;
 use debros::sql::sync_wal;
 use debros::types::DatabaseId;
 use debros::types::Dice;
+use debros::types::Floor;
 use debros::types::Incarnation;
 use debros::types::Instant;
 use debros::types::LogIndex;
@@ -127,8 +128,7 @@ struct Node {
     disk: Disk,
     dir: PathBuf,
     databases: BTreeMap<DatabaseId, Database>,
-    manifests: BTreeMap<PartitionId, BTreeMap<Incarnation, LogIndex>>,
-    pending_manifests: VecDeque<BTreeMap<PartitionId, BTreeMap<Incarnation, LogIndex>>>,
+    manifests: BTreeMap<PartitionId, BTreeMap<Incarnation, Floor>>,
     unpersisted: VecDeque<(Lsn, Ticket)>,
     catalog: Catalog,
     /// What the log still has to begin with.
@@ -182,7 +182,6 @@ impl World {
             dir: PathBuf::from(format!("/node{at}")),
             databases: BTreeMap::new(),
             manifests: BTreeMap::new(),
-            pending_manifests: VecDeque::new(),
             unpersisted: VecDeque::new(),
             catalog: Catalog::default(),
             births: Vec::new(),
@@ -418,7 +417,6 @@ impl World {
         node.log = Some(Log::new(options, found.tail));
         node.is_log_busy = false;
         node.unpersisted.clear();
-        node.pending_manifests.clear();
         node.shard = Some(Shard::new(ShardBoot {
             partitions,
             catalog: node.catalog.clone(),
@@ -753,7 +751,8 @@ impl Node {
     fn open(&mut self, vfs: Vfs, id: DatabaseId, schema: &str) -> &mut Database {
         let path = self.path(id);
         let floors = self.manifests.get(&id.partition);
-        let floor = floors.and_then(|it| it.get(&id.incarnation)).copied().unwrap_or_default();
+        let floor =
+            floors.and_then(|it| it.get(&id.incarnation)).copied().unwrap_or_default().index;
         self.databases.entry(id).or_insert_with(|| {
             if !vfs::files_under(&path).contains(&path) {
                 assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
