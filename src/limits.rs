@@ -28,12 +28,14 @@ pub const BODIES_HELD_BYTES_MAX: usize = 256 << 20;
 pub const APPLY_BATCH_MAX: usize = 512;
 /// Namespaces of a network.
 pub const NAMESPACES_MAX: usize = 100_000;
-/// Requests that wait for a leader, per partition.
+/// Requests that wait for a leader, per shard; and for the creation of one namespace.
 pub const PARKED_MAX: usize = 4_096;
 /// How long a request may take before its client is told that it was not executed, or that nobody knows.
-pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// After this time the system partition's leader takes up a half-created namespace again (R30).
 pub const CREATION_RETRY: Duration = Duration::from_secs(10);
+/// The same after a refusal, which may be over in a moment.
+pub const CREATION_RETRY_REFUSED: Duration = Duration::from_millis(100);
 /// One tick of Raft's logical clock; heartbeats and election timeouts are counted in it.
 pub const TICK: Duration = Duration::from_millis(50);
 /// Least silence of a leader after which another replica asks to lead.
@@ -82,6 +84,8 @@ pub const FENCE_LOG_BYTES: ByteSize = ByteSize::mib(256);
 const _: () = {
     // A body becomes one command: escapes shrink, and the head of each value is smaller than its JSON.
     assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
+    // A read that takes all its time on a core must not make the writes beside it late.
+    assert!(REQUEST_DEADLINE.as_millis() > STATEMENT_MS as u128 + 1_000);
     // A partition can be filled from one core alone.
     assert!(PROPOSALS_IN_FLIGHT_MAX <= MESH_DEPTH_MAX);
     assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());

@@ -126,6 +126,20 @@ pub enum OpenFailure {
     },
 }
 
+impl OpenFailure {
+    /// Whether it is the file that is damaged, and not the machine.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Missing
+            | Self::Behind { .. }
+            | Self::Open(OpenError::Missing | OpenError::Fault(Fault::Fence(_))) => true,
+            Self::Open(OpenError::Exists | OpenError::Busy | OpenError::Fault(Fault::Stop(_))) => {
+                false
+            }
+        }
+    }
+}
+
 /// The way to a shard's helper thread. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Helper {

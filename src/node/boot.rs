@@ -11,6 +11,7 @@ use glommio::LocalExecutorBuilder;
 use glommio::Placement;
 use tracing::info;
 
+use crate::auth::key::Keys;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::config::gateway::ApiKey;
@@ -44,6 +45,7 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 pub fn run(config: Config) -> Result<(), BootError> {
     let clock = Clock::start();
     signals::block();
+    refuse_what_cannot_be(&config)?;
     let _lock = preflight::lock(&config.node.data_dir)?;
     let _database_lock = lock_database_dir(&config)?;
     preflight::environment(&config.database.data_dir)?;
@@ -114,6 +116,21 @@ pub fn run(config: Config) -> Result<(), BootError> {
     Ok(())
 }
 
+/// What an operator would be wrong to rely on: better not to start than to start something else.
+fn refuse_what_cannot_be(config: &Config) -> Result<(), BootError> {
+    let refused = |what: &str| Err(BootError::Refused(format!("cannot start: {what}")));
+    if config.database.join_address.is_some() {
+        return refused(
+            "database.rqlite_join_address is set, but this version cannot join a network: a node of \
+             its own would not hold the network's data",
+        );
+    }
+    if config.security.tls.is_some() {
+        return refused("security.enable_tls is set, but this version does not speak TLS");
+    }
+    Ok(())
+}
+
 /// What the machine must offer. The processors that the cores are pinned to.
 fn check_machine(config: &Config) -> Result<Vec<usize>, BootError> {
     let runtime = &config.runtime;
@@ -144,12 +161,14 @@ fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
     let mut catalog = Catalog::default();
     let mut cores = Vec::new();
     let refused = |error: &dyn Error| BootError::Refused(format!("cannot start: {}", chain(error)));
-    let logs = LogDirectories::open(dir, n_shards).map_err(|it| refused(&it))?;
-    for shard in (0..n_shards).map(ShardId) {
+    let directories = LogDirectories::open(dir, n_shards).map_err(|it| refused(&it))?;
+    let shards = (0..n_shards).map(ShardId);
+    let logs = shards.clone().map(|shard| directories.recover(shard));
+    let logs = logs.collect::<Result<Vec<_>, _>>().map_err(|it| refused(&it))?;
+    check_partitions(logs.iter().flat_map(|it| it.partitions.keys()), n_partitions)?;
+    for (shard, mut log) in shards.zip(logs) {
         let own = (0..=n_partitions).map(PartitionId).filter(|it| it.shard(n_shards) == shard);
         let own: Vec<_> = own.collect();
-        let mut log = logs.recover(shard).map_err(|it| refused(&it))?;
-        check_partitions(&own, log.partitions.keys(), n_partitions)?;
         let mut partitions = Vec::new();
         let mut births = Vec::new();
         for id in own {
@@ -168,7 +187,7 @@ fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
             partitions,
             births,
             log: log.tail,
-            directory: logs.of(shard),
+            directory: directories.of(shard),
             options: Options::new(shard, n_shards, seed()),
             catalog: Catalog::default(),
         });
@@ -192,19 +211,17 @@ fn chain(error: &dyn Error) -> String {
 
 /// How many partitions there are is settled when a network is born (R30).
 fn check_partitions<'a>(
-    own: &[PartitionId],
-    kept: impl Iterator<Item = &'a PartitionId> + Clone,
+    kept: impl Iterator<Item = &'a PartitionId>,
     n_partitions: u16,
 ) -> Result<(), BootError> {
-    let n_kept = kept.clone().count();
-    if n_kept == 0 || (n_kept == own.len() && kept.eq(own.iter())) {
-        return Ok(());
+    match kept.max() {
+        None => Ok(()),
+        Some(last) if last.0 == n_partitions => Ok(()),
+        Some(last) => Err(BootError::Refused(format!(
+            "cannot start: database.shard_count is {n_partitions}, but this network was born with \
+             {last}: set it back"
+        ))),
     }
-    Err(BootError::Refused(format!(
-        "cannot start: database.shard_count is {n_partitions}, but this network was born with another \
-         number of partitions: its log has {n_kept} here where {} are expected",
-        own.len()
-    )))
 }
 
 /// What each core's gateway is made from.
@@ -216,10 +233,14 @@ fn gateway_options(config: &Config, own_key: &ApiKey) -> Result<GatewayOptions, 
     };
     let mut key_seed = [0; 16];
     getrandom::fill(&mut key_seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    let keys: Vec<_> = gateway.api_keys.iter().chain([own_key]).map(pair).collect();
+    let pairs = keys.iter().map(|(key, namespace)| (key.as_str(), namespace));
+    Keys::new(pairs, key_seed)
+        .map_err(|error| BootError::Refused(format!("cannot start: API keys: {error}")))?;
     Ok(GatewayOptions {
         client_namespace: gateway.client_namespace.clone(),
         require_auth: gateway.require_auth,
-        keys: gateway.api_keys.iter().chain([own_key]).map(pair).collect(),
+        keys,
         key_seed,
         http: http_options(config),
     })

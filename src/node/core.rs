@@ -48,6 +48,9 @@ use crate::wal::log::Options;
 use crate::wal::record::Record;
 use crate::wal::recovery::Tail;
 
+/// Databases that may be open beyond the limit while others are being closed.
+const PRESENT_MARGIN: usize = 16;
+
 /// What a core says to the main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
@@ -210,7 +213,11 @@ fn bring_up(
         boots.push(it.boot);
     }
     let dir = config.database.data_dir.clone();
-    let mut databases = Databases::new(dir, floors, bytes, helper);
+    let open_databases = usize::try_from(config.limits.open_databases).unwrap_or(usize::MAX);
+    let open_databases = open_databases.div_ceil(usize::from(config.runtime.shards));
+    // The partitions' own are never closed; the margin keeps a full house from waiting for itself.
+    let present_max = open_databases + boots.len() + PRESENT_MARGIN;
+    let mut databases = Databases::new(dir, floors, bytes, present_max, helper);
     for id in fenced {
         warn!(partition = %id.partition, incarnation = %id.incarnation, "database is fenced");
         databases.fence(id);
@@ -218,15 +225,13 @@ fn bring_up(
     for (id, engine) in engines {
         databases.insert(id, engine);
     }
-    let n_shards = usize::from(config.runtime.shards);
-    let open_databases = usize::try_from(config.limits.open_databases).unwrap_or(usize::MAX);
     let shard = Shard::new(ShardBoot {
         partitions: boots,
         catalog,
         n_partitions: config.database.shard_count,
         limits: boot::command_limits(config),
         log_bytes: usize::try_from(config.limits.log_bytes.0).unwrap_or(usize::MAX),
-        open_databases: open_databases.div_ceil(n_shards),
+        open_databases,
         seed: boot::seed(),
         now: clock.now(),
         wall: Clock::wall(),

@@ -8,6 +8,7 @@
 //! While a database is not open, what is to be done with it waits in order. Applying and reading run on
 //! the core; everything that may take long is a [`Job`].
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,6 +81,11 @@ pub(super) struct Databases {
     floors: FxHashMap<DatabaseId, LogIndex>,
     /// Reads of this turn, by database: they share a transaction.
     reads: Vec<(DatabaseId, Vec<(Token, Bytes)>)>,
+    /// What waits to be opened, first come, first served.
+    to_open: VecDeque<DatabaseId>,
+    /// Open, or being opened or closed; and how many that may be.
+    n_present: usize,
+    present_max: usize,
     /// What found its database locked.
     busy: Vec<(DatabaseId, Batch)>,
     helper: Helper,
@@ -99,6 +105,7 @@ impl Databases {
         dir: PathBuf,
         floors: FxHashMap<DatabaseId, LogIndex>,
         bytes: FxHashMap<DatabaseId, u64>,
+        present_max: usize,
         helper: Helper,
     ) -> Self {
         Self {
@@ -106,6 +113,9 @@ impl Databases {
             slots: FxHashMap::default(),
             floors,
             reads: Vec::new(),
+            to_open: VecDeque::new(),
+            n_present: 0,
+            present_max,
             busy: Vec::new(),
             helper,
             bytes,
@@ -121,6 +131,7 @@ impl Databases {
     pub(super) fn insert(&mut self, id: DatabaseId, database: Database) {
         let slot = Slot::Open { database: Box::new(database), is_checkpointing: false };
         self.slots.insert(id, slot);
+        self.n_present += 1;
     }
 
     /// Bytes of all databases, at most a second old. Those that are not open have the size they had.
@@ -221,11 +232,22 @@ impl Databases {
             Some(Slot::Fenced) => refuse(id, work, events),
             None => {
                 self.slots.insert(id, Slot::Away(vec![work]));
-                let floor = self.floors.get(&id).copied().unwrap_or_default();
-                let is_engine = id.incarnation == Incarnation::ENGINE;
-                let schema = if is_engine { catalog::ENGINE_SCHEMA } else { "" };
-                self.helper.give(Job::Open { database: id, path: self.path(id), floor, schema });
+                self.to_open.push_back(id);
+                self.open_next();
             }
+        }
+    }
+
+    /// Open what waits, as long as not too many are open; closing one makes room for the next.
+    fn open_next(&mut self) {
+        while self.n_present < self.present_max
+            && let Some(id) = self.to_open.pop_front()
+        {
+            self.n_present += 1;
+            let floor = self.floors.get(&id).copied().unwrap_or_default();
+            let is_engine = id.incarnation == Incarnation::ENGINE;
+            let schema = if is_engine { catalog::ENGINE_SCHEMA } else { "" };
+            self.helper.give(Job::Open { database: id, path: self.path(id), floor, schema });
         }
     }
 
@@ -285,6 +307,9 @@ impl Databases {
     /// The file is damaged, which concerns its namespace only; or the machine is, which ends the process.
     fn on_fault(&mut self, id: DatabaseId, fault: Fault, events: &mut Vec<Event>) {
         match fault {
+            Fault::Fence(cause) if id.incarnation == Incarnation::ENGINE => {
+                fail_stop("use a partition's own database", &cause);
+            }
             Fault::Fence(cause) => {
                 error!(
                     partition = id.partition.0,
@@ -293,6 +318,8 @@ impl Databases {
                     "database is damaged; it is fenced"
                 );
                 self.slots.insert(id, Slot::Fenced);
+                self.n_present -= 1;
+                self.open_next();
                 events.push(Event::Fenced { database: id });
             }
             Fault::Stop(cause) => fail_stop("use a database", &cause),
@@ -347,6 +374,12 @@ impl Databases {
                     Ok(database) => {
                         self.slots.insert(id, Slot::Open { database, is_checkpointing: false });
                     }
+                    // The engine's own database, or the machine: this process cannot go on (R15).
+                    Err(failure)
+                        if !failure.is_damage() || id.incarnation == Incarnation::ENGINE =>
+                    {
+                        fail_stop("open a database", &failure);
+                    }
                     Err(failure) => {
                         error!(
                             partition = id.partition.0,
@@ -355,6 +388,8 @@ impl Databases {
                             "database cannot be used; it is fenced"
                         );
                         self.slots.insert(id, Slot::Fenced);
+                        self.n_present -= 1;
+                        self.open_next();
                         events.push(Event::Fenced { database: id });
                     }
                 }
@@ -382,6 +417,8 @@ impl Databases {
                 let Some(Slot::Away(waiting)) = self.slots.remove(&id) else {
                     unreachable!("a database is closed while it is away");
                 };
+                self.n_present -= 1;
+                self.open_next();
                 events.push(Event::Evicted { database: id });
                 self.resume(id, waiting, events);
             }

@@ -120,9 +120,6 @@ impl Driver {
             self.told_time_at = now;
             self.events.insert(0, Event::Clock { wall: Clock::wall() });
         }
-        if self.shard.next_timeout().is_some_and(|at| at <= now) {
-            self.events.push(Event::Timeout);
-        }
         self.look_at_log();
         self.databases.retry_busy(&mut self.events);
         for _ in 0..ROUNDS_MAX {
@@ -130,6 +127,12 @@ impl Driver {
             if self.events.is_empty() && !self.databases.has_reads() {
                 break;
             }
+            self.round(now);
+        }
+        // Last: what the disk and the others have brought may be what somebody waits for.
+        let now = self.clock.now();
+        if self.events.is_empty() && self.shard.next_timeout().is_some_and(|at| at <= now) {
+            self.events.push(Event::Timeout);
             self.round(now);
         }
         if !self.events.is_empty() || self.databases.has_busy() {

@@ -35,13 +35,12 @@ const BIND_PAUSE: Duration = Duration::from_millis(25);
 /// What SQLite reads from the environment: `localtime` must be the same everywhere, and temporary files lie
 /// in the data directory, where none survives a start.
 pub(super) fn environment(data_dir: &Path) -> Result<(), BootError> {
-    let dir = data_dir.join("tmp");
+    let dir = data_dir.join("sqlite-tmp");
     let unusable = |source| BootError::DataDir { path: dir.clone(), source };
-    match std::fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
-        _ => {}
-    }
     std::fs::create_dir_all(&dir).map_err(unusable)?;
+    for file in std::fs::read_dir(&dir).map_err(unusable)? {
+        std::fs::remove_file(file.map_err(unusable)?.path()).map_err(unusable)?;
+    }
     // SAFETY: nothing but the main thread runs yet, so nobody reads the environment meanwhile.
     #[expect(unsafe_code, reason = "SQLite and libc read these variables and nothing else")]
     unsafe {
@@ -160,10 +159,19 @@ pub(super) fn listeners(
 ) -> Result<(SocketAddr, Vec<TcpListener>), BootError> {
     let in_use = |source| BootError::Port { address: address.to_string(), source };
     let resolved = address.socket_addrs().map_err(in_use)?;
-    let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let wanted = *resolved.first().ok_or_else(nowhere).map_err(in_use)?;
-    let first = socket(wanted).map_err(in_use)?;
-    bind_patiently(&first, wanted).map_err(in_use)?;
+    let mut bound = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+    for wanted in resolved {
+        bound = socket(wanted).and_then(|it| bind_patiently(&it, wanted).map(|()| it));
+        // A kernel without IPv6 has the older kind of address.
+        let is_no_such_kind = bound.as_ref().is_err_and(|error| {
+            let code = error.raw_os_error();
+            code == Some(libc::EAFNOSUPPORT) || code == Some(libc::EADDRNOTAVAIL)
+        });
+        if !is_no_such_kind {
+            break;
+        }
+    }
+    let first = bound.map_err(in_use)?;
     let bound = first.local_addr().map_err(in_use)?;
     let bound = bound.as_socket().expect("a TCP socket has an IP address");
     drop(first);

@@ -1,6 +1,8 @@
 //! What a node finds on its disk when it starts: logs, manifests, engine databases. Blocking; before any
 //! core runs.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -17,6 +19,7 @@ use crate::sql::Database;
 use crate::sql::Role;
 use crate::sql::Vfs;
 use crate::types::DatabaseId;
+use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
@@ -28,7 +31,9 @@ use crate::wal::record::EntryId;
 use crate::wal::record::Generation;
 use crate::wal::record::Record;
 use crate::wal::recovery::RecoveredPartition;
+use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
+use crate::wire::command::Kind;
 use crate::wire::command::Stamp;
 use crate::wire::rows::StatementResult;
 
@@ -97,6 +102,7 @@ pub(super) fn partition(
             catalog.fold(row);
         }
     }
+    check_floors(id, &floors, &incarnations, &log)?;
     let bytes = sizes(&dir, id).map_err(unusable)?;
     let stamp = log.last_stamp;
     let boot = PartitionBoot {
@@ -108,6 +114,32 @@ pub(super) fn partition(
         floors,
     };
     Ok(Found { boot, engine, catalog, bytes })
+}
+
+/// What the manifest vouches for must be known, to the engine database or to the log that is left (R24).
+fn check_floors(
+    id: PartitionId,
+    floors: &BTreeMap<Incarnation, Floor>,
+    known: &[Incarnation],
+    log: &RecoveredPartition,
+) -> Result<(), BootError> {
+    if floors.get(&Incarnation::ENGINE).is_some_and(|it| it.is_fenced) {
+        let what = format!("cannot start: the own database of partition {id} is damaged");
+        return Err(BootError::Refused(what));
+    }
+    let created = log.entries.iter().filter_map(|entry| {
+        let command = Command::decode(&entry.payload).ok()?;
+        (command.kind == Kind::Create).then_some(command.stamp.incarnation)
+    });
+    let mut known: BTreeSet<_> = known.iter().copied().chain(created).collect();
+    known.insert(Incarnation::ENGINE);
+    match floors.keys().find(|it| !known.contains(it)) {
+        None => Ok(()),
+        Some(lost) => Err(BootError::Refused(format!(
+            "cannot start: partition {id} has forgotten its database {lost}: its own database, 0.db, is \
+             older than its manifest"
+        ))),
+    }
 }
 
 /// It is created with the first command for it, by the helper thread: a new node starts at once.

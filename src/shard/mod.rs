@@ -322,7 +322,8 @@ impl Shard {
     fn evict(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let (mut step, rest) = self.parts(now, out);
         let n_open: usize = rest.partitions.values().map(|it| it.n_open).sum();
-        if n_open <= rest.open_databases {
+        // While a sync is under way it is not known yet what will be clean.
+        if n_open <= rest.open_databases || !rest.compaction.is_idle() {
             return;
         }
         let mut idle = Vec::new();
@@ -357,7 +358,7 @@ impl Shard {
     fn look_who_leads(&mut self, now: Instant, out: &mut Vec<Effect>) {
         let is_as_before =
             |(id, it): (&PartitionId, &Partition)| it.leads() == self.leading.contains(id);
-        if self.partitions.iter().all(is_as_before) {
+        if self.partitions.iter().all(is_as_before) && self.parked.is_empty() {
             return;
         }
         let leading = self.partitions.iter().filter(|(_, it)| it.leads());

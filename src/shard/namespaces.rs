@@ -32,7 +32,7 @@ pub(super) struct Namespaces {
     pub(super) catalog: Catalog,
     /// Who waits for which.
     wanted: BTreeMap<Namespace, Vec<(Token, Instant)>>,
-    /// What has been started and when, so that it is not started twice at once.
+    /// What has been started, and when it may be started again.
     started: BTreeMap<Namespace, Instant>,
 }
 
@@ -66,19 +66,18 @@ impl Namespaces {
 
     /// Take the next step towards the namespace, unless one was taken a moment ago.
     fn advance(&mut self, step: &mut Step<'_>, system: &mut Partition, namespace: &Namespace) {
-        let was_started = self.started.get(namespace);
-        let is_fresh = was_started.is_some_and(|at| step.now.since(*at) < limits::CREATION_RETRY);
+        let is_fresh = self.started.get(namespace).is_some_and(|retry_at| step.now < *retry_at);
         if is_fresh || !system.leads() {
             return;
         }
-        self.started.insert(namespace.clone(), step.now);
+        self.started.insert(namespace.clone(), step.now.after(limits::CREATION_RETRY));
         match self.catalog.get(namespace) {
             None => {
                 let incarnation = Incarnation(system.next_index().0);
                 let home = namespace.home(self.n_partitions);
                 let draft = catalog::create(namespace, incarnation, home);
-                // What is refused now is taken up again by the timer.
-                let _ = system.propose(step, Incarnation::ENGINE, draft, None);
+                let proposed = system.propose(step, Incarnation::ENGINE, draft, None);
+                self.retry_soon_if(proposed.is_err(), step, namespace);
             }
             Some(row) => step.out.push(Effect::Ask {
                 namespace: namespace.clone(),
@@ -96,9 +95,18 @@ impl Namespaces {
         result: Result<Answer, SubmitError>,
     ) {
         let Some(row) = self.catalog.get(namespace) else { return };
+        let mut is_refused = result.is_err();
         if result.is_ok() && system.leads() && row.state == State::Creating {
             let draft = catalog::make_live(namespace, row.incarnation);
-            let _ = system.propose(step, Incarnation::ENGINE, draft, None);
+            is_refused = system.propose(step, Incarnation::ENGINE, draft, None).is_err();
+        }
+        self.retry_soon_if(is_refused, step, namespace);
+    }
+
+    /// What was refused now is taken up again by the timer, well before those who wait give up.
+    fn retry_soon_if(&mut self, is_refused: bool, step: &Step<'_>, namespace: &Namespace) {
+        if is_refused {
+            self.started.insert(namespace.clone(), step.now.after(limits::CREATION_RETRY_REFUSED));
         }
     }
 
@@ -127,7 +135,7 @@ impl Namespaces {
     /// When [`Self::on_timeout`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let wanted = self.wanted.values().filter_map(|it| it.first()).map(|(_, at)| *at).min();
-        let started = self.started.values().map(|at| at.after(limits::CREATION_RETRY)).min();
+        let started = self.started.values().min().copied();
         wanted.into_iter().chain(started).min()
     }
 
@@ -144,7 +152,7 @@ impl Namespaces {
             });
             !waiters.is_empty()
         });
-        self.started.retain(|_, at| now.since(*at) < limits::CREATION_RETRY);
+        self.started.retain(|_, retry_at| now < *retry_at);
         self.take_up(step, system);
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,7 +64,9 @@ pub struct PartitionBoot {
 /// A request whose command is in the log.
 #[derive(Debug)]
 struct Waiting {
-    token: Token,
+    /// None once the client was told that nobody knows: what it asked for is under way all the same, and
+    /// counts against the bound.
+    token: Option<Token>,
     term: Term,
     deadline: Instant,
     bytes: usize,
@@ -93,6 +96,8 @@ pub(super) struct Partition {
     /// Requests by the index of their command.
     waiting: BTreeMap<LogIndex, Waiting>,
     waiting_bytes: usize,
+    /// Requests up to here have been answered too late to wait any longer.
+    late_until: LogIndex,
     /// Every database it has or had. A command for another has no effect (R11).
     incarnations: BTreeSet<Incarnation>,
     pub(super) queues: BTreeMap<Incarnation, Queue>,
@@ -102,6 +107,9 @@ pub(super) struct Partition {
     touched: BTreeSet<Incarnation>,
     /// The newest time stamp in the log, committed or not.
     stamp: Timestamp,
+    /// Where the newest term began: a leader has applied what others acknowledged once it has applied up to
+    /// here.
+    term_start: LogIndex,
     /// Readies that are being written.
     unpersisted: VecDeque<(Ticket, u64)>,
     election_at: Instant,
@@ -126,6 +134,8 @@ impl Partition {
             replica,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
+            late_until: LogIndex(0),
+            term_start: LogIndex(0),
             queues: incarnations.iter().map(queue).collect(),
             incarnations,
             n_open: 0,
@@ -175,9 +185,10 @@ impl Partition {
             return Err(SubmitError::NoLeader);
         };
         if let Some(token) = token {
+            self.late_until = self.late_until.min(index.previous());
             let deadline = step.now.after(limits::REQUEST_DEADLINE);
             self.waiting_bytes += bytes;
-            let waiting = Waiting { token, term, deadline, bytes };
+            let waiting = Waiting { token: Some(token), term, deadline, bytes };
             let before = self.waiting.insert(index, waiting);
             self.answer_overwritten(step, before);
         }
@@ -212,10 +223,30 @@ impl Partition {
             return step.reply(token, Err(SubmitError::Fenced));
         }
         queue.used_at = step.now;
+        let command = draft.seal(&stamp);
+        if queue.first_outstanding().is_some_and(|it| it <= self.term_start) {
+            // Others may have acknowledged what is not applied here yet.
+            return queue.early_reads.push((token, command));
+        }
         self.n_open += usize::from(!queue.is_open);
         queue.is_open = true;
         queue.n_reads += 1;
-        step.out.push(Effect::Read { token, database, command: draft.seal(&stamp) });
+        step.out.push(Effect::Read { token, database, command });
+    }
+
+    /// Reads that came early, once what they must see is applied.
+    fn give_out_early_reads(&mut self, step: &mut Step<'_>, incarnation: Incarnation) {
+        let database = self.database(incarnation);
+        let Some(queue) = self.queues.get_mut(&incarnation) else { return };
+        if queue.first_outstanding().is_some_and(|it| it <= self.term_start) {
+            return;
+        }
+        for (token, command) in std::mem::take(&mut queue.early_reads) {
+            self.n_open += usize::from(!queue.is_open);
+            queue.is_open = true;
+            queue.n_reads += 1;
+            step.out.push(Effect::Read { token, database, command });
+        }
     }
 
     /// Another replica spoke.
@@ -242,7 +273,7 @@ impl Partition {
 
     /// When [`Self::on_timeout`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let waiting = self.waiting.first_key_value().map(|(_, it)| it.deadline);
+        let waiting = self.patient().next().map(|(_, it)| it.deadline);
         let clock = (!self.replica.is_alone()).then(|| match self.replica.role() {
             Role::Leader => self.tick_at,
             Role::Follower | Role::Candidate => self.tick_at.min(self.election_at),
@@ -271,25 +302,34 @@ impl Partition {
     /// Whoever has waited too long is told that nobody knows (R19).
     fn answer_late(&mut self, step: &mut Step<'_>) {
         // Indexes rise with time, so the first that is not late ends the search.
-        while let Some(first) = self.waiting.first_entry()
-            && first.get().deadline <= step.now
-        {
-            let late = first.remove();
-            self.waiting_bytes -= late.bytes;
-            step.reply(late.token, Err(SubmitError::OutcomeUnknown));
+        loop {
+            let first = self.patient().next().filter(|(_, it)| it.deadline <= step.now);
+            let Some(index) = first.map(|(index, _)| *index) else { break };
+            self.late_until = index;
+            let late = self.waiting.get_mut(&self.late_until).and_then(|it| it.token.take());
+            if let Some(token) = late {
+                step.reply(token, Err(SubmitError::OutcomeUnknown));
+            }
         }
+    }
+
+    /// Requests whose clients still wait, oldest first.
+    fn patient(&self) -> impl Iterator<Item = (&LogIndex, &Waiting)> {
+        self.waiting.range((Bound::Excluded(self.late_until), Bound::Unbounded))
     }
 
     /// Do what the replica wants, and give its databases what it committed.
     pub(super) fn drain(&mut self, step: &mut Step<'_>) {
         let mut outputs = std::mem::take(&mut self.outputs);
-        loop {
+        // At most one attempt to lead: another would not go better (R9).
+        for attempt in 0..2 {
             self.replica.drain(&mut outputs);
             for output in outputs.drain(..) {
                 self.perform(step, output);
             }
             // A single voter asks itself to lead once it handed out what it knows to be committed (R9).
-            let may_lead = self.replica.is_alone()
+            let may_lead = attempt == 0
+                && self.replica.is_alone()
                 && self.replica.role() != Role::Leader
                 && self.replica.is_persisted();
             if !may_lead {
@@ -348,7 +388,9 @@ impl Partition {
         }
         self.answer_if_overwritten(step, &entry);
         if entry.payload.is_empty() {
-            return; // a new leader's first
+            // A new leader's first.
+            self.term_start = entry.index;
+            return;
         }
         let command = match Command::decode(&entry.payload) {
             Ok(command) => command,
@@ -402,7 +444,9 @@ impl Partition {
     fn answer_overwritten(&mut self, step: &mut Step<'_>, before: Option<Waiting>) {
         if let Some(before) = before {
             self.waiting_bytes -= before.bytes;
-            step.reply(before.token, Err(SubmitError::OutcomeUnknown));
+            if let Some(token) = before.token {
+                step.reply(token, Err(SubmitError::OutcomeUnknown));
+            }
         }
     }
 
@@ -414,7 +458,9 @@ impl Partition {
     ) {
         if let Some(waiting) = self.waiting.remove(&index) {
             self.waiting_bytes -= waiting.bytes;
-            step.reply(waiting.token, result);
+            if let Some(token) = waiting.token {
+                step.reply(token, result);
+            }
         }
     }
 
@@ -463,17 +509,25 @@ impl Partition {
                 continue;
             }
             // Skipped: the database had it before this life began, and nobody waits for it.
-            let Some(outcome) = outcome else { continue };
+            let Some(outcome) = outcome else {
+                self.answer(step, index, Err(SubmitError::OutcomeUnknown));
+                continue;
+            };
             let result = outcome.map(Answer::Results).map_err(SubmitError::Statement);
             self.answer(step, index, result);
         }
         self.dispatch(step, incarnation);
+        self.give_out_early_reads(step, incarnation);
         of_engine
     }
 
     /// The database is damaged. What was proposed for it may or may not count elsewhere (R38).
     pub(super) fn on_fenced(&mut self, step: &mut Step<'_>, incarnation: Incarnation) {
         if let Some(queue) = self.queues.get_mut(&incarnation) {
+            self.n_open -= usize::from(queue.is_open);
+            for (token, _) in std::mem::take(&mut queue.early_reads) {
+                step.reply(token, Err(SubmitError::Fenced));
+            }
             for index in queue.fence() {
                 self.answer(step, index, Err(SubmitError::OutcomeUnknown));
             }
@@ -528,7 +582,7 @@ impl Partition {
 
     /// Nobody will be answered any more: the node stops.
     pub(super) fn n_waiting(&self) -> usize {
-        self.waiting.len()
+        self.patient().count()
     }
 }
 

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::shard::event::Token;
 use crate::types::Instant;
 use crate::types::LogIndex;
 
@@ -46,6 +47,8 @@ pub(super) struct Queue {
     pub(super) is_fenced: bool,
     /// Reads given out and not answered.
     pub(super) n_reads: usize,
+    /// Reads that wait until what was committed before this replica led is applied.
+    pub(super) early_reads: Vec<(Token, Bytes)>,
     /// When it was last needed.
     pub(super) used_at: Instant,
 }
@@ -64,6 +67,7 @@ impl Queue {
             is_evicting: false,
             is_fenced: false,
             n_reads: 0,
+            early_reads: Vec::new(),
             used_at: now,
         }
     }
@@ -102,16 +106,27 @@ impl Queue {
         done
     }
 
-    /// It is damaged. The indexes of what will not be applied.
+    /// It is damaged: nothing of it is open or worth a sync. The indexes of what will not be applied.
     pub(super) fn fence(&mut self) -> Vec<LogIndex> {
         self.is_fenced = true;
+        self.is_open = false;
         self.in_flight = 0;
+        self.dirty_since = None;
+        self.sync = None;
         self.outstanding.drain(..).map(|(index, _)| index).collect()
+    }
+
+    /// The lowest command that is not applied yet.
+    pub(super) fn first_outstanding(&self) -> Option<LogIndex> {
+        self.outstanding.front().map(|(index, _)| *index)
     }
 
     /// Whether nothing is under way, so that the shell may close it.
     pub(super) fn is_idle(&self) -> bool {
-        self.outstanding.is_empty() && self.n_reads == 0 && self.sync.is_none()
+        self.outstanding.is_empty()
+            && self.n_reads == 0
+            && self.early_reads.is_empty()
+            && self.sync.is_none()
     }
 
     /// Whether everything applied is known to be on disk.
@@ -121,7 +136,7 @@ impl Queue {
 
     /// A sync begins. Whether it is needed: it covers what was applied before it, not what comes during it.
     pub(super) fn begin_sync(&mut self) -> bool {
-        if self.dirty_since.is_none() || !self.is_open {
+        if self.dirty_since.is_none() || !self.is_open || self.is_fenced {
             return false;
         }
         let after = self.outstanding.front().map(|(index, _)| *index);
@@ -144,7 +159,7 @@ impl Queue {
 
     /// The first command that the log must keep for this database. A fenced one keeps nothing.
     pub(super) fn needs_from(&self) -> Option<LogIndex> {
-        if self.is_fenced { None } else { self.dirty_since }
+        self.dirty_since
     }
 }
 
