@@ -9,6 +9,7 @@
 mod client;
 mod crash;
 mod exits;
+mod fence;
 mod large;
 mod process;
 mod sql;
