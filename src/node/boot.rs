@@ -23,8 +23,6 @@ use crate::disk::helper::Helper;
 use crate::disk::segments::Preparer;
 use crate::gateway::GatewayOptions;
 use crate::gateway::NodeInfo;
-use crate::http;
-use crate::http::activity::Timeouts;
 use crate::node::BootError;
 use crate::node::clock::Clock;
 use crate::node::core;
@@ -32,11 +30,11 @@ use crate::node::core::CoreBoot;
 use crate::node::mail::Mail;
 use crate::node::preflight;
 use crate::node::recover;
+use crate::node::settings;
 use crate::node::signals;
 use crate::types::PartitionId;
 use crate::types::ShardId;
 use crate::wal::log::Options;
-use crate::wire::command::CommandLimits;
 
 /// How long cores may take to finish what they have begun, beyond what their clients may take.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
@@ -142,7 +140,7 @@ fn check_machine(config: &Config) -> Result<Vec<usize>, BootError> {
     let connections = u64::from(limits.connections);
     let open_databases = u64::from(limits.open_databases);
     preflight::resources(runtime.shards, runtime.io_memory.0, open_databases, connections)?;
-    preflight::io_uring(bytes(runtime.io_memory.0))?;
+    preflight::io_uring(settings::bytes(runtime.io_memory.0))?;
     Ok(cpus)
 }
 
@@ -188,7 +186,7 @@ fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
             births,
             log: log.tail,
             directory: directories.of(shard),
-            options: Options::new(shard, n_shards, seed()),
+            options: Options::new(shard, n_shards, settings::seed()),
             catalog: Catalog::default(),
         });
     }
@@ -242,26 +240,8 @@ fn gateway_options(config: &Config, own_key: &ApiKey) -> Result<GatewayOptions, 
         require_auth: gateway.require_auth,
         keys,
         key_seed,
-        http: http_options(config),
+        http: settings::http_options(config),
     })
-}
-
-fn http_options(config: &Config) -> http::Options {
-    let (gateway, limits) = (&config.gateway, &config.limits);
-    let connections = u64::from(limits.connections).div_ceil(u64::from(config.runtime.shards));
-    http::Options {
-        connections_max: bytes(connections),
-        header_bytes_max: bytes(limits.header_bytes.0),
-        body_bytes_max: bytes(limits.body_bytes.0),
-        timeouts: Timeouts {
-            head: gateway.header_timeout,
-            idle: gateway.idle_timeout,
-            body: gateway.body_timeout,
-            ..http::Options::default().timeouts
-        },
-        drain_timeout: gateway.shutdown_timeout,
-        ..http::Options::default()
-    }
 }
 
 fn node_info(identity: &Identity, clock: Clock) -> NodeInfo {
@@ -272,24 +252,6 @@ fn node_info(identity: &Identity, clock: Clock) -> NodeInfo {
         build_time: option_env!("DEBROS_BUILD_TIME").unwrap_or_default().to_owned(),
         started_at: Clock::wall(),
         started: clock.started(),
-    }
-}
-
-/// Randomness for a core: where its own begins.
-pub(super) fn seed() -> u64 {
-    getrandom::u64().expect("the kernel has randomness once a node runs")
-}
-
-/// What a command may cost.
-pub(super) fn command_limits(config: &Config) -> CommandLimits {
-    let limits = &config.limits;
-    CommandLimits {
-        steps: limits.statement_steps,
-        temp_bytes: limits.temp_bytes.0,
-        database_bytes: limits.database_bytes.map_or(u64::MAX, |it| it.0),
-        result_bytes: limits.result_bytes.0,
-        result_rows: limits.result_rows,
-        value_bytes: u32::try_from(limits.value_bytes.0).unwrap_or(u32::MAX),
     }
 }
 
@@ -307,7 +269,7 @@ fn spawn(
     let name = format!("debros-{}", boot.found.shard.0);
     LocalExecutorBuilder::new(Placement::Fixed(cpus[at]))
         .name(&name)
-        .io_memory(bytes(config.runtime.io_memory.0))
+        .io_memory(settings::bytes(config.runtime.io_memory.0))
         .spin_before_park(config.runtime.spin)
         .spawn(move || core::run(boot))
         .map_err(|error| BootError::IoUring(error.to_string()))
@@ -348,8 +310,4 @@ fn announce(config: &Config, address: SocketAddr, own_key: &ApiKey, clock: Clock
     );
     // Nobody may be listening; the log has the address as well.
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-fn bytes(n: u64) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
 }

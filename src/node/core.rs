@@ -31,7 +31,6 @@ use crate::http::Refusal;
 use crate::http::Server;
 use crate::http::Service;
 use crate::http::shutdown::Shutdown;
-use crate::node::boot;
 use crate::node::clock::Clock;
 use crate::node::databases::Databases;
 use crate::node::driver;
@@ -39,6 +38,7 @@ use crate::node::driver::Driver;
 use crate::node::mail::Mail;
 use crate::node::mesh::Mesh;
 use crate::node::recover;
+use crate::node::settings;
 use crate::shard::Shard;
 use crate::shard::ShardBoot;
 use crate::types::DatabaseId;
@@ -213,8 +213,7 @@ fn bring_up(
         boots.push(it.boot);
     }
     let dir = config.database.data_dir.clone();
-    let open_databases = usize::try_from(config.limits.open_databases).unwrap_or(usize::MAX);
-    let open_databases = open_databases.div_ceil(usize::from(config.runtime.shards));
+    let open_databases = settings::open_databases(config);
     // The partitions' own are never closed; the margin keeps a full house from waiting for itself.
     let present_max = open_databases + boots.len() + PRESENT_MARGIN;
     let mut databases = Databases::new(dir, floors, bytes, present_max, helper);
@@ -229,10 +228,10 @@ fn bring_up(
         partitions: boots,
         catalog,
         n_partitions: config.database.shard_count,
-        limits: boot::command_limits(config),
+        limits: settings::command_limits(config),
         log_bytes: usize::try_from(config.limits.log_bytes.0).unwrap_or(usize::MAX),
         open_databases,
-        seed: boot::seed(),
+        seed: settings::seed(),
         now: clock.now(),
         wall: Clock::wall(),
     });

@@ -3,9 +3,20 @@
 use crate::catalog::Row;
 use crate::disk::helper::Done;
 use crate::http::Moved;
-use crate::node::mesh::Back;
+use crate::shard::event::Answer;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
+use crate::shard::request::Status;
+use crate::shard::request::SubmitError;
+
+/// What a request may come back with, whoever answers it.
+#[derive(Debug)]
+pub(super) enum Back {
+    /// From a core's state machine.
+    Answer(Result<Answer, SubmitError>),
+    /// From a core's driver.
+    Status(Status),
+}
 
 /// One piece of mail.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::catalog::Row;
 use crate::catalog::State;
 use crate::limits;
+use crate::node::mail::Back;
 use crate::node::mail::Mail;
 use crate::shard::event::Answer;
 use crate::shard::event::Event;
@@ -31,15 +32,6 @@ use crate::types::Namespace;
 use crate::types::PartitionId;
 use crate::types::ShardId;
 use crate::wire::command::Draft;
-
-/// What a request may come back with, whoever answers it.
-#[derive(Debug)]
-pub(super) enum Back {
-    /// From a core's state machine.
-    Answer(Result<Answer, SubmitError>),
-    /// From a core's driver.
-    Status(Status),
-}
 
 /// Where the answer of a waiting request goes.
 enum Pending {

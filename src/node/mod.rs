@@ -17,6 +17,7 @@ mod mail;
 mod mesh;
 mod preflight;
 mod recover;
+mod settings;
 mod signals;
 mod timer;
 

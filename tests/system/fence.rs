@@ -16,8 +16,8 @@ fn databases(node: &Node) -> Vec<PathBuf> {
         let dir = partition.expect("an entry").path().join("1");
         for file in std::fs::read_dir(dir).expect("databases") {
             let path = file.expect("an entry").path();
-            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            if name.ends_with(".db") && name != "0.db" {
+            let is_database = path.extension().is_some_and(|it| it == "db");
+            if is_database && path.file_name().is_some_and(|it| it != "0.db") {
                 found.push(path);
             }
         }
