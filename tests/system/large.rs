@@ -15,11 +15,23 @@ use crate::process::PATIENCE;
 use crate::process::status_kb;
 
 /// Requests that are on their way at once, so that filling a log does not take a round trip each.
-const PIPELINE: usize = 256;
+const PIPELINE: usize = 32;
 
-/// Write `n` rows of their own commands; the text says how large each is.
+/// Clients that write at the same time.
+const CLIENTS: usize = 32;
+
+/// Write `n` rows, each by a command of its own; the text says how large each is.
 fn fill(node: &Node, n: usize, text: &str) {
-    let stream = TcpStream::connect(("127.0.0.1", node.port)).expect("the node listens");
+    let port = node.port;
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| fill_alone(port, n / CLIENTS, text));
+        }
+    });
+}
+
+fn fill_alone(port: u16, n: usize, text: &str) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("the node listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
     for chunk in (0..n).collect::<Vec<_>>().chunks(PIPELINE) {
