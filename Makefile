@@ -12,7 +12,7 @@ LINKS := node identity
 # Seconds for each fuzz target.
 FUZZ_SECONDS := $(or $(SECONDS),60)
 
-.PHONY: help setup build run test lint sim torture fuzz bench clean
+.PHONY: help setup build run test lint sim torture fuzz bench startup clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ setup: ## Install what building needs (a C compiler), if it is missing
 	@command -v cc >/dev/null || { apt-get update -qq && apt-get install -y -qq gcc libc6-dev; }
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
 
+# What /v1/version tells: the commit, and when it was made. The hour of the build would compile anew each time.
+build: export DEBROS_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
+build: export DEBROS_BUILD_TIME := $(shell TZ=UTC git log -1 --format=%cd --date=format-local:%FT%TZ 2>/dev/null)
 build: setup ## Build bin/debros (release) and its links
 	$(CARGO) build --release --bin debros
 	@mkdir -p bin target/release
@@ -58,6 +61,9 @@ fuzz: setup ## Fuzz every reader of foreign bytes, SECONDS each: SECONDS=60 make
 bench: build ## First figures: wrk against this node, the bare disk and Redis (needs wrk, redis-server)
 	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk redis-server; }
 	benches/wrk/run.sh
+
+startup: build ## How fast does a node start, and what does it cost when idle
+	benches/startup.sh
 
 clean: ## Remove what was built
 	$(CARGO) clean

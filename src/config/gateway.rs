@@ -36,7 +36,7 @@ pub struct Gateway {
     pub websocket_format: WebSocketFormat,
     /// How long a client may take to send a request's head.
     pub header_timeout: Duration,
-    /// How long a client may pause while it sends a body.
+    /// How long a client may take to send a whole body.
     pub body_timeout: Duration,
     /// How long a connection may lie idle between requests.
     pub idle_timeout: Duration,

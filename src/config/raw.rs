@@ -122,7 +122,7 @@ section! {
         api_keys "api_keys" strings: Vec<String> = Vec::<String>::new(),
         websocket_format "websocket_format" string: String = "auto".to_owned(),
         header_timeout "header_timeout" duration: i64 = 10 * SECOND,
-        body_timeout "body_timeout" duration: i64 = 30 * SECOND,
+        body_timeout "body_timeout" duration: i64 = 60 * SECOND,
         idle_timeout "idle_timeout" duration: i64 = 120 * SECOND,
         shutdown_timeout "shutdown_timeout" duration: i64 = 10 * SECOND,
     }

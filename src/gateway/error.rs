@@ -34,6 +34,8 @@ use crate::wire::command::DraftError;
 const DATABASE_FULL: &str = "database_bytes";
 /// Code of a read that found its database in use by the engine itself.
 const BUSY: &str = "busy";
+/// Code of a statement that met a database, or a node, that takes none any more.
+const FENCED: &str = "fenced";
 
 /// Why a request fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +108,7 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
     let message = error.to_string();
     match error {
         SubmitError::Statement(error) if error.code == Some(BUSY) => later(BUSY, &message),
+        SubmitError::Statement(error) if error.code == Some(FENCED) => later(FENCED, &message),
         SubmitError::Statement(error) => {
             let is_full = error.code == Some(DATABASE_FULL);
             let status =
@@ -115,7 +118,7 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
         SubmitError::NoLeader => later("no_leader", &message),
         SubmitError::Overloaded => later("overloaded", &message),
         SubmitError::ShuttingDown => later("shutting_down", &message),
-        SubmitError::Fenced => later("fenced", &message),
+        SubmitError::Fenced => later(FENCED, &message),
         SubmitError::OutcomeUnknown => {
             refuse(StatusCode::CONFLICT, Some("outcome_unknown"), &message)
         }

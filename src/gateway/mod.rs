@@ -3,7 +3,7 @@
 //! One [`Gateway`] per core turns requests into [`Request`](crate::shard::request::Request)s and replies
 //! into JSON. In order: preflight requests are answered, the sender is identified (but for public
 //! pages), the namespace is resolved, the path is routed, the method is checked. Until it is known who
-//! is asking, an unknown path looks like any other.
+//! is asking, an unknown path looks like any other, and no body is read.
 //!
 //! Deliberately absent: SQL (passed on as it came), sockets and limits (`http`), retries and deadlines
 //! (whoever implements `Submit`). Errors become replies in [`error`] only.
@@ -31,6 +31,8 @@ use http::StatusCode;
 use http::header;
 use http::request::Parts;
 
+use crate::auth::Denied;
+use crate::auth::Identity;
 use crate::auth::Policy;
 use crate::auth::credential::Presented;
 use crate::auth::key::Keys;
@@ -44,6 +46,8 @@ use crate::shard::request::Submit;
 use crate::types::Namespace;
 use crate::types::Timestamp;
 
+/// Bytes of a body that anybody may send; nothing reads it.
+const PUBLIC_BODY_SIZE_MAX: u64 = 4 << 10;
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// How a gateway behaves; made from the configuration.
@@ -98,18 +102,22 @@ impl<S: Submit> Gateway<S> {
         Ok(Self { policy, info, node })
     }
 
+    fn identify(&self, head: &Parts) -> Result<Identity, Denied> {
+        let field = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
+        self.policy.identify(&Presented {
+            authorization: field(header::AUTHORIZATION),
+            api_key: field(X_API_KEY),
+            query: head.uri.query(),
+        })
+    }
+
     async fn answer(&self, head: &Parts, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
         let path = route::path_of(&head.uri);
         let route = Route::find(&path);
         if let Some(Route::Page(page)) = route {
             return Ok(pages::serve(page, &self.info, &self.node).await);
         }
-        let field = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
-        let identity = self.policy.identify(&Presented {
-            authorization: field(header::AUTHORIZATION),
-            api_key: field(X_API_KEY),
-            query: head.uri.query(),
-        })?;
+        let identity = self.identify(head)?;
         if !route::needs_namespace(&path) {
             return Ok(route::elsewhere(&head.uri));
         }
@@ -142,9 +150,29 @@ impl<S: Submit + 'static> Service for Gateway<S> {
         reply::for_any_origin(reply)
     }
 
+    fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
+        let is_public = head.method == Method::OPTIONS
+            || matches!(Route::find(&route::path_of(&head.uri)), Some(Route::Page(_)));
+        let checked = if !is_public {
+            self.identify(head).map(drop).map_err(ApiError::from)
+        } else if may_have_body(head, PUBLIC_BODY_SIZE_MAX) {
+            Err(ApiError::Refused(Refusal::BodyTooLarge))
+        } else {
+            Ok(())
+        };
+        checked.map_err(|it| reply::for_any_origin(error::reply_to(&it)))
+    }
+
     fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
         reply::for_any_origin(error::reply_to(&ApiError::Refused(refusal)))
     }
+}
+
+/// Whether a body of more than `size` bytes may follow: it says so, or does not say.
+fn may_have_body(head: &Parts, size: u64) -> bool {
+    let length = head.headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+    head.headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|it| it > size)
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ use crate::gateway::time;
 use crate::wire::command::Value;
 use crate::wire::rows::Rows;
 
+/// Bytes reserved for a result before it is written; what is longer grows as it is written.
+const RESERVE_SIZE_MAX: usize = 1 << 20;
+
 /// How blobs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Blobs {
@@ -83,9 +86,12 @@ impl<'a> Table<'a> {
         Self { rows, blobs, meanings, fields, names }
     }
 
-    /// About how many bytes all parts take.
+    /// Bytes to reserve for all parts: about what they take, and at most [`RESERVE_SIZE_MAX`]. Names are
+    /// repeated in every row, so that a small result may have a text that is larger by far.
     pub fn size_hint(&self) -> usize {
-        128 + 3 * self.rows.values.len() + self.rows.count * self.names.len()
+        let names = self.rows.count.saturating_mul(self.names.len());
+        let values = self.rows.values.len().saturating_mul(3);
+        names.saturating_add(values).saturating_add(128).min(RESERVE_SIZE_MAX)
     }
 
     /// Append the names of the columns, an array.
@@ -248,6 +254,16 @@ pub(crate) mod tests {
             [{"\u003c":4,"a":2,"b":3},{"\u003c":8,"a":6,"b":7}]
             [[1,2,3,4],[5,6,7,8]]"#]]
         .assert_eq(&text(&rows(&["b", "a", "b", "<"], &values), Blobs::Text));
+    }
+
+    #[test]
+    fn what_is_reserved_is_bounded() {
+        let name = "n".repeat(1_000);
+        let nulls = vec![Value::Null; 5_000];
+        let large = rows(&[&name], &nulls);
+        assert_eq!(Table::new(&large, Blobs::Text).size_hint(), RESERVE_SIZE_MAX);
+        let small = rows(&["c"], &[Value::Null]);
+        assert!(Table::new(&small, Blobs::Text).size_hint() < 256);
     }
 
     #[test]

@@ -301,6 +301,10 @@ fn a_client_is_told_whose_move_it_is() {
             expect![[r#"507 {"code":"database_bytes","error":"no such table: t"}"#]],
         ),
         (
+            statement(Some("fenced")),
+            expect![[r#"503 retry-after: 1 {"code":"fenced","error":"no such table: t"}"#]],
+        ),
+        (
             SubmitError::NoLeader,
             expect![[r#"503 retry-after: 1 {"code":"no_leader","error":"no leader"}"#]],
         ),
@@ -498,11 +502,23 @@ fn over_a_socket() {
         assert_eq!(client.brief().await, r#"401 {"error":"invalid API key"}"#);
         client.send("HEAD /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
         assert!(client.reply().await.is_none(), "a head without a body, then the end");
-        let mut client = server.connect().await;
-        client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 99000000\r\n\r\n").await;
-        let (status, head, _) = client.reply().await.expect("a reply");
-        assert_eq!(status, 413);
-        assert!(head.contains("access-control-allow-origin: *"), "{head}");
+        // None of these bodies ever comes: who may not send one is told so at once.
+        let promise = "Host: t\r\nContent-Length: 99000000\r\n";
+        for (head, want) in [
+            (format!("POST / HTTP/1.1\r\nX-API-Key: ak_1\r\n{promise}"), 413),
+            (format!("POST /v1/rqlite/exec HTTP/1.1\r\n{promise}"), 401),
+            (format!("POST /v1/rqlite/exec HTTP/1.1\r\nX-API-Key: ak_2\r\n{promise}"), 401),
+            (format!("POST /health HTTP/1.1\r\n{promise}"), 413),
+            (format!("OPTIONS / HTTP/1.1\r\n{promise}"), 413),
+            ("GET /health HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n".to_owned(), 413),
+        ] {
+            let mut client = server.connect().await;
+            client.send(format!("{head}\r\n")).await;
+            let (status, reply, _) = client.reply().await.expect("a reply");
+            assert_eq!(status, want, "{head}");
+            assert!(reply.contains("access-control-allow-origin: *"), "{reply}");
+            assert!(reply.contains("connection: close"), "{reply}");
+        }
     });
 }
 

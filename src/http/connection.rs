@@ -15,6 +15,7 @@ use http::Request;
 use http::Response;
 use http::header;
 use http::request::Parts;
+use http_body::Body;
 use hyper::body::Incoming;
 use tracing::Level;
 
@@ -58,9 +59,9 @@ enum End {
     Served(hyper::Result<()>),
     /// Idle, or slow.
     Overdue,
-    /// The server is about to end.
     /// It goes on at another core.
     Moved(ShardId),
+    /// The server is about to end.
     Aborted,
 }
 
@@ -197,25 +198,36 @@ async fn answer<S: Service>(
     activity: &Activity,
 ) -> Result<Response<Bytes>, Dropped> {
     let mut account = Held::new(&shared.held);
-    let collected = if head_size(&head) > shared.options.header_bytes_max {
-        Err(Refusal::HeadTooLarge)
-    } else {
-        body::collect(body, shared.bounds(), activity, &mut account).await
-    };
-    let refusal = match collected {
+    if head_size(&head) > shared.options.header_bytes_max {
+        return Ok(refuse(shared.service.refuse(Refusal::HeadTooLarge), shared, activity));
+    }
+    if let Err(reply) = shared.service.admit(&head) {
+        if body.is_end_stream() {
+            shared.counters.refused.add(1);
+            return Ok(reply);
+        }
+        return Ok(refuse(reply, shared, activity));
+    }
+    match body::collect(body, shared.bounds(), activity, &mut account).await {
         Ok(body) => {
             activity.enter(Phase::Handler);
-            return Ok(shared.service.call(head, body).await);
+            Ok(shared.service.call(head, body).await)
         }
-        Err(Refusal::BodyBroken) => return Err(Dropped),
-        Err(refusal) => refusal,
-    };
+        Err(Refusal::BodyBroken) => Err(Dropped),
+        Err(refusal) => Ok(refuse(shared.service.refuse(refusal), shared, activity)),
+    }
+}
+
+/// The last reply of a connection: what is left of the body is nobody's request.
+fn refuse<S>(
+    mut reply: Response<Bytes>,
+    shared: &Shared<S>,
+    activity: &Activity,
+) -> Response<Bytes> {
     shared.counters.refused.add(1);
     activity.leave_unread();
-    let mut reply = shared.service.refuse(refusal);
-    // What is left of the body is nobody's request.
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Ok(reply)
+    reply
 }
 
 /// Bytes of a request head, near enough.

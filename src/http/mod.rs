@@ -6,6 +6,8 @@
 //!
 //! What a peer may cost: a place among `connections_max`, a head and a body of bounded size, and bounded
 //! time for sending each and for taking the reply. A panic ends the connection it happened in.
+//! A head that is no HTTP, has more than a thousand fields or is twice as long as it may be never gets
+//! to the service: hyper answers it with a status (400, 431) and nothing else.
 //! Deliberately absent: TLS, HTTP/2, and any knowledge of what the requests mean.
 //!
 //! Start reading at [`Server::serve`].
@@ -45,10 +47,21 @@ use crate::types::ShardId;
 /// Wait after the process ran out of file descriptors or memory: accepting again at once would spin.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(75);
 
+/// Fields of a request head; their bytes are bounded beside.
+const HEADER_FIELDS_MAX: usize = 1024;
+
 /// What answers requests.
 pub trait Service: 'static {
     /// The reply to a request whose body is complete.
     fn call(&self, head: Parts, body: Bytes) -> impl Future<Output = Response<Bytes>>;
+
+    /// Look at a request before its body is read, so that only those who may ask cost memory for one; a
+    /// reply instead if it is refused.
+    #[expect(clippy::result_large_err, reason = "a refusal is sent as it is")]
+    fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
+        let _ = head;
+        Ok(())
+    }
 
     /// The reply to a request that the server refused.
     fn refuse(&self, refusal: Refusal) -> Response<Bytes>;
@@ -140,7 +153,7 @@ pub struct Counters {
     pub accept_errors: u64,
     /// Requests answered, refused ones included.
     pub requests: u64,
-    /// Requests refused before the service saw them.
+    /// Requests refused before their bodies were read.
     pub refused: u64,
     /// Connections closed because they were idle or slow.
     pub timeouts: u64,
@@ -203,6 +216,7 @@ impl<S: Service> Server<S> {
         // with a bare 431. Its own timer would cost an entry per request, see `activity`.
         let head_max = options.header_bytes_max.saturating_mul(2).max(SIZE_BUFFER_MIN);
         protocol.max_header_size(head_max).max_buf_size(head_max.max(io::SCRATCH_SIZE));
+        protocol.max_headers(HEADER_FIELDS_MAX);
         protocol.header_read_timeout(None);
         // A peer that has said all it will may still listen, and what it asked for may be under way.
         protocol.half_close(true);
@@ -263,8 +277,14 @@ impl<S: Service> Server<S> {
         shared.activities.wait_for(0).await;
     }
 
-    /// Go on with a connection that another core has handed over.
+    /// Go on with a connection that another core has handed over. With `connections_max` open already it
+    /// is closed: it has no place in the kernel's queue to wait in.
     pub fn take_over(&self, connection: Moved) {
+        let shared = &self.shared;
+        if shared.activities.n_open() >= shared.options.connections_max {
+            tracing::debug!("no place for a connection of another core");
+            return;
+        }
         let number = connection.socket.into_raw_fd();
         // SAFETY: the number was owned by `socket` until the line above, and nobody else knows it.
         #[expect(unsafe_code, reason = "glommio takes a socket by its number only")]

@@ -70,6 +70,11 @@ impl Service for Echo {
         Response::new(body)
     }
 
+    fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
+        let is_secret = head.uri.path() == "/secret";
+        if is_secret { Err(Response::new(Bytes::from_static(b"who are you"))) } else { Ok(()) }
+    }
+
     fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
         let status = match refusal {
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -246,6 +251,57 @@ fn bodies_in_flight_are_bounded_together() {
         assert_eq!(second.brief().await, "503 overloaded");
         first.send(&whole[150_000..]).await;
         assert_eq!(first.brief().await, format!("200 {body}"));
+    });
+}
+
+#[test]
+fn whoever_is_not_admitted_is_answered_before_the_body_is_read() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let mut client = server.connect().await;
+        client.send("GET /secret HTTP/1.1\r\nHost: t\r\n\r\n").await;
+        assert_eq!(client.brief().await, "200 who are you");
+        client.send(post("/", "x")).await;
+        assert_eq!(client.brief().await, "200 x", "without a body nothing is left over");
+        client.send("POST /secret HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nhalf").await;
+        let (_, head, body) = client.reply().await.expect("an answer");
+        assert!(head.contains("connection: close"), "{head}");
+        assert_eq!(body, "who are you");
+        client.close_write().await;
+        assert_eq!(client.brief().await, "closed");
+        assert_eq!((server.counters().requests, server.counters().refused), (3, 2));
+    });
+}
+
+#[test]
+fn a_connection_of_another_core_finds_no_place_in_a_full_server() {
+    on_executor(async {
+        let first = Echo::default();
+        let moved = Rc::clone(&first.moved);
+        let first = Running::start(options(), first);
+        let second = Running::start(Options { connections_max: 1, ..options() }, Echo::default());
+        let mut own = second.connect().await;
+        own.send(post("/", "own")).await;
+        assert_eq!(own.brief().await, "200 own");
+        let mut client = first.connect().await;
+        client.send(post("/elsewhere", "x")).await;
+        assert_eq!(client.brief().await, "200 x");
+        until(|| !moved.borrow().is_empty()).await;
+        let (_, connection) = moved.borrow_mut().pop().unwrap();
+        second.take_over(connection);
+        assert_eq!(client.brief().await, "closed");
+        assert_eq!(second.counters().open, 1);
+    });
+}
+
+#[test]
+fn a_head_may_have_hundreds_of_fields() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let mut client = server.connect().await;
+        let fields = "X: y\r\n".repeat(500);
+        client.send(format!("GET / HTTP/1.1\r\nHost: t\r\n{fields}\r\n")).await;
+        assert_eq!(client.brief().await, "200");
     });
 }
 

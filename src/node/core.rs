@@ -249,6 +249,10 @@ impl Service for Door {
         self.gateway.call(head, body).await
     }
 
+    fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
+        self.gateway.admit(head)
+    }
+
     fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
         self.gateway.refuse(refusal)
     }

@@ -5,6 +5,12 @@ use crate::world::End;
 use crate::world::Plan;
 use crate::world::World;
 
+/// Seeds that once failed, with what they taught us. Never remove one.
+const PINNED: &[u64] = &[
+    // A creation replayed after a kill must be kept until the engine database is synced again: that the
+    // database has its row says nothing about its disk.
+    15_843_512_205_606_553_533,
+];
 /// Three replicas of every partition.
 const THREE: Plan =
     Plan { n_nodes: 3, n_crashes: 4, n_writes: 250, log_bytes: usize::MAX, open_databases: 100 };
@@ -15,7 +21,7 @@ const ONE: Plan =
 #[test]
 fn cluster_of_three_agrees_and_loses_nothing() {
     let mut done = 0;
-    for_each_seed(20, |seed| {
+    for_each_seed(PINNED, 20, |seed| {
         let world = World::run(seed, THREE);
         done += world.ends.values().filter(|it| **it == End::Done).count();
         assert!(world.n_crashed > 0, "nothing went wrong");
@@ -26,13 +32,13 @@ fn cluster_of_three_agrees_and_loses_nothing() {
 #[test]
 fn cluster_of_one_compacts_and_evicts_without_loss() {
     let mut compacted = 0;
-    for_each_seed(20, |seed| compacted += World::run(seed, ONE).n_compacted);
+    for_each_seed(PINNED, 20, |seed| compacted += World::run(seed, ONE).n_compacted);
     assert!(compacted > 0, "the log was never compacted");
 }
 
 #[test]
 fn cluster_runs_follow_from_their_seed() {
-    for_each_seed(3, |seed| {
+    for_each_seed(PINNED, 3, |seed| {
         for plan in [ONE, THREE] {
             let trace = World::run(seed, plan).trace;
             assert!(trace == World::run(seed, plan).trace, "something beside the seed decided");

@@ -11,8 +11,6 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::env;
 use std::fmt::Write;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +42,7 @@ use debros::wal::recovery::SegmentSource;
 use debros::wal::recovery::recover;
 
 use crate::disk::Disk;
+use crate::seeds::for_each_seed;
 
 /// Seeds that once failed, with what they taught us. Never remove one.
 const PINNED: &[u64] = &[
@@ -61,7 +60,7 @@ const LAZY: PartitionId = PartitionId(3);
 #[test]
 fn no_crash_loses_a_durable_batch_or_misjudges_the_end() {
     let mut seen = Seen::default();
-    for_each_seed(RUNS, |seed| {
+    for_each_seed(PINNED, RUNS, |seed| {
         seen.add(&World::run(seed).seen);
     });
     if env::var_os("SIM_SEED").is_none() {
@@ -71,36 +70,11 @@ fn no_crash_loses_a_durable_batch_or_misjudges_the_end() {
 
 #[test]
 fn one_seed_is_one_run() {
-    for_each_seed(12, |seed| {
+    for_each_seed(PINNED, 12, |seed| {
         let trace = World::run(seed).trace;
         assert_eq!(trace, World::run(seed).trace, "something beside the seed decided");
         assert_ne!(trace, World::run(seed.wrapping_add(1)).trace, "the seed decided nothing");
     });
-}
-
-fn for_each_seed(n_fixed: u64, mut run: impl FnMut(u64)) {
-    let number = |name| env::var(name).ok().map(|it| it.parse().expect("a number"));
-    let fresh = (0..number("SIM_RUNS").unwrap_or(4)).map(|it| RandomState::new().hash_one(it));
-    let seeds: Vec<u64> = match number("SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => PINNED.iter().copied().chain(0..n_fixed).chain(fresh).collect(),
-    };
-    for seed in seeds {
-        let _replay = PrintOnPanic(seed);
-        run(seed);
-    }
-}
-
-/// Tells the reader how to replay, whichever assertion failed.
-struct PrintOnPanic(u64);
-
-impl Drop for PrintOnPanic {
-    #[expect(clippy::print_stderr, reason = "the replay line is for a human")]
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay with: SIM_SEED={} cargo t --test sim", self.0);
-        }
-    }
 }
 
 /// How often what must be tested came to pass.

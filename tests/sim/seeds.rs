@@ -4,21 +4,14 @@ use std::env;
 use std::hash::BuildHasher;
 use std::hash::RandomState;
 
-/// Seeds that once failed, with what they taught us. Never remove one.
-const PINNED: &[u64] = &[
-    // A creation replayed after a kill must be kept until the engine database is synced again: that the
-    // database has its row says nothing about its disk.
-    15_843_512_205_606_553_533,
-];
-
-/// Run the pinned seeds, `n_fixed` known ones, and a few fresh ones; `SIM_SEED` runs just that one,
-/// `SIM_RUNS` says how many are fresh.
-pub(crate) fn for_each_seed(n_fixed: u64, mut run: impl FnMut(u64)) {
+/// Run the `pinned` seeds, which once failed, `n_fixed` known ones, and a few fresh ones; `SIM_SEED` runs
+/// just that one, `SIM_RUNS` says how many are fresh.
+pub(crate) fn for_each_seed(pinned: &[u64], n_fixed: u64, mut run: impl FnMut(u64)) {
     let number = |name| env::var(name).ok().map(|it| it.parse().expect("a number"));
     let fresh = (0..number("SIM_RUNS").unwrap_or(4)).map(|it| RandomState::new().hash_one(it));
     let seeds: Vec<u64> = match number("SIM_SEED") {
         Some(seed) => vec![seed],
-        None => PINNED.iter().copied().chain(0..n_fixed).chain(fresh).collect(),
+        None => pinned.iter().copied().chain(0..n_fixed).chain(fresh).collect(),
     };
     for seed in seeds {
         let _replay = PrintOnPanic(seed);

@@ -69,6 +69,10 @@ use crate::vfs;
 pub(crate) const FAULTS_END: Duration = Duration::from_secs(6);
 /// Virtual time at which a run must have settled.
 const SETTLED_BY: Duration = Duration::from_mins(1);
+/// How far apart the events of one turn may be.
+const TURN_MAX: Duration = Duration::from_millis(2);
+/// How wrong a clock may be, in milliseconds.
+const SKEW_MAX_MS: u64 = 5_000;
 const STEPS_MAX: usize = 2_000_000;
 const N_PARTITIONS: u16 = 2;
 const LIMITS: CommandLimits = CommandLimits {
@@ -97,6 +101,8 @@ enum Happening {
     /// What the log wrote is on the medium.
     LogDone,
     Prepared(SegmentId, u64),
+    /// The shell looks at its clock.
+    Clock,
     /// A client sends its next request.
     Client(u64),
     Crash,
@@ -110,6 +116,13 @@ enum Happening {
 pub(crate) enum Wish {
     Namespace,
     Row,
+}
+
+/// A request, and which life of which node has to answer it.
+struct Asked {
+    wish: Wish,
+    node: usize,
+    life: u32,
 }
 
 /// What the log's disk is syncing.
@@ -129,6 +142,10 @@ struct Node {
     dir: PathBuf,
     databases: BTreeMap<DatabaseId, Database>,
     manifests: BTreeMap<PartitionId, BTreeMap<Incarnation, Floor>>,
+    /// Being written.
+    manifests_ahead: BTreeMap<PartitionId, BTreeMap<Incarnation, Floor>>,
+    /// Milliseconds that its clock is ahead of the world's, or behind.
+    skew: i64,
     unpersisted: VecDeque<(Lsn, Ticket)>,
     catalog: Catalog,
     /// What the log still has to begin with.
@@ -152,7 +169,7 @@ pub(crate) struct World {
     agenda: BTreeMap<(Instant, u64), (usize, u32, Happening)>,
     planned: u64,
     nodes: Vec<Node>,
-    wishes: BTreeMap<Token, Wish>,
+    wishes: BTreeMap<Token, Asked>,
     pub(crate) ends: BTreeMap<Token, End>,
     /// Creations under way between partitions: token, node and life, namespace.
     asks: BTreeMap<Token, (usize, u32, Namespace)>,
@@ -182,6 +199,8 @@ impl World {
             dir: PathBuf::from(format!("/node{at}")),
             databases: BTreeMap::new(),
             manifests: BTreeMap::new(),
+            manifests_ahead: BTreeMap::new(),
+            skew: 0,
             unpersisted: VecDeque::new(),
             catalog: Catalog::default(),
             births: Vec::new(),
@@ -292,7 +311,15 @@ impl World {
             Happening::Restart => self.start(id),
             Happening::Crash | Happening::FaultsEnd => {}
             _ if !is_same_life => {} // nobody is left to hear it
-            Happening::Step(event) => self.step(id, event),
+            Happening::Step(event) => {
+                let mut events = vec![event];
+                if self.dice.below(4) == 0 {
+                    let n = 1 + self.below(3);
+                    events.extend(self.pull(id, life, n));
+                }
+                self.step_all(id, events);
+            }
+            Happening::Clock => self.look_at_clock(id),
             Happening::LogDone => self.on_log_done(id),
             Happening::Prepared(segment, size) => {
                 let node = &mut self.nodes[id];
@@ -301,6 +328,47 @@ impl World {
                 self.step_log(id);
             }
         }
+    }
+
+    /// Take up to `n` events of a node that are about to happen: they come in the same turn of its loop.
+    fn pull(&mut self, id: usize, life: u32, n: usize) -> Vec<Event> {
+        let until = (self.after(TURN_MAX), u64::MAX);
+        let soon = self
+            .agenda
+            .range(..until)
+            .filter(|(_, it)| (it.0, it.1) == (id, life) && matches!(it.2, Happening::Step(_)));
+        let keys: Vec<_> = soon.map(|(key, _)| *key).take(n).collect();
+        let pulled = keys.iter().map(|key| match self.agenda.remove(key) {
+            Some((_, _, Happening::Step(event))) => event,
+            _ => unreachable!("it was just seen"),
+        });
+        pulled.collect()
+    }
+
+    /// Now and then somebody has set the clock meanwhile, forwards or backwards.
+    fn look_at_clock(&mut self, id: usize) {
+        if self.dice.below(2) == 0 {
+            self.nodes[id].skew = self.roll_skew();
+        }
+        let wall = self.wall(id);
+        self.step(id, Event::Clock { wall });
+        self.plan_clock(id);
+    }
+
+    fn plan_clock(&mut self, id: usize) {
+        let at = self.micros(50_000, 500_000);
+        self.plan(at, id, Happening::Clock);
+    }
+
+    fn roll_skew(&mut self) -> i64 {
+        i64::try_from(self.dice.below(2 * SKEW_MAX_MS)).expect("small") - SKEW_MAX_MS.cast_signed()
+    }
+
+    /// What a node's clock says.
+    fn wall(&self, id: usize) -> Timestamp {
+        let since = self.now.since(Instant::START).as_millis();
+        let since = i64::try_from(since).expect("a short time");
+        Timestamp(1_700_000_000_000 + since + self.nodes[id].skew)
     }
 
     // --- clients ------------------------------------------------------------------------------------
@@ -326,16 +394,18 @@ impl World {
         }
         let token = Token(self.next_token);
         self.next_token += 1;
+        let life = self.nodes[to_leader].life;
+        let mut ask = |wish| self.wishes.insert(token, Asked { wish, node: to_leader, life });
         let event = match row {
             Some(row) if is_live => {
+                ask(Wish::Row);
                 self.n_written += 1;
-                self.wishes.insert(token, Wish::Row);
                 let database =
                     DatabaseId { partition: row.partition, incarnation: row.incarnation };
                 Event::Write { token, database, draft: insert(token) }
             }
             _ => {
-                self.wishes.insert(token, Wish::Namespace);
+                ask(Wish::Namespace);
                 Event::CreateNamespace { token, namespace }
             }
         };
@@ -377,6 +447,8 @@ impl World {
 
     fn start(&mut self, id: usize) {
         let seed = self.dice.roll();
+        self.nodes[id].skew = self.roll_skew();
+        let wall = self.wall(id);
         let (n_nodes, now, vfs) = (self.plan.n_nodes, self.now, self.vfs);
         let node = &mut self.nodes[id];
         assert!(node.shard.is_none(), "it is alive");
@@ -426,9 +498,10 @@ impl World {
             open_databases: self.plan.open_databases,
             seed,
             now,
-            wall: wall(now),
+            wall,
         }));
         self.note(&format!("n{id} starts"));
+        self.plan_clock(id);
         self.step_log(id);
     }
 
@@ -440,6 +513,12 @@ impl World {
         node.log = None;
         node.timeout = None;
         node.databases.clear();
+        // Each is replaced as a whole: the old one is found, or the new one.
+        for (partition, floors) in std::mem::take(&mut node.manifests_ahead) {
+            if dice.below(2) == 0 {
+                node.manifests.insert(partition, floors);
+            }
+        }
         let is_power_lost = dice.below(3) > 0;
         if is_power_lost {
             node.disk.crash(&mut dice);
@@ -459,13 +538,24 @@ impl World {
 
     /// The driver's loop turn: step, then hand over all effects in order.
     fn step(&mut self, id: usize, event: Event) {
+        self.step_all(id, vec![event]);
+    }
+
+    /// The same with all the events that are at hand.
+    fn step_all(&mut self, id: usize, events: Vec<Event>) {
         let now = self.now;
-        let Some(shard) = self.nodes[id].shard.as_mut() else { return };
-        let what = brief(&event);
+        let node = &mut self.nodes[id];
+        let Some(shard) = node.shard.as_mut() else { return };
+        let what = events.iter().map(brief).collect::<Vec<_>>().join(" ");
         let mut out = Vec::new();
-        shard.step(now, event, &mut out);
+        for event in events {
+            if matches!(event, Event::ManifestsWritten) {
+                node.manifests.append(&mut node.manifests_ahead);
+            }
+            shard.step(now, event, &mut out);
+        }
         shard.step(now, Event::TurnEnd, &mut out);
-        self.nodes[id].timeout = shard.next_timeout();
+        node.timeout = shard.next_timeout();
         self.note(&format!("n{id} {what} -> {}", out.len()));
         self.check_leaders(id);
         for effect in out {
@@ -503,8 +593,8 @@ impl World {
             Effect::WriteManifests { floors } => {
                 let floors = floors.into_iter().map(|(id, it)| (id, it.into_iter().collect()));
                 let node = &mut self.nodes[id];
-                let floors: BTreeMap<_, BTreeMap<_, _>> = floors.collect();
-                node.manifests.extend(floors);
+                assert!(node.manifests_ahead.is_empty(), "manifests are written one at a time");
+                node.manifests_ahead = floors.collect();
                 let at = self.micros(100, 20_000);
                 self.plan(at, id, Happening::Step(Event::ManifestsWritten));
             }
@@ -666,7 +756,10 @@ impl World {
         if self.now < Instant::from_start(FAULTS_END) || self.n_written < self.plan.n_writes {
             return false;
         }
-        let is_answered = |it: &Token| self.ends.contains_key(it) || self.is_lost(*it);
+        // A node that crashed has forgotten what it was asked; its client knows nothing.
+        let is_answered = |(token, asked): (&Token, &Asked)| {
+            self.ends.contains_key(token) || self.nodes[asked.node].life != asked.life
+        };
         let shards: Option<Vec<_>> = self.nodes.iter().map(|it| it.shard.as_ref()).collect();
         let Some(shards) = shards else { return false };
         let agree = (0..=N_PARTITIONS).map(PartitionId).all(|partition| {
@@ -678,15 +771,9 @@ impl World {
             first.0 == first.2 && first.1 == first.0 && positions.all(|it| it == first)
         });
         agree
-            && self.wishes.keys().all(is_answered)
+            && self.wishes.iter().all(is_answered)
             && shards.iter().all(|it| it.is_quiet())
             && !self.agenda.values().any(|(_, _, it)| matches!(it, Happening::Step(_)))
-    }
-
-    /// A request whose node crashed before it answered: its client knows nothing.
-    fn is_lost(&self, token: Token) -> bool {
-        // Nobody holds it any more once all shards are quiet, which the caller checks as well.
-        self.wishes.contains_key(&token) && !self.ends.contains_key(&token)
     }
 
     fn check(&mut self) {
@@ -732,7 +819,7 @@ impl World {
             }
         }
         for (token, end) in &self.ends {
-            if !matches!(self.wishes[token], Wish::Row) {
+            if !matches!(self.wishes[token].wish, Wish::Row) {
                 continue;
             }
             let n = rows.get(&token.0).copied().unwrap_or(0);
@@ -793,11 +880,6 @@ fn brief(event: &Event) -> String {
 
 fn replica(node: usize) -> ReplicaId {
     ReplicaId(node as u64 + 1)
-}
-
-fn wall(now: Instant) -> Timestamp {
-    let since = i64::try_from(now.since(Instant::START).as_millis()).expect("a short time");
-    Timestamp(1_700_000_000_000 + since)
 }
 
 fn insert(token: Token) -> Draft {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::json;
@@ -63,6 +64,7 @@ fn torture_kill_9_loses_nothing_acknowledged_and_halves_nothing() {
     }
     let mut acknowledged: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); WRITERS];
     let mut next = [0; WRITERS];
+    let mut longest = Duration::ZERO;
     let mut dice = 0x2545_f491_4f6c_dd1d_u64;
     for round in 0..rounds {
         let n_acknowledged = Arc::new(AtomicU64::new(0));
@@ -91,11 +93,14 @@ fn torture_kill_9_loses_nothing_acknowledged_and_halves_nothing() {
         node.restart();
         let took = began.elapsed();
         assert!(took < PATIENCE, "restart took {took:?}");
+        longest = longest.max(took);
         check(&node, &keys, &acknowledged, round);
     }
     let total: usize = acknowledged.iter().map(BTreeSet::len).sum();
     assert!(total > 100, "only {total} transactions were acknowledged");
-    println!("{rounds} rounds, {total} acknowledged transactions, none lost");
+    println!(
+        "{rounds} rounds, {total} acknowledged transactions, none lost, longest restart {longest:?}"
+    );
 }
 
 fn check(node: &Node, keys: &[&'static str], acknowledged: &[BTreeSet<u64>], round: u32) {

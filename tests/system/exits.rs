@@ -1,6 +1,8 @@
 //! How a node ends when it cannot start, and that several get along on one machine.
 
+use std::io::Write;
 use std::net::TcpListener;
+use std::process::Command;
 
 use crate::process::Node;
 use crate::process::binary;
@@ -83,4 +85,30 @@ fn another_number_of_shards_or_partitions_is_refused() {
     let (code, _, stderr) = run(&mut changed);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("shards"), "{stderr}");
+    let mut config = tempfile::NamedTempFile::new().expect("a file");
+    config.write_all(b"database:\n  shard_count: 4\n").expect("it takes the text");
+    let mut changed = binary();
+    changed.arg("node").arg("--data").arg(&data).args(["--shards", "1", "--gateway-addr", &free]);
+    let (code, _, stderr) = run(changed.arg("--config").arg(config.path()));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("shard_count"), "{stderr}");
+}
+
+#[test]
+fn limits_of_the_process_that_are_too_low_are_told() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("data");
+    let executable = binary();
+    let executable = executable.get_program();
+    for (limit, text) in [("-n 40", "too few files"), ("-l 100", "too little memory may be locked")]
+    {
+        let free = format!("127.0.0.1:{}", free_port());
+        let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+        let mut limited = Command::new("bash");
+        limited.args(["-c", &script]).arg(executable).arg("node").arg("--data").arg(&data);
+        limited.args(["--shards", "1", "--gateway-addr", &free]);
+        let (code, _, stderr) = run(&mut limited);
+        assert_eq!(code, Some(71), "{limit}: {stderr}");
+        assert!(stderr.contains(text), "{limit}: {stderr}");
+    }
 }
