@@ -43,6 +43,7 @@ pub use apply::Applied;
 pub use apply::Batch;
 pub use apply::Entry;
 pub use connection::Role;
+pub use database::Ask;
 pub use database::Database;
 pub use database::OpenError;
 pub use fault::Fault;
