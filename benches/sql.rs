@@ -93,7 +93,7 @@ fn sql(criterion: &mut Criterion) {
             })
             .collect();
         group.bench_function(format!("point read x{size}"), |bencher| {
-            bencher.iter(|| black_box(database.read(&reads, &mut || false).expect("read")));
+            bencher.iter(|| black_box(database.read(&reads, &mut |_| false).expect("read")));
         });
     }
     group.finish();

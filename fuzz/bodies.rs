@@ -318,7 +318,7 @@ pub(crate) fn sql(data: &[u8]) {
     assert_eq!(hashes[0], hashes[1], "contents differ");
     let reads: Vec<_> = entries.iter().map(|it| it.command.clone()).collect();
     let budget = Cell::new(50_u32);
-    let mut expired = || budget.replace(budget.get().saturating_sub(1)) == 0;
+    let mut expired = |_| budget.replace(budget.get().saturating_sub(1)) == 0;
     together.read(&reads, &mut expired).expect("a text harms nothing");
     assert_eq!(together.content_hash().expect("a whole file"), hashes[0], "a read wrote");
 }

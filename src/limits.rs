@@ -12,7 +12,7 @@ pub const COMMAND_SIZE_MAX: usize = 20 << 20;
 pub const STATEMENTS_MAX: usize = 10_000;
 /// Arguments of one statement; SQLite's own limit is set to it.
 pub const ARGUMENTS_MAX: usize = 32_766;
-/// Bytes of one SQL text; SQLite's own limit is set to it.
+/// Bytes of one SQL text.
 pub const SQL_SIZE_MAX: usize = 1_000_000;
 
 /// Commands proposed but not yet applied, per partition.

@@ -25,6 +25,7 @@ use crate::disk::helper::Job;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
 use crate::sql::Applied;
+use crate::sql::Ask;
 use crate::sql::Database;
 use crate::sql::Entry;
 use crate::sql::Fault;
@@ -190,7 +191,11 @@ impl Databases {
     }
 
     /// Run the reads of this turn.
-    pub(super) fn run_reads(&mut self, expired: &mut dyn FnMut() -> bool, events: &mut Vec<Event>) {
+    pub(super) fn run_reads(
+        &mut self,
+        expired: &mut dyn FnMut(Ask) -> bool,
+        events: &mut Vec<Event>,
+    ) {
         for (id, reads) in std::mem::take(&mut self.reads) {
             match self.slots.get_mut(&id) {
                 Some(Slot::Open { database, .. } | Slot::Parked { database, .. }) => {

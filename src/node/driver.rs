@@ -26,6 +26,7 @@ use crate::shard::Shard;
 use crate::shard::event::Effect;
 use crate::shard::event::Event;
 use crate::shard::event::Ticket;
+use crate::sql::Ask;
 use crate::types::Instant;
 use crate::wal::record::Lsn;
 
@@ -199,8 +200,13 @@ impl Driver {
 
     fn run_reads(&mut self) {
         let (clock, limit) = (self.clock, self.statement_time);
-        let began = clock.now();
-        let mut expired = || clock.now().since(began) > limit;
+        let mut began = clock.now();
+        let mut expired = |ask| {
+            if ask == Ask::Begin {
+                began = clock.now();
+            }
+            clock.now().since(began) > limit
+        };
         self.databases.run_reads(&mut expired, &mut self.events);
     }
 

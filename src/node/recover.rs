@@ -158,7 +158,7 @@ fn select(engine: &mut Database, sql: &str) -> anyhow::Result<Vec<StatementResul
     let stamp =
         Stamp { incarnation: Incarnation::ENGINE, time: Timestamp(0), seed: 0, limits: LIMITS };
     let command = catalog::select(sql).seal(&stamp);
-    let outcome = engine.read(&[command], &mut || false)?.pop();
+    let outcome = engine.read(&[command], &mut |_| false)?.pop();
     Ok(outcome.context("a read has an outcome")??)
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Cached {
     pub(super) columns: Option<Arc<[Column]>>,
     /// It calls `changes()`.
     pub(super) asks_changes: bool,
+    /// A trigger of it writes.
+    pub(super) fires_triggers: bool,
     /// Its rows name tables, the engine's among them.
     pub(super) lists_tables: bool,
     text: Arc<str>,
@@ -156,6 +158,7 @@ fn prepare(handle: Handle, sql: &str) -> Result<Option<Cached>, SqlError> {
         n_parameters: prepared.n_parameters(),
         columns: (prepared.n_columns() > 0).then(|| prepared.columns().into()),
         asks_changes: seen.changes,
+        fires_triggers: seen.triggers,
         lists_tables: seen.table_list,
         text: sql.into(),
         size: sql.len() + prepared.memory(),

@@ -91,8 +91,9 @@ pub(super) fn open(
         n < BUSY_YIELDS_MAX
     }))?;
     let bound = |it: usize| i32::try_from(it).expect("limits fit");
+    // Texts are not bounded here but where a command is made: those that SQLite writes itself, with more
+    // quotes or longer names, are longer, and a schema that it could not read again would count as damage.
     for (limit, value) in [
-        (Limit::SQLITE_LIMIT_SQL_LENGTH, bound(limits::SQL_SIZE_MAX)),
         (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, bound(limits::ARGUMENTS_MAX)),
         (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LIKE_PATTERN_MAX),
         (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),

@@ -38,6 +38,8 @@ pub(super) struct Seen {
     pub(super) changes: bool,
     /// The statement is `PRAGMA table_list`.
     pub(super) table_list: bool,
+    /// A trigger of the statement writes.
+    pub(super) triggers: bool,
 }
 
 struct Context {
@@ -52,6 +54,7 @@ struct Context {
     rowid_spent: Cell<bool>,
     ticks_left: Cell<u64>,
     steps_charged: Cell<u64>,
+    charged: Cell<u64>,
     temp_left: Cell<u64>,
 }
 
@@ -64,11 +67,12 @@ thread_local! {
             engine: Cell::new(false),
             running: Cell::new(false),
             verb: Cell::new(Verb::Other),
-            seen: Cell::new(Seen { changes: false, table_list: false }),
+            seen: Cell::new(Seen { changes: false, table_list: false, triggers: false }),
             fault: Cell::new(false),
             rowid_spent: Cell::new(false),
             ticks_left: Cell::new(u64::MAX),
             steps_charged: Cell::new(0),
+            charged: Cell::new(0),
             temp_left: Cell::new(u64::MAX),
         }
     };
@@ -89,6 +93,7 @@ pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
     CONTEXT.with(|it| {
         it.ticks_left.set(steps / STEPS_PER_TICK);
         it.steps_charged.set(0);
+        it.charged.set(0);
         it.temp_left.set(temp_bytes);
         it.rowid_spent.set(false);
     });
@@ -218,10 +223,16 @@ pub(super) fn charge_steps(n: u64) -> bool {
     CONTEXT.with(|it| {
         let charged = it.steps_charged.get().saturating_add(n);
         it.steps_charged.set(charged % STEPS_PER_TICK);
+        it.charged.set(it.charged.get().saturating_add(n));
         let (ticks, left) = (charged / STEPS_PER_TICK, it.ticks_left.get());
         it.ticks_left.set(left.saturating_sub(ticks));
         left < ticks
     })
+}
+
+/// The instructions that functions were charged since the statement began.
+pub(super) fn charged_steps() -> u64 {
+    CONTEXT.with(|it| it.charged.get())
 }
 
 /// Charge `n` bytes written to a temporary file. Whether that was too many.

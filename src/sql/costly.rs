@@ -223,7 +223,7 @@ mod tests {
             assert!(printed[0].starts_with("1 rows"), "{printed:?}");
             assert!(printed[1].starts_with("error statement_steps"), "{call}: {printed:?}");
             let read = command(Mode::Query, &read, &[], &stamp);
-            let printed = print(&fixture.database.read(&[read], &mut || false).unwrap()[0]);
+            let printed = print(&fixture.database.read(&[read], &mut |_| false).unwrap()[0]);
             assert!(printed.starts_with("error statement_"), "{call}: {printed}");
         }
         let huge = "SELECT replace(hex(zeroblob(10000)), '0', hex(zeroblob(100000)))";

@@ -35,6 +35,7 @@ use crate::sql::vfs::Vfs;
 use crate::types::LogIndex;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
+use crate::wire::command::Value;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
 
@@ -56,6 +57,15 @@ pub enum OpenError {
     /// The machine or the file is sick.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+/// What [`Database::read`] asks its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A command begins, and with it the time it may take. The answer does not matter.
+    Begin,
+    /// Another thousand VM instructions of it, or so, have run: is it to be given up?
+    Tick,
 }
 
 /// The one writing connection to one database.
@@ -177,12 +187,12 @@ impl Database {
         Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
-    /// Answer `commands`, all from one state of the database; each must only read. `expired` is asked every
-    /// thousand VM instructions, or so, whether to give up the statement that runs.
+    /// Answer `commands`, all from one state of the database; each must only read. `expired` is told
+    /// where each begins, and asked whether to give it up.
     pub fn read(
         &mut self,
         commands: &[Bytes],
-        expired: &mut dyn FnMut() -> bool,
+        expired: &mut dyn FnMut(Ask) -> bool,
     ) -> Result<Vec<Outcome>, Fault> {
         context::idle();
         match self.engine.begin_read() {
@@ -190,9 +200,11 @@ impl Database {
             Err(error) => return Err(connection::fault_of(error, "begin to read")),
         }
         let handle = self.handle;
-        let outcomes = handle.with_expiry(expired, || {
-            commands.iter().map(|bytes| self.read_one(bytes)).collect::<Result<Vec<_>, _>>()
-        });
+        let read = |bytes| {
+            expired(Ask::Begin);
+            handle.with_expiry(expired, || self.read_one(bytes))
+        };
+        let outcomes = commands.iter().map(read).collect::<Result<Vec<_>, _>>();
         // Only reading was done, so that one ends like the other; a rollback cannot fail for want of space.
         if !self.handle.is_autocommit() {
             self.engine.rollback()?;
@@ -246,7 +258,7 @@ impl Database {
     pub(super) fn check_schema(&mut self) -> Result<Result<(), StatementError>, Fault> {
         let found = context::as_engine(|| {
             let schema = engine_schema(self.handle)?;
-            let random = number(self.handle, RANDOM_COLUMNS)?;
+            let random = has_random_names(self.handle)?;
             self.has_virtual_tables = has_virtual_tables(self.handle)?;
             Ok::<_, SqlError>((schema, random))
         });
@@ -257,7 +269,7 @@ impl Database {
         if self.role == Role::Engine {
             self.engine_schema = schema;
         }
-        if random != 0 {
+        if random {
             let message = "duplicate column name: name the columns of the result apart with AS";
             return Ok(Err(StatementError::new(message)));
         }
@@ -265,13 +277,60 @@ impl Database {
     }
 }
 
-/// Number of columns of the newest table whose name SQLite made up. With enough columns of one name in a
-/// `CREATE TABLE … AS SELECT` it appends a random number to some.
-const RANDOM_COLUMNS: &str = "
-    SELECT count(*) FROM main.sqlite_master AS m, main.pragma_table_xinfo(m.name) AS c
-    WHERE m.rowid = (SELECT max(rowid) FROM main.sqlite_master)
-      AND m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
-      AND c.name GLOB '*:[0-9]*' AND rtrim(c.name, '0123456789') LIKE '%:'";
+/// What may have columns whose names SQLite made up: the newest table, and every view, whose columns may
+/// change with any table.
+const NAMED_BY_SELECT: &str = "
+    SELECT name FROM main.sqlite_master
+    WHERE type = 'view' OR (type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
+      AND rowid = (SELECT max(rowid) FROM main.sqlite_master))";
+
+/// Whether a table or view has a column whose name SQLite made up by chance.
+fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
+    let tables = texts(handle, NAMED_BY_SELECT, None)?;
+    let sql = "SELECT name FROM pragma_table_xinfo(?)";
+    for table in tables {
+        match texts(handle, sql, Some(&table)) {
+            Ok(names) if is_any_random(&names) => return Ok(true),
+            Ok(_) => {}
+            // A view of what is not there has no columns.
+            Err(error) if classify(error.code, context::has_fault()) == Class::Statement => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Whether one of `columns` has a name that SQLite made up by chance. From the second column of one name on
+/// it appends `:1` to `:4`, and to more of them a random number.
+fn is_any_random(columns: &[String]) -> bool {
+    let parts = || columns.iter().filter_map(|it| it.rsplit_once(':'));
+    let fourth: Vec<_> = parts().filter(|(_, n)| *n == "4").map(|(name, _)| name).collect();
+    !fourth.is_empty()
+        && parts().any(|(name, n)| {
+            let is_made_up = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
+            is_made_up
+                && !["1", "2", "3", "4"].contains(&n)
+                && fourth.iter().any(|it| it.eq_ignore_ascii_case(name))
+        })
+}
+
+/// The texts that `sql` gives, whose argument is `argument`.
+fn texts(handle: Handle, sql: &str, argument: Option<&str>) -> Result<Vec<String>, SqlError> {
+    let mut found = Vec::new();
+    context::as_engine(|| {
+        let (prepared, _) = Prepared::new(handle, sql)?;
+        let argument = argument.map(Value::Text).into_iter();
+        prepared.expect("not blank").run(argument, |row| {
+            match row.value(0) {
+                Ok(Value::Text(it)) => found.push(it.to_owned()),
+                Ok(_) => {}
+                Err(bytes) => found.push(String::from_utf8_lossy(bytes).into_owned()),
+            }
+            Ok::<_, SqlError>(())
+        })
+    })?;
+    Ok(found)
+}
 
 fn has_virtual_tables(handle: Handle) -> Result<bool, SqlError> {
     let sql = "SELECT count(*) FROM main.sqlite_master
@@ -303,7 +362,7 @@ fn number(handle: Handle, sql: &str) -> Result<i64, SqlError> {
     context::as_engine(|| {
         let (prepared, _) = Prepared::new(handle, sql)?;
         prepared.expect("not blank").run(std::iter::empty(), |row| {
-            if let Ok(crate::wire::command::Value::Integer(it)) = row.value(0) {
+            if let Ok(Value::Integer(it)) = row.value(0) {
                 found = it;
             }
             Ok::<_, SqlError>(())

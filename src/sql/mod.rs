@@ -1,7 +1,7 @@
 //! One replicated SQLite database: applies committed commands, answers reads; equal on every replica.
 //!
 //! Replicas execute the same statements, so what a statement does must follow from the command alone. The
-//! text is never rewritten; what SQL can ask of the machine is answered from the command's stamp:
+//! text stays as it is, but for the name of the schema table (`text`); what SQL can ask of the machine is answered from the command's stamp:
 //! - `now`, in every form: the VFS shim (`vfs`) answers the command's time;
 //! - `random()`, `randomblob()`, `total_changes()`: functions of our own (`functions`);
 //! - functions whose time is not in proportion to their input: charged for it (`costly`);
@@ -43,6 +43,7 @@ pub use apply::Applied;
 pub use apply::Batch;
 pub use apply::Entry;
 pub use connection::Role;
+pub use database::Ask;
 pub use database::Database;
 pub use database::OpenError;
 pub use fault::Fault;

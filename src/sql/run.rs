@@ -95,6 +95,8 @@ struct Running {
     limits: CommandLimits,
     /// Whether it is a statement with nothing behind it, which needs no savepoint.
     n_statements: u32,
+    /// VM instructions it may still take.
+    steps_left: u64,
     /// Bytes of results it may still give.
     bytes_left: u64,
     has_savepoint: bool,
@@ -127,6 +129,7 @@ impl Database {
             setting,
             limits: command.stamp.limits,
             n_statements: command.n_statements,
+            steps_left: command.stamp.limits.steps,
             bytes_left: command.stamp.limits.result_bytes,
             has_savepoint: false,
             has_run: false,
@@ -197,6 +200,8 @@ impl Database {
         };
         let mut rest = sql;
         loop {
+            // Preparing must not depend on what ran before: on another replica it may not be necessary.
+            context::unbounded();
             let cached = match self.cache.get(self.handle, rest) {
                 Ok(Some(cached)) => cached,
                 Ok(None) => return Ok(result),
@@ -218,7 +223,8 @@ impl Database {
                     "not enough args to execute query: want {want} got {got}"
                 ))));
             }
-            let is_one = running.n_statements == 1 && tail.is_none();
+            // What a trigger changed before it failed is not always counted, so that one is not waited for.
+            let is_one = running.n_statements == 1 && tail.is_none() && !cached.fires_triggers;
             if running.setting == Setting::Shared && !running.has_savepoint && !is_one {
                 self.engine.savepoint().map_err(Halt::Fault)?;
                 running.has_savepoint = true;
@@ -234,10 +240,11 @@ impl Database {
                 _ => running.limits.value_bytes,
             };
             let ticks = if self.has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-            let steps = running.limits.steps.saturating_mul(ticks);
+            let steps = running.steps_left.saturating_mul(ticks);
             context::begin_statement(steps, running.limits.temp_bytes);
             context::begin_running(cached.verb);
             self.handle.limit_length(length);
+            self.has_changed_schema |= nature == Nature::Schema;
             let ran = run_one(cached, mode, &mut arguments, &mut self.scratch, running);
             self.handle.limit_length(u32::MAX);
             let rows = ran?;
@@ -246,12 +253,15 @@ impl Database {
                 let message = "rowid 9223372036854775807 is reserved";
                 return Err(Halt::ErrorAfter(StatementError::new(message)));
             }
-            if self.has_virtual_tables && running.setting != Setting::Read {
+            let mut used = context::charged_steps();
+            if running.setting != Setting::Read {
                 let steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
-                if steps > running.limits.steps {
+                used = used.saturating_add(steps);
+                if self.has_virtual_tables && used > running.steps_left {
                     return Err(Halt::ErrorAfter(out_of_steps(running)));
                 }
             }
+            running.steps_left = running.steps_left.saturating_sub(used);
             if cached.prepared.take_repreparations() > 0 && running.setting == Setting::Shared {
                 // It was prepared again behind our back, and some steps were counted twice.
                 self.cache.clear();
@@ -268,8 +278,8 @@ impl Database {
             };
             running.has_written |= nature == Nature::Write;
             if nature == Nature::Schema {
-                self.has_changed_schema = true;
                 self.cache.clear();
+                context::unbounded();
                 self.check_schema().map_err(Halt::Fault)?.map_err(Halt::ErrorAfter)?;
             }
             match tail {
@@ -296,8 +306,10 @@ fn run_one(
     let wanted = mode == Mode::Query || cached.nature == Nature::Write;
     let columns = cached.columns.as_ref().filter(|_| wanted);
     let n_columns = columns.map_or(0, |it| it.len());
+    // JSON repeats the names in each row.
+    let names = columns.map_or(0, |it| it.iter().map(|it| it.name.len() + 4).sum::<usize>());
     let lists_tables = cached.lists_tables;
-    let mut count = 0;
+    let mut count: usize = 0;
     let ran = cached.prepared.run(arguments, |row: &Row<'_>| {
         if n_columns == 0 || (lists_tables && is_hidden(row)) {
             return Ok(());
@@ -308,7 +320,7 @@ fn run_one(
             let message = format!("result has too many rows: at most {rows_max}");
             return Err(RowsEnd::Limit(StatementError::coded("result_rows", message)));
         }
-        if scratch.len() > bytes_max {
+        if scratch.len().saturating_add(count.saturating_mul(names)) > bytes_max {
             let message = format!("result is too large: at most {bytes_max} bytes");
             return Err(RowsEnd::Limit(StatementError::coded("result_bytes", message)));
         }
@@ -326,7 +338,8 @@ fn run_one(
     let Some(columns) = columns else {
         return Ok(None);
     };
-    running.bytes_left -= u64::try_from(scratch.len()).expect("a size");
+    let size = scratch.len() + count * names;
+    running.bytes_left -= u64::try_from(size).expect("a size");
     let values = match scratch.len() {
         ..=COPIED_MAX => Bytes::copy_from_slice(scratch),
         _ => scratch.split().freeze(),
@@ -394,6 +407,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::sql::Ask;
     use crate::sql::testing::Fixture;
     use crate::sql::testing::LIMITS;
     use crate::sql::testing::command;
@@ -413,7 +427,7 @@ mod tests {
         let mut fixture = fixture();
         let read = |sql: &&str| {
             let command = command(Mode::Query, sql, arguments, &stamp(1));
-            print(&fixture.database.read(&[command], &mut || false).unwrap()[0])
+            print(&fixture.database.read(&[command], &mut |_| false).unwrap()[0])
         };
         expected.assert_eq(&texts.iter().map(read).collect::<Vec<_>>().join("\n"));
     }
@@ -506,7 +520,7 @@ mod tests {
             let command = command(Mode::Query, sql, &[], &stamp(1));
             match fixture
                 .database
-                .read(&[command], &mut || false)
+                .read(&[command], &mut |_| false)
                 .unwrap()
                 .remove(0)
                 .unwrap()
@@ -601,6 +615,15 @@ mod tests {
             error result_bytes: result is too large: at most 20 bytes
             error: attempt to change database via query operation"#]],
         );
+        // The names of the columns stand in each row.
+        let name = "n".repeat(100);
+        check_limit(
+            &format!("INSERT INTO t(b) VALUES (1), (2), (3), (4) RETURNING a AS {name}"),
+            CommandLimits { result_bytes: 400, ..LIMITS },
+            expect![[r#"
+            error result_bytes: result is too large: at most 400 bytes
+            error: attempt to change database via query operation"#]],
+        );
         let value = "INSERT INTO t(b) VALUES (zeroblob(2000))";
         check_limit(
             value,
@@ -636,6 +659,70 @@ mod tests {
     }
 
     #[test]
+    fn the_statements_of_a_command_share_its_steps() {
+        let mut fixture = fixture();
+        let sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000)
+            SELECT sum(x) FROM c";
+        let mut run = |n: usize, sql: &str| {
+            let stamp = Stamp { limits: CommandLimits { steps: 100_000, ..LIMITS }, ..stamp(1) };
+            let mut draft = Draft::new(Results::Last, 0);
+            for _ in 0..n {
+                draft.statement(Mode::Exec, sql).unwrap();
+            }
+            print(&fixture.apply([draft.seal(&stamp)])[0])
+        };
+        assert_eq!(run(2, sql), "0 rows, id 0");
+        let too_many = "error statement_steps: statement takes too many steps: at most 100000";
+        assert_eq!(run(30, sql), too_many);
+        // In one text, too; and what functions are charged counts.
+        assert_eq!(run(1, &format!("{sql};").repeat(30)), too_many);
+        let costly = "SELECT instr(hex(zeroblob(300)), hex(zeroblob(300)))";
+        assert_eq!(run(1, costly), "0 rows, id 0");
+        assert_eq!(run(30, costly), too_many);
+    }
+
+    #[test]
+    fn a_trigger_that_fails_halfway_leaves_nothing() {
+        let mut fixture = Fixture::new();
+        for sql in [
+            "CREATE TABLE t(a)",
+            "CREATE TABLE u(x UNIQUE)",
+            "CREATE TABLE w(x)",
+            "INSERT INTO w VALUES (1), (1)",
+            "CREATE TRIGGER g BEFORE INSERT ON t BEGIN INSERT OR FAIL INTO u SELECT x FROM w; END",
+        ] {
+            fixture.must(sql);
+        }
+        let printed = fixture.exec(&["SELECT 1", "INSERT INTO t VALUES (5)", "SELECT 1"]);
+        assert_eq!(printed[1], "error: UNIQUE constraint failed: u.x");
+        assert_eq!(fixture.query("SELECT count(*) FROM u"), "[count(*)](0)");
+    }
+
+    #[test]
+    fn texts_that_grow_in_the_schema_are_no_damage() {
+        let mut fixture = Fixture::new();
+        let long = |with: &str, n: usize| with.repeat(n);
+        let checks = "CHECK (a) ".repeat(7);
+        let texts = [
+            format!("CREATE TABLE c AS SELECT 1 AS [{}]", long("\"", 600_000)),
+            format!("CREATE TABLE d AS SELECT 1 AS [{}]", long("'", 900_000)),
+            format!("CREATE TABLE e(a {checks})"),
+            // Above and below what a row of the schema may have.
+            format!("ALTER TABLE e RENAME COLUMN a TO b{}", long("x", 600_000)),
+            format!("ALTER TABLE e RENAME COLUMN a TO b{}", long("x", 515_000)),
+        ];
+        let mut failed = Vec::new();
+        for (n, sql) in (0..).zip(&texts) {
+            let printed = fixture.exec(&[sql]).remove(0);
+            failed.extend(printed.starts_with("error").then_some(n));
+        }
+        assert_eq!(failed, [3]);
+        fixture.database.reconnect().unwrap();
+        fixture.must("INSERT INTO c VALUES (1)");
+        fixture.must("INSERT INTO e VALUES (1)");
+    }
+
+    #[test]
     fn a_cached_and_a_fresh_statement_are_counted_alike() {
         let mut fixture = fixture();
         let mut run = |n: u64, forget: bool| {
@@ -661,14 +748,17 @@ mod tests {
         let endless =
             "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x) FROM c";
         let commands = [endless, "SELECT 1"].map(|sql| command(Mode::Query, sql, &[], &stamp(1)));
-        let mut asked = 0;
-        let outcomes = fixture.database.read(&commands, &mut || {
-            asked += 1;
+        let (mut begun, mut asked) = (0, 0);
+        let outcomes = fixture.database.read(&commands, &mut |ask| {
+            match ask {
+                Ask::Begin => begun += 1,
+                Ask::Tick => asked += 1,
+            }
             asked > 3
         });
         let printed: Vec<_> = outcomes.unwrap().iter().map(print).collect();
         assert_eq!(printed, ["error statement_ms: statement took too long", "[1](1)"]);
-        assert_eq!(asked, 4);
+        assert_eq!((begun, asked), (2, 4));
         assert_eq!(fixture.must("INSERT INTO t(b) VALUES (1)"), "1 rows, id 3");
     }
 

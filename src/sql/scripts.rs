@@ -33,13 +33,17 @@ const SCHEMA: &[&str] = &[
         SELECT RAISE(FAIL, 'failed') WHERE new.e = 18;
         SELECT RAISE(ABORT, 'aborted') WHERE new.e = 19;
      END",
+    "CREATE TABLE half(a)",
+    "CREATE TABLE once(x UNIQUE)",
+    "CREATE TRIGGER half_once BEFORE INSERT ON half BEGIN
+        INSERT OR FAIL INTO once SELECT e FROM t WHERE e > 0 ORDER BY a DESC LIMIT new.a; END",
 ];
 
 /// A statement, or a few.
 fn statement(dice: &mut Dice) -> String {
     let n = dice.below(40);
     let m = dice.below(400);
-    match dice.below(40) {
+    match dice.below(42) {
         0..6 => format!("INSERT INTO t(b, e) VALUES ({m}, {n})"),
         6 => format!("INSERT OR IGNORE INTO t(b, e) VALUES ({m}, {n}), ({n}, {m}) RETURNING a, c, d"),
         7 => format!("INSERT OR REPLACE INTO t(b, e) VALUES ({m}, random() % 20)"),
@@ -74,6 +78,8 @@ fn statement(dice: &mut Dice) -> String {
         36 => format!("INSERT INTO log SELECT 'rows', count(*), group_concat(b ORDER BY random()) FROM t WHERE e < {n}"),
         37 => format!("UPDATE s SET x = x + 1 WHERE id > {n} RETURNING id, x"),
         38 => format!("DELETE FROM x{}", n % 4),
+        39 => format!("INSERT INTO half VALUES ({n})"),
+        40 => format!("DELETE FROM once WHERE x % 3 = {}", n % 3),
         _ => format!("SELECT count(*) FROM log, log WHERE 'a' || {m} LIKE '%b'"),
     }
 }

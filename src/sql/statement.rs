@@ -20,6 +20,7 @@ use rusqlite::Connection;
 use rusqlite::ffi;
 
 use crate::sql::context;
+use crate::sql::database::Ask;
 use crate::sql::fault::SqlError;
 use crate::wire::command::Value;
 use crate::wire::rows::Column;
@@ -127,7 +128,7 @@ impl Handle {
     /// Run `f`; every [`context::STEPS_PER_TICK`] instructions meanwhile, ask `expired` whether to stop.
     pub(super) fn with_expiry<T>(
         self,
-        mut expired: &mut dyn FnMut() -> bool,
+        mut expired: &mut dyn FnMut(Ask) -> bool,
         f: impl FnOnce() -> T,
     ) -> T {
         struct Restore(Handle);
@@ -136,7 +137,7 @@ impl Handle {
                 self.0.count_steps();
             }
         }
-        let argument: *mut &mut dyn FnMut() -> bool = &raw mut expired;
+        let argument: *mut &mut dyn FnMut(Ask) -> bool = &raw mut expired;
         let _restore = Restore(self);
         // SAFETY: `expired` lives until after `_restore` has replaced the handler, also on a panic.
         unsafe { self.on_progress(on_expiry, argument.cast()) };
@@ -180,8 +181,8 @@ unsafe extern "C" fn on_tick(_: *mut c_void) -> c_int {
 
 unsafe extern "C" fn on_expiry(argument: *mut c_void) -> c_int {
     // SAFETY: `with_expiry` passes this and keeps it alive while the handler is set.
-    let expired = unsafe { &mut *argument.cast::<&mut dyn FnMut() -> bool>() };
-    c_int::from(expired())
+    let expired = unsafe { &mut *argument.cast::<&mut dyn FnMut(Ask) -> bool>() };
+    c_int::from(expired(Ask::Tick))
 }
 
 unsafe extern "C" fn on_update(

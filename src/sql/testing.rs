@@ -117,7 +117,7 @@ impl Fixture {
     /// Read by one text.
     pub(crate) fn query(&mut self, sql: &str) -> String {
         let command = command(Mode::Query, sql, &[], &stamp(self.next));
-        print(&self.database.read(&[command], &mut || false).unwrap()[0])
+        print(&self.database.read(&[command], &mut |_| false).unwrap()[0])
     }
 }
 

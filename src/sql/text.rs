@@ -49,7 +49,8 @@ pub(super) fn mentions(sql: &str, name: &str) -> bool {
 }
 
 /// `sql` with the schema table replaced by the view of it that a tenant may read, and `main.` before it by
-/// `temp.`. All names are as long as what they replace.
+/// `temp.`. All names are as long as what they replace. A quoted name stays where it could be anything but
+/// a table's; if it is one after all, the authorizer refuses it.
 pub(super) fn with_visible_schema(sql: &str) -> Cow<'_, str> {
     let mut changed: Option<String> = None;
     let mut replace = |at: usize, with: &str| {
@@ -61,10 +62,10 @@ pub(super) fn with_visible_schema(sql: &str) -> Cow<'_, str> {
     while at < sql.len() {
         let end = at + token(&sql[at..]);
         let whole = &sql[at..end];
-        let is_quoted = whole.starts_with(['"', '`', '[']) && whole.len() > 2;
-        let (start, name) =
-            if is_quoted { (at + 1, &whole[1..whole.len() - 1]) } else { (at, whole) };
-        if authorizer::SCHEMA_TABLES.iter().any(|it| is(name, it)) {
+        let (start, name) = unquoted(whole).map_or((at, whole), |name| (at + 1, name));
+        // What is quoted may be a string, or the name of a column.
+        let is_table = || start == at || names_table(before, &sql[end..]);
+        if authorizer::SCHEMA_TABLES.iter().any(|it| is(name, it)) && is_table() {
             replace(start, authorizer::VIEW);
             if let [(main_at, main), (_, ".")] = before
                 && is(main, "main")
@@ -78,6 +79,20 @@ pub(super) fn with_visible_schema(sql: &str) -> Cow<'_, str> {
         at = end;
     }
     changed.map_or(Cow::Borrowed(sql), Cow::Owned)
+}
+
+/// What stands between the quotes of `token`; none if it has none, or no end.
+fn unquoted(token: &str) -> Option<&str> {
+    [('"', '"'), ('`', '`'), ('[', ']')]
+        .into_iter()
+        .find_map(|(open, close)| token.strip_prefix(open)?.strip_suffix(close))
+}
+
+/// Whether a name between the tokens `before` and the text `after` can only be that of a table.
+fn names_table(before: [(usize, &str); 2], after: &str) -> bool {
+    let [(_, schema), (_, last)] = before;
+    let is_after = ["FROM", "JOIN", "INTO", "UPDATE"].into_iter().any(|it| is(last, it));
+    is_after || (last == "." && is(schema, "main")) || skip(after).starts_with('.')
 }
 
 /// Bytes of the token that `text`, which is not empty, starts with.
@@ -134,6 +149,8 @@ fn skip(mut text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -183,6 +200,23 @@ mod tests {
                 "xsqlite_master, sqlite_masterx, 'open sqlite_master",
                 "xsqlite_master, sqlite_masterx, 'open sqlite_master",
             ),
+            (
+                "SELECT \"sqlite_master\".a FROM `sqlite_master`",
+                "SELECT \"__debros_view\".a FROM `__debros_view`",
+            ),
+            (
+                "SELECT \"sqlite_master\" AS [sqlite_master], t.`sqlite_schema` FROM t",
+                "SELECT \"sqlite_master\" AS [sqlite_master], t.`sqlite_schema` FROM t",
+            ),
+            (
+                "INSERT INTO t VALUES (\"sqlite_master\")",
+                "INSERT INTO t VALUES (\"sqlite_master\")",
+            ),
+            ("SELECT \"é", "SELECT \"é"),
+            ("FROM \"sqlite_master", "FROM \"sqlite_master"),
+            ("[", "["),
+            ("\"", "\""),
+            ("``", "``"),
         ] {
             assert_eq!(with_visible_schema(sql), want, "{sql:?}");
         }
@@ -200,6 +234,30 @@ mod tests {
             ("/* a */ -- b\n1", false),
         ] {
             assert_eq!(is_blank(sql), want, "{sql:?}");
+        }
+    }
+
+    fn check_any(sql: &str) {
+        verb(sql);
+        is_blank(sql);
+        mentions(sql, authorizer::VIEWS_PREFIX);
+        assert_eq!(with_visible_schema(sql).len(), sql.len(), "positions stay: {sql:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_does_harm(sql: String) {
+            check_any(&sql);
+        }
+
+        #[test]
+        fn no_text_of_tokens_does_harm(
+            pieces in proptest::collection::vec(proptest::sample::select(&[
+                "\"", "`", "[", "]", "'", "--", "/*", "*/", "\n", ";", ".", "é", "\u{feff}", "\u{1f980}", "\0",
+                "main", "sqlite_master", "SQLITE_SCHEMA", "__debros_vi", "FROM", "EXPLAIN", "QUERY", "CREATE", " ",
+            ][..]), 0..12),
+        ) {
+            check_any(&pieces.concat());
         }
     }
 }

@@ -153,7 +153,7 @@ impl Replica {
         let seed = self.seed;
         let mut engine = open(Role::Engine);
         let query = command(Mode::Query, 0, "PRAGMA integrity_check");
-        let outcome = engine.read(&[query], &mut || false).expect("check the integrity").remove(0);
+        let outcome = engine.read(&[query], &mut |_| false).expect("check the integrity").remove(0);
         let verdict = match outcome.expect("a result").remove(0) {
             StatementResult::Rows(rows) => rows,
             StatementResult::Counts { .. } => panic!("a query gives rows"),

@@ -897,7 +897,7 @@ fn try_select(
 ) -> Result<Vec<StatementResult>, debros::wire::rows::StatementError> {
     let stamp = Stamp { incarnation: Incarnation(0), time: Timestamp(0), seed: 0, limits: LIMITS };
     let command = catalog::select(sql).seal(&stamp);
-    let outcomes = database.read(&[command], &mut || false).expect("the machine is well");
+    let outcomes = database.read(&[command], &mut |_| false).expect("the machine is well");
     outcomes.into_iter().next().expect("one outcome")
 }
 

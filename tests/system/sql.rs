@@ -129,3 +129,22 @@ fn a_large_result_and_many_connections_are_served() {
         (size > 100_000).then_some(())
     });
 }
+
+#[test]
+fn a_text_that_ends_in_the_middle_harms_nobody() {
+    let mut node = Node::start(1);
+    let client = node.client();
+    client.exec("CREATE TABLE t (v TEXT)", &json!([]));
+    for sql in ["SELECT \"é", "INSERT INTO t VALUES (\"é", "SELECT [é", "SELECT `é", "SELECT 'é"]
+    {
+        for route in ["exec", "query"] {
+            let route = format!("/v1/rqlite/{route}");
+            let (status, error) = client.refused(&route, &json!({ "sql": sql }));
+            assert_eq!(status, 400, "{route} {sql}: {error}");
+        }
+    }
+    client.exec("INSERT INTO t VALUES ('ü')", &json!([]));
+    node.kill();
+    node.restart();
+    assert_eq!(node.client().rows("SELECT v FROM t"), json!([["ü"]]));
+}
