@@ -43,6 +43,7 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 pub fn run(config: Config) -> Result<(), BootError> {
     let clock = Clock::start();
     signals::block();
+    preflight::small_pages();
     refuse_what_cannot_be(&config)?;
     let _lock = preflight::lock(&config.node.data_dir)?;
     let _database_lock = lock_database_dir(&config)?;

@@ -50,6 +50,17 @@ pub(super) fn environment(data_dir: &Path) -> Result<(), BootError> {
     Ok(())
 }
 
+/// No huge pages: the allocator asks for them, and then a few kilobytes in use keep two megabytes resident.
+/// An idle node has 12 MB resident with small pages, 38 MB with huge ones.
+pub(super) fn small_pages() {
+    // SAFETY: this option takes numbers only, and concerns only how memory is mapped.
+    #[expect(unsafe_code, reason = "no crate here has prctl")]
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    if result != 0 {
+        tracing::debug!("huge pages cannot be switched off; more memory will be resident");
+    }
+}
+
 /// Processors that this process may use.
 pub(super) fn cpus() -> Vec<usize> {
     // SAFETY: `cpu_set_t` is a plain bit set, for which all zeroes is the empty set.
