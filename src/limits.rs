@@ -76,7 +76,8 @@ pub const REQUESTS_PER_SECOND: u64 = 0;
 pub const CONNECTIONS: u64 = 10_000;
 /// Default of `limits.open_databases`: SQLite databases open at once, per node.
 pub const OPEN_DATABASES: u64 = 256;
-/// Default of `limits.log_bytes`: log kept in memory and on disk per shard before it is compacted.
+/// Default of `limits.log_bytes`: log kept in memory per shard before it is compacted; on disk it may take a
+/// few times as much.
 pub const LOG_BYTES: ByteSize = ByteSize::mib(32);
 /// Default of `limits.fence_log_bytes`: log kept for a fenced namespace.
 pub const FENCE_LOG_BYTES: ByteSize = ByteSize::mib(256);

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::shard::event::Effect;
+use crate::shard::event::Ticket;
 use crate::shard::partition::Partition;
 use crate::shard::partition::Step;
 use crate::types::DatabaseId;
@@ -36,11 +37,19 @@ pub(super) struct Compaction {
     bytes_max: usize,
     /// Bytes at which the next round starts; more than `bytes_max` after one that freed little.
     start_at: usize,
+    /// The last ticket that the round before saw.
+    ticket: Ticket,
 }
+
+/// Bytes on disk of the smallest batch. A lone writer's entries lie in a batch each, and take far more there
+/// than in memory.
+const BATCH_SIZE_MIN: usize = 4096;
+/// The log may take this many times `limits.log_bytes` on disk, so that rounds stay rare.
+const DISK_RATIO: usize = 4;
 
 impl Compaction {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { phase: Phase::Idle, bytes_max, start_at: bytes_max }
+        Self { phase: Phase::Idle, bytes_max, start_at: bytes_max, ticket: Ticket(0) }
     }
 
     /// Whether a round is under way.
@@ -49,13 +58,17 @@ impl Compaction {
     }
 
     /// Whether the log has grown past its bound, so that [`Self::start`] is due.
-    pub(super) fn is_due(&self, partitions: &Partitions) -> bool {
-        self.is_idle() && bytes(partitions) >= self.start_at
+    pub(super) fn is_due(&self, partitions: &Partitions, ticket: Ticket) -> bool {
+        let n_batches = usize::try_from(ticket.0 - self.ticket.0).unwrap_or(usize::MAX);
+        let on_disk = n_batches.saturating_mul(BATCH_SIZE_MIN);
+        let is_long = on_disk >= self.bytes_max.saturating_mul(DISK_RATIO);
+        self.is_idle() && (bytes(partitions) >= self.start_at || is_long)
     }
 
     /// Begin a round: sync every database that is dirty.
     pub(super) fn start(&mut self, step: &mut Step<'_>, partitions: &mut Partitions) {
         assert!(self.is_idle(), "one round at a time");
+        self.ticket = *step.ticket;
         let mut databases = Vec::new();
         for (id, partition) in partitions {
             for (incarnation, queue) in &mut partition.queues {

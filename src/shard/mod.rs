@@ -312,7 +312,7 @@ impl Shard {
         while let Some(id) = rest.unready.pop_first() {
             rest.partitions.get_mut(&id).expect("partitions stay").drain(&mut step);
         }
-        if rest.compaction.is_due(rest.partitions) {
+        if rest.compaction.is_due(rest.partitions, *step.ticket) {
             rest.compaction.start(&mut step, rest.partitions);
         }
         self.evict(now, out);
