@@ -40,9 +40,14 @@ use crate::wal::log::Options;
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
 /// Run a node until SIGINT or SIGTERM.
-pub fn run(config: Config) -> Result<(), BootError> {
+pub fn run(mut config: Config) -> Result<(), BootError> {
     let clock = Clock::start();
     signals::block();
+    // glommio opens files by whole paths only.
+    for dir in [&mut config.node.data_dir, &mut config.database.data_dir] {
+        let unusable = |source| BootError::DataDir { path: dir.clone(), source };
+        *dir = std::path::absolute(&*dir).map_err(unusable)?;
+    }
     preflight::small_pages();
     refuse_what_cannot_be(&config)?;
     let _lock = preflight::lock(&config.node.data_dir)?;

@@ -49,6 +49,17 @@ fn each_refusal_has_its_own_code_and_sentence() {
 }
 
 #[test]
+fn a_data_directory_may_be_named_by_a_relative_path() {
+    let mut node = Node::start(2);
+    node.client().exec("CREATE TABLE t (v INT)", &serde_json::json!([]));
+    assert!(node.stop().success());
+    node.go_relative();
+    node.restart();
+    node.client().exec("INSERT INTO t VALUES (1)", &serde_json::json!([]));
+    assert!(node.stop().success());
+}
+
+#[test]
 fn a_directory_belongs_to_one_process() {
     let node = Node::start(1);
     let free = format!("127.0.0.1:{}", free_port());

@@ -29,6 +29,8 @@ pub(crate) struct Node {
     shards: u16,
     extra: Vec<String>,
     keys: &'static str,
+    /// Whether the data directory is named relative to the working directory, as people do.
+    is_relative: bool,
     child: Option<Child>,
 }
 
@@ -51,10 +53,16 @@ impl Node {
             shards,
             extra: extra.iter().map(|it| (*it).to_owned()).collect(),
             keys,
+            is_relative: false,
             child: None,
         };
         node.restart();
         node
+    }
+
+    /// Name the data directory by a relative path from the next start on.
+    pub(crate) fn go_relative(&mut self) {
+        self.is_relative = true;
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -68,7 +76,8 @@ impl Node {
         command
             .arg("node")
             .arg("--data")
-            .arg(self.data_dir())
+            .arg(if self.is_relative { PathBuf::from("./data") } else { self.data_dir() })
+            .current_dir(self.dir.path())
             .args(["--gateway-addr", &format!("127.0.0.1:{}", self.port)])
             .args(["--shards", &self.shards.to_string()])
             .args(["--rqlite-http-port", &free_port().to_string()])
