@@ -191,7 +191,7 @@ fn check(seed: u64, length: u64, with_search: bool) {
 
 #[test]
 fn batches_times_and_reopening_never_show() {
-    for seed in 0..10 {
+    for seed in 0..12 {
         check(seed, 700, false);
     }
 }
