@@ -352,13 +352,17 @@ impl Databases {
         self.helper.give(Job::WriteManifests { manifests: with_dir.collect() });
     }
 
+    /// Give a database to the helper thread to be closed; `work` waits until it is back.
+    fn close(&mut self, id: DatabaseId, open: Box<Database>, work: Vec<Work>) {
+        self.slots.insert(id, Slot::Away(work));
+        self.helper.give(Job::Evict { database: id, path: self.path(id), open });
+    }
+
     /// Close a database that has nothing to do.
     pub(super) fn evict(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
         match self.slots.remove(&id) {
-            Some(Slot::Open { database, .. } | Slot::Parked { database, .. }) => {
-                self.slots.insert(id, Slot::Away(Vec::new()));
-                self.helper.give(Job::Evict { database: id, path: self.path(id), open: database });
-            }
+            Some(Slot::Open { database, .. }) => self.close(id, database, Vec::new()),
+            Some(Slot::Parked { database, work }) => self.close(id, database, work),
             other => {
                 self.slots.extend(other.map(|it| (id, it)));
                 events.push(Event::Evicted { database: id });

@@ -356,12 +356,6 @@ impl Replica {
         }
     }
 
-    /// Who leads, as far as this replica knows.
-    pub fn leader(&self) -> Option<ReplicaId> {
-        let id = self.node.raft.leader_id;
-        (id != INVALID_ID).then_some(ReplicaId(id))
-    }
-
     /// The term it is in.
     pub fn term(&self) -> Term {
         Term(self.node.raft.term)

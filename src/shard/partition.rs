@@ -99,7 +99,6 @@ pub(super) struct Partition {
     /// Requests up to here have been answered too late to wait any longer.
     late_until: LogIndex,
     /// Every database it has or had. A command for another has no effect (R11).
-    incarnations: BTreeSet<Incarnation>,
     pub(super) queues: BTreeMap<Incarnation, Queue>,
     /// How many of them are open.
     pub(super) n_open: usize,
@@ -137,7 +136,6 @@ impl Partition {
             late_until: LogIndex(0),
             term_start: LogIndex(0),
             queues: incarnations.iter().map(queue).collect(),
-            incarnations,
             n_open: 0,
             touched: BTreeSet::new(),
             stamp: boot.stamp,
@@ -404,9 +402,8 @@ impl Partition {
         };
         let incarnation = command.stamp.incarnation;
         if command.kind == Kind::Create {
-            if self.incarnations.insert(incarnation) {
-                self.queues.insert(incarnation, Queue::new(LogIndex(0), step.now));
-            }
+            let new = || Queue::new(LogIndex(0), step.now);
+            self.queues.entry(incarnation).or_insert_with(new);
             // At replay, too: that the engine database knows it does not mean that its disk does (R24).
             self.register(entry.index, &command);
         }
