@@ -33,6 +33,7 @@ use debros::gateway::body;
 use debros::sql::Applied;
 use debros::sql::Database;
 use debros::sql::Entry;
+use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::Vfs;
 use debros::types::Incarnation;
@@ -325,7 +326,7 @@ pub(crate) fn sql(data: &[u8]) {
 
 fn done(database: &mut Database, entries: &[Entry]) -> Vec<Applied> {
     let batch = database.apply(entries).expect("a text harms nothing");
-    assert!(!batch.is_busy, "nobody else is here");
+    assert_eq!(batch.rest, Rest::None, "nobody else is here");
     batch.applied
 }
 

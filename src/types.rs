@@ -95,6 +95,15 @@ pub struct Floor {
     pub is_fenced: bool,
 }
 
+/// How large a database is, wherever its pages lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseSize {
+    /// Pages of 4 KiB, the free ones included.
+    pub pages: u32,
+    /// Pages of them that hold nothing.
+    pub free_pages: u32,
+}
+
 /// The name of a tenant: `[A-Za-z0-9_-]{1,64}`, case-sensitive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);

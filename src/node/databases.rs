@@ -29,13 +29,13 @@ use crate::sql::Ask;
 use crate::sql::Database;
 use crate::sql::Entry;
 use crate::sql::Fault;
+use crate::sql::Rest;
 use crate::types::DatabaseId;
 use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
-use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
 
 /// Bytes of a `-wal` at which it is checkpointed.
@@ -58,7 +58,7 @@ enum Work {
 #[derive(Debug)]
 struct Batch {
     entries: Vec<Entry>,
-    outcomes: Vec<Option<Outcome>>,
+    applied: Vec<Applied>,
     /// How often in a row the lock was not to be had.
     n_busy: u32,
 }
@@ -163,7 +163,7 @@ impl Databases {
         events: &mut Vec<Event>,
     ) {
         let entries = commands.into_iter().map(|(index, command)| Entry { index, command });
-        let batch = Batch { entries: entries.collect(), outcomes: Vec::new(), n_busy: 0 };
+        let batch = Batch { entries: entries.collect(), applied: Vec::new(), n_busy: 0 };
         self.work(id, Work::Apply(batch), events);
     }
 
@@ -258,20 +258,18 @@ impl Databases {
 
     fn apply_now(&mut self, id: DatabaseId, mut batch: Batch, events: &mut Vec<Event>) {
         let Some(Slot::Open { database, .. }) = self.slots.get_mut(&id) else { return };
-        let n_done = batch.outcomes.len();
+        let n_done = batch.applied.len();
         match database.apply(&batch.entries[n_done..]) {
             Err(fault) => self.on_fault(id, fault, events),
             Ok(ran) => {
-                batch.outcomes.extend(ran.applied.into_iter().map(|it| match it {
-                    Applied::Skipped => None,
-                    Applied::Done(outcome) => Some(outcome),
-                }));
-                if ran.is_busy {
-                    self.try_again(id, batch);
-                } else {
-                    let outcomes = batch.outcomes;
-                    events.push(Event::Applied { database: id, outcomes });
-                    self.checkpoint_if_due(id);
+                batch.applied.extend(ran.applied);
+                match ran.rest {
+                    Rest::Busy => self.try_again(id, batch),
+                    Rest::None | Rest::Long => {
+                        let (applied, size) = (batch.applied, ran.size);
+                        events.push(Event::Applied { database: id, applied, size });
+                        self.checkpoint_if_due(id);
+                    }
                 }
             }
         }

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use crate::catalog;
 use crate::raft;
 use crate::shard::request::SubmitError;
+use crate::sql::Applied;
 use crate::types::DatabaseId;
+use crate::types::DatabaseSize;
 use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
@@ -92,8 +94,10 @@ pub enum Event {
     Applied {
         /// Where.
         database: DatabaseId,
-        /// One for each command of [`Effect::Apply`], in order; none if the database had it already.
-        outcomes: Vec<Option<Outcome>>,
+        /// What became of each command of [`Effect::Apply`], in order.
+        applied: Vec<Applied>,
+        /// How large the database is now.
+        size: DatabaseSize,
     },
     /// A read ran.
     ReadFinished {

@@ -35,6 +35,7 @@ use crate::shard::partition::PartitionBoot;
 use crate::shard::partition::Step;
 use crate::shard::request::Status;
 use crate::shard::request::SubmitError;
+use crate::sql::Applied;
 use crate::types::DatabaseId;
 use crate::types::Dice;
 use crate::types::Incarnation;
@@ -171,7 +172,9 @@ impl Shard {
                     partition.on_persisted(&mut step, ticket);
                 }
             }
-            Event::Applied { database, outcomes } => self.on_applied(now, database, outcomes, out),
+            Event::Applied { database, applied, .. } => {
+                self.on_applied(now, database, applied, out);
+            }
             Event::ReadFinished { database, token, outcome } => {
                 let partition = self.partitions.get_mut(&database.partition);
                 let queue = partition.and_then(|it| it.queues.get_mut(&database.incarnation));
@@ -266,12 +269,12 @@ impl Shard {
         &mut self,
         now: Instant,
         database: DatabaseId,
-        outcomes: Vec<Option<crate::wire::rows::Outcome>>,
+        applied: Vec<Applied>,
         out: &mut Vec<Effect>,
     ) {
         let (mut step, rest) = self.parts(now, out);
         let Some(partition) = rest.partitions.get_mut(&database.partition) else { return };
-        let of_engine = partition.on_applied(&mut step, database.incarnation, outcomes);
+        let of_engine = partition.on_applied(&mut step, database.incarnation, applied);
         if database.partition == PartitionId::SYSTEM {
             let rows = of_engine.iter().flatten().flat_map(|it| catalog::rows_of(it)).collect();
             rest.namespaces.on_rows(&mut step, partition, rows);

@@ -24,6 +24,7 @@ use crate::shard::event::Token;
 use crate::shard::queue::Queue;
 use crate::shard::queue::Source;
 use crate::shard::request::SubmitError;
+use crate::sql::Applied;
 use crate::types::DatabaseId;
 use crate::types::Dice;
 use crate::types::Floor;
@@ -494,23 +495,24 @@ impl Partition {
         &mut self,
         step: &mut Step<'_>,
         incarnation: Incarnation,
-        outcomes: Vec<Option<Outcome>>,
+        applied: Vec<Applied>,
     ) -> Vec<Outcome> {
         let queue = self.queues.get_mut(&incarnation).expect("what was applied to is known");
         let indexes = queue.on_applied();
-        assert_eq!(indexes.len(), outcomes.len(), "one outcome for each command");
+        assert_eq!(indexes.len(), applied.len(), "one outcome for each command");
         let mut of_engine = Vec::new();
-        for (index, outcome) in indexes.into_iter().zip(outcomes) {
-            if incarnation == Incarnation::ENGINE {
-                of_engine.extend(outcome);
-                continue;
-            }
-            // Skipped: the database had it before this life began, and nobody waits for it.
-            let Some(outcome) = outcome else {
-                self.answer(step, index, Err(SubmitError::OutcomeUnknown));
-                continue;
+        for (index, applied) in indexes.into_iter().zip(applied) {
+            let result = match applied {
+                // The database had it before this life began, and nobody waits for it.
+                Applied::Skipped => Err(SubmitError::OutcomeUnknown),
+                Applied::Done(outcome) | Applied::Replayed(outcome) => {
+                    if incarnation == Incarnation::ENGINE {
+                        of_engine.push(outcome);
+                        continue;
+                    }
+                    outcome.map(Answer::Results).map_err(SubmitError::Statement)
+                }
             };
-            let result = outcome.map(Answer::Results).map_err(SubmitError::Statement);
             self.answer(step, index, result);
         }
         self.dispatch(step, incarnation);

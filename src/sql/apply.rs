@@ -18,6 +18,7 @@ use crate::sql::database::Database;
 use crate::sql::fault::Fault;
 use crate::sql::run::Run;
 use crate::sql::run::Setting;
+use crate::types::DatabaseSize;
 use crate::types::LogIndex;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
@@ -38,6 +39,19 @@ pub enum Applied {
     Skipped,
     /// It was applied, now.
     Done(Outcome),
+    /// It was applied, now, and had no effect: a command with the same idempotency key gave this (R18).
+    Replayed(Outcome),
+}
+
+/// Why the rest of a batch has not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// There is none.
+    None,
+    /// Another connection held the lock: to be handed in again (R21).
+    Busy,
+    /// It takes, or may take, longer than its caller gives it: to be handed in where there is time (R13).
+    Long,
 }
 
 /// What became of a batch.
@@ -45,15 +59,10 @@ pub enum Applied {
 pub struct Batch {
     /// What became of the entries, in order.
     pub applied: Vec<Applied>,
-    /// Another connection held the lock: the entries for which `applied` has no element have not run, and
-    /// are to be handed in again (R21).
-    pub is_busy: bool,
-}
-
-/// Whether the lock was to be had.
-enum Went {
-    Through,
-    Busy,
+    /// Why the entries for which `applied` has no element have not run.
+    pub rest: Rest,
+    /// How large the database is now.
+    pub size: DatabaseSize,
 }
 
 /// Why a transaction could not be committed.
@@ -73,11 +82,11 @@ impl Database {
         let n_skipped = entries.partition_point(|it| it.index <= self.applied);
         let mut applied = vec![Applied::Skipped; n_skipped];
         applied.reserve(entries.len() - n_skipped);
-        let went = self.apply_new(&entries[n_skipped..], &mut applied)?;
-        Ok(Batch { applied, is_busy: matches!(went, Went::Busy) })
+        let rest = self.apply_new(&entries[n_skipped..], &mut applied)?;
+        Ok(Batch { applied, rest, size: DatabaseSize::default() })
     }
 
-    fn apply_new(&mut self, entries: &[Entry], out: &mut Vec<Applied>) -> Result<Went, Fault> {
+    fn apply_new(&mut self, entries: &[Entry], out: &mut Vec<Applied>) -> Result<Rest, Fault> {
         let mut must_be_alone = vec![false; entries.len()];
         // Outcomes of the transaction at hand: those of `entries[start..at]`.
         let mut staged: Vec<Outcome> = Vec::with_capacity(entries.len());
@@ -105,7 +114,7 @@ impl Database {
             let entry = &entries[at];
             if is_alone {
                 let Some(outcome) = self.apply_alone(entry)? else {
-                    return Ok(Went::Busy);
+                    return Ok(Rest::Busy);
                 };
                 out.push(Applied::Done(outcome));
                 at += 1;
@@ -115,7 +124,7 @@ impl Database {
             if staged.is_empty() {
                 match self.engine.begin() {
                     Ok(()) => {}
-                    Err(EngineError::Busy) => return Ok(Went::Busy),
+                    Err(EngineError::Busy) => return Ok(Rest::Busy),
                     Err(error) => return Err(connection::fault_of(error, "begin")),
                 }
             }
@@ -138,7 +147,7 @@ impl Database {
                 }
             }
         }
-        Ok(Went::Through)
+        Ok(Rest::None)
     }
 
     /// Apply one command in a transaction of its own. None: the lock was not to be had, and nothing ran.
@@ -359,7 +368,7 @@ mod tests {
             .iter()
             .map(|it| match it {
                 Applied::Skipped => "skipped".to_owned(),
-                Applied::Done(outcome) => print(outcome),
+                Applied::Done(outcome) | Applied::Replayed(outcome) => print(outcome),
             })
             .collect();
         assert_eq!(printed, ["skipped", "skipped", "1 rows, id 3"]);

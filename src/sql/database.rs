@@ -393,6 +393,7 @@ mod tests {
 
     use super::*;
     use crate::sql::Checkpointer;
+    use crate::sql::Rest;
     use crate::sql::sync_wal;
     use crate::sql::testing::Fixture;
     use crate::sql::testing::command;
@@ -471,7 +472,7 @@ mod tests {
         let entries = fixture.entries([insert(1), insert(2)]);
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let batch = fixture.database.apply(&entries).unwrap();
-        assert!(batch.is_busy);
+        assert_eq!(batch.rest, Rest::Busy);
         assert_eq!(batch.applied, []);
         assert_eq!(
             Database::open(&path, Vfs::system(), Role::Tenant).unwrap_err(),
@@ -479,7 +480,7 @@ mod tests {
         );
         other.execute_batch("COMMIT").unwrap();
         let batch = fixture.database.apply(&entries).unwrap();
-        assert!(!batch.is_busy);
+        assert_eq!(batch.rest, Rest::None);
         assert_eq!(batch.applied.len(), 2);
     }
 
@@ -513,7 +514,9 @@ mod tests {
             .applied
             .iter()
             .map(|it| match it {
-                crate::sql::Applied::Done(outcome) => crate::sql::testing::print(outcome),
+                crate::sql::Applied::Done(outcome) | crate::sql::Applied::Replayed(outcome) => {
+                    crate::sql::testing::print(outcome)
+                }
                 crate::sql::Applied::Skipped => "skipped".to_owned(),
             })
             .collect();

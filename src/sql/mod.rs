@@ -42,6 +42,7 @@ mod scripts;
 pub use apply::Applied;
 pub use apply::Batch;
 pub use apply::Entry;
+pub use apply::Rest;
 pub use connection::Role;
 pub use database::Ask;
 pub use database::Database;

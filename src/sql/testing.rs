@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use crate::sql::Applied;
 use crate::sql::Database;
 use crate::sql::Entry;
+use crate::sql::Rest;
 use crate::sql::Role;
 use crate::sql::Vfs;
 use crate::types::Incarnation;
@@ -87,12 +88,12 @@ impl Fixture {
     pub(crate) fn apply(&mut self, commands: impl IntoIterator<Item = Bytes>) -> Vec<Outcome> {
         let entries = self.entries(commands);
         let batch = self.database.apply(&entries).unwrap();
-        assert!(!batch.is_busy);
+        assert_eq!(batch.rest, Rest::None);
         batch
             .applied
             .into_iter()
             .map(|it| match it {
-                Applied::Done(outcome) => outcome,
+                Applied::Done(outcome) | Applied::Replayed(outcome) => outcome,
                 Applied::Skipped => panic!("a new entry was skipped"),
             })
             .collect()

@@ -9,6 +9,7 @@ use debros::sql::Checkpointer;
 use debros::sql::Database;
 use debros::sql::Entry;
 use debros::sql::Fault;
+use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::sync_wal;
 use debros::types::Dice;
@@ -132,7 +133,7 @@ impl Replica {
         let entries: Vec<Entry> =
             (first..=first + self.dice.below(8)).map(|it| entry(self.seed, it)).collect();
         let batch = self.database.apply(&entries)?;
-        assert!(!batch.is_busy);
+        assert_eq!(batch.rest, Rest::None);
         assert!(batch.applied.iter().all(|it| matches!(it, Applied::Done(_))));
         self.check_content();
         Ok(())

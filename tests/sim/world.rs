@@ -25,10 +25,10 @@ use debros::shard::event::Ticket;
 use debros::shard::event::Token;
 use debros::shard::partition::PartitionBoot;
 use debros::shard::request::SubmitError;
-use debros::sql::Applied;
 use debros::sql::Checkpointer;
 use debros::sql::Database;
 use debros::sql::Entry;
+use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::Vfs;
 use debros::sql::sync_wal;
@@ -633,12 +633,8 @@ impl World {
         let entries: Vec<_> =
             commands.into_iter().map(|(index, command)| Entry { index, command }).collect();
         let batch = open.apply(&entries).expect("the machine is well");
-        assert!(!batch.is_busy, "nobody else has the database");
-        let outcomes = batch.applied.into_iter().map(|it| match it {
-            Applied::Skipped => None,
-            Applied::Done(outcome) => Some(outcome),
-        });
-        let event = Event::Applied { database, outcomes: outcomes.collect() };
+        assert_eq!(batch.rest, Rest::None, "nobody else has the database");
+        let event = Event::Applied { database, applied: batch.applied, size: batch.size };
         let at = self.micros(5, 3_000);
         self.plan(at, id, Happening::Step(event));
     }
