@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::disk::fail_stop;
 use crate::disk::manifest;
+use crate::disk::manifest::WriteError;
 use crate::sql::Checkpointer;
 use crate::sql::Database;
 use crate::sql::Fault;
@@ -90,6 +91,8 @@ pub enum Done {
     Synced,
     /// Of [`Job::WriteManifests`].
     ManifestsWritten,
+    /// Of the same: there was no room, and some manifests may be the old ones.
+    ManifestsNotWritten,
     /// Of [`Job::Checkpoint`].
     Checkpointed {
         /// Which.
@@ -133,10 +136,17 @@ impl OpenFailure {
             Self::Missing
             | Self::Behind { .. }
             | Self::Open(OpenError::Missing | OpenError::Fault(Fault::Fence(_))) => true,
-            Self::Open(OpenError::Exists | OpenError::Busy | OpenError::Fault(Fault::Stop(_))) => {
-                false
-            }
+            Self::Open(
+                OpenError::Exists
+                | OpenError::Busy
+                | OpenError::Fault(Fault::Stop(_) | Fault::NoRoom(_)),
+            ) => false,
         }
+    }
+
+    /// Whether there was no room on the disk, so that it may go better later.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::Open(OpenError::Fault(Fault::NoRoom(_))))
     }
 }
 
@@ -207,8 +217,12 @@ impl Worker {
             }
             Job::WriteManifests { manifests } => {
                 for (dir, floors) in manifests {
-                    if let Err(error) = manifest::write(&dir, &floors) {
-                        fail_stop(&format!("write the manifest in {}", dir.display()), &error);
+                    match manifest::write(&dir, &floors) {
+                        Ok(()) => {}
+                        Err(WriteError::NoRoom) => return Done::ManifestsNotWritten,
+                        Err(WriteError::Io(error)) => {
+                            fail_stop(&format!("write the manifest in {}", dir.display()), &error);
+                        }
                     }
                 }
                 Done::ManifestsWritten
@@ -245,7 +259,7 @@ impl Worker {
             },
         };
         match checkpointer.checkpoint() {
-            Ok(_) => {}
+            Ok(_) | Err(Fault::NoRoom(_)) => {}
             Err(Fault::Stop(cause)) => fail_stop("checkpoint a database", &cause),
             // The core finds out by itself, and fences it.
             Err(Fault::Fence(cause)) => {

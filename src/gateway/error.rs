@@ -7,6 +7,7 @@
 //! | body, arguments, statement | 400 | the statement's, if any | change it |
 //! | body or command too large | 413 | | send less at once |
 //! | database at its limit | 507 | `database_bytes` | delete something |
+//! | disk almost full | 507 | `disk_reserve` | delete or drop something, or tell the operator |
 //! | a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
 //! | wrong method | 405 | | |
 //! | head too large, body too slow | 431, 408 | | |
@@ -32,6 +33,8 @@ use crate::wire::command::DraftError;
 
 /// Code of a statement's error that is about the size of the whole database.
 const DATABASE_FULL: &str = "database_bytes";
+/// Code of what needs room on a disk that has hardly any.
+const DISK_FULL: &str = "disk_reserve";
 /// Code of a read that found its database in use by the engine itself.
 const BUSY: &str = "busy";
 /// Code of a statement that met a database, or a node, that takes none any more.
@@ -110,7 +113,7 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
         SubmitError::Statement(error) if error.code == Some(BUSY) => later(BUSY, &message),
         SubmitError::Statement(error) if error.code == Some(FENCED) => later(FENCED, &message),
         SubmitError::Statement(error) => {
-            let is_full = error.code == Some(DATABASE_FULL);
+            let is_full = matches!(error.code, Some(DATABASE_FULL | DISK_FULL));
             let status =
                 if is_full { StatusCode::INSUFFICIENT_STORAGE } else { StatusCode::BAD_REQUEST };
             refuse(status, error.code, &message)
@@ -119,6 +122,12 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
         SubmitError::Overloaded => later("overloaded", &message),
         SubmitError::ShuttingDown => later("shutting_down", &message),
         SubmitError::Fenced => later(FENCED, &message),
+        SubmitError::DatabaseFull => {
+            refuse(StatusCode::INSUFFICIENT_STORAGE, Some(DATABASE_FULL), &message)
+        }
+        SubmitError::DiskReserve => {
+            refuse(StatusCode::INSUFFICIENT_STORAGE, Some(DISK_FULL), &message)
+        }
         SubmitError::OutcomeUnknown => {
             refuse(StatusCode::CONFLICT, Some("outcome_unknown"), &message)
         }

@@ -22,6 +22,7 @@ use crate::disk::fail_stop;
 use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
 use crate::disk::helper::Job;
+use crate::limits;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
 use crate::sql::Applied;
@@ -63,6 +64,15 @@ struct Batch {
     n_busy: u32,
 }
 
+/// What has to wait for room on the disk (R35).
+#[derive(Debug)]
+enum NoRoom {
+    /// Commands that were not applied.
+    Apply(DatabaseId, Batch),
+    /// A database that was not opened.
+    Open(DatabaseId),
+}
+
 #[derive(Debug)]
 enum Slot {
     /// The helper thread has it, or is about to.
@@ -89,6 +99,9 @@ pub(super) struct Databases {
     present_max: usize,
     /// What found its database locked.
     busy: Vec<(DatabaseId, Batch)>,
+    /// What found no room on the disk, and when it is tried again.
+    no_room: Vec<NoRoom>,
+    retry_at: Option<Instant>,
     helper: Helper,
     /// Bytes of each database file that was ever open here.
     bytes: FxHashMap<DatabaseId, u64>,
@@ -118,6 +131,8 @@ impl Databases {
             n_present: 0,
             present_max,
             busy: Vec::new(),
+            no_room: Vec::new(),
+            retry_at: None,
             helper,
             bytes,
             sized_at: None,
@@ -249,11 +264,31 @@ impl Databases {
             && let Some(id) = self.to_open.pop_front()
         {
             self.n_present += 1;
-            let floor = self.floors.get(&id).copied().unwrap_or_default();
-            let is_engine = id.incarnation == Incarnation::ENGINE;
-            let schema = if is_engine { catalog::ENGINE_SCHEMA } else { "" };
-            self.helper.give(Job::Open { database: id, path: self.path(id), floor, schema });
+            self.open(id);
         }
+    }
+
+    fn open(&self, id: DatabaseId) {
+        let floor = self.floors.get(&id).copied().unwrap_or_default();
+        let is_engine = id.incarnation == Incarnation::ENGINE;
+        let schema = if is_engine { catalog::ENGINE_SCHEMA } else { "" };
+        self.helper.give(Job::Open { database: id, path: self.path(id), floor, schema });
+    }
+
+    /// There is no room to create a database, or to open it. Commands wait until there is; reads do not.
+    fn open_later(&mut self, id: DatabaseId, waiting: Vec<Work>, events: &mut Vec<Event>) {
+        let mut kept = Vec::new();
+        for work in waiting {
+            match work {
+                Work::Apply(_) => kept.push(work),
+                Work::Read(token, _) => {
+                    let error = StatementError::coded("disk_reserve", "the disk is full");
+                    events.push(Event::ReadFinished { database: id, token, outcome: Err(error) });
+                }
+            }
+        }
+        self.slots.insert(id, Slot::Away(kept));
+        self.no_room.push(NoRoom::Open(id));
     }
 
     fn apply_now(&mut self, id: DatabaseId, mut batch: Batch, events: &mut Vec<Event>) {
@@ -265,6 +300,7 @@ impl Databases {
                 batch.applied.extend(ran.applied);
                 match ran.rest {
                     Rest::Busy => self.try_again(id, batch),
+                    Rest::NoRoom => self.no_room.push(NoRoom::Apply(id, batch)),
                     Rest::None | Rest::Long => {
                         let (applied, size) = (batch.applied, ran.size);
                         events.push(Event::Applied { database: id, applied, size });
@@ -296,12 +332,41 @@ impl Databases {
         }
     }
 
-    fn checkpoint_if_due(&mut self, id: DatabaseId) {
-        let path = self.path(id);
-        let Some(Slot::Open { database, is_checkpointing }) = self.slots.get_mut(&id) else {
+    /// When [`Self::retry_for_room`] has something to do.
+    pub(super) fn next_timeout(&mut self, now: Instant) -> Option<Instant> {
+        if !self.no_room.is_empty() && self.retry_at.is_none() {
+            self.retry_at = Some(now.after(limits::ROOM_RETRY));
+        }
+        self.retry_at
+    }
+
+    /// Try again what found no room on the disk a while ago.
+    pub(super) fn retry_for_room(&mut self, now: Instant, events: &mut Vec<Event>) {
+        if self.retry_at.take_if(|at| *at <= now).is_none() {
             return;
-        };
-        if !*is_checkpointing && database.wal_bytes() > WAL_BYTES_MAX {
+        }
+        for it in std::mem::take(&mut self.no_room) {
+            match it {
+                NoRoom::Apply(id, batch) => self.work(id, Work::Apply(batch), events),
+                NoRoom::Open(id) => self.open(id),
+            }
+        }
+    }
+
+    fn checkpoint_if_due(&mut self, id: DatabaseId) {
+        if let Some(Slot::Open { database, .. }) = self.slots.get(&id)
+            && database.wal_bytes() > WAL_BYTES_MAX
+        {
+            self.checkpoint(id);
+        }
+    }
+
+    /// Checkpoint a database that is open; one that is not has been checkpointed when it was closed.
+    pub(super) fn checkpoint(&mut self, id: DatabaseId) {
+        let path = self.path(id);
+        if let Some(Slot::Open { is_checkpointing, .. }) = self.slots.get_mut(&id)
+            && !*is_checkpointing
+        {
             *is_checkpointing = true;
             self.helper.give(Job::Checkpoint { database: id, path });
         }
@@ -325,7 +390,8 @@ impl Databases {
                 self.open_next();
                 events.push(Event::Fenced { database: id });
             }
-            Fault::Stop(cause) => fail_stop("use a database", &cause),
+            // That there is no room is dealt with where it is met.
+            Fault::Stop(cause) | Fault::NoRoom(cause) => fail_stop("use a database", &cause),
         }
     }
 
@@ -373,11 +439,15 @@ impl Databases {
         match done {
             Done::Synced => events.push(Event::Synced),
             Done::ManifestsWritten => events.push(Event::ManifestsWritten),
+            Done::ManifestsNotWritten => events.push(Event::ManifestsNotWritten),
             Done::Opened { database: id, result } => {
                 let Some(Slot::Away(waiting)) = self.slots.remove(&id) else {
                     unreachable!("a database is opened while it is away");
                 };
                 match result {
+                    Err(failure) if failure.lacks_room() => {
+                        return self.open_later(id, waiting, events);
+                    }
                     Ok(database) => {
                         self.slots.insert(id, Slot::Open { database, is_checkpointing: false });
                     }

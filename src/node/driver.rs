@@ -123,6 +123,7 @@ impl Driver {
         }
         self.look_at_log();
         self.databases.retry_busy(&mut self.events);
+        self.databases.retry_for_room(now, &mut self.events);
         for _ in 0..ROUNDS_MAX {
             self.mesh.take_inbox(&mut self.events);
             if self.events.is_empty() && !self.databases.has_reads() {
@@ -140,7 +141,8 @@ impl Driver {
             self.mesh.wake();
         }
         self.mesh.flush();
-        self.timer.arm(self.shard.next_timeout(), now);
+        let timeouts = [self.shard.next_timeout(), self.databases.next_timeout(now)];
+        self.timer.arm(timeouts.into_iter().flatten().min(), now);
     }
 
     fn round(&mut self, now: Instant) {
@@ -193,6 +195,7 @@ impl Driver {
             }
             Effect::Sync { databases } => self.databases.sync(&databases),
             Effect::WriteManifests { floors } => self.databases.write_manifests(floors),
+            Effect::Checkpoint { database } => self.databases.checkpoint(database),
             Effect::Evict { database } => self.databases.evict(database, &mut self.events),
             Effect::Stop { reason } => fail_stop("go on", &reason),
         }

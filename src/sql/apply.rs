@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
+use crate::sql::context;
 use crate::sql::database::Database;
 use crate::sql::fault::Fault;
 use crate::sql::run::Run;
@@ -52,6 +53,8 @@ pub enum Rest {
     Busy,
     /// It takes, or may take, longer than its caller gives it: to be handed in where there is time (R13).
     Long,
+    /// The disk is full. Nothing of it was decided: to be handed in again when there may be room (R35).
+    NoRoom,
 }
 
 /// What became of a batch.
@@ -82,11 +85,52 @@ impl Database {
         let n_skipped = entries.partition_point(|it| it.index <= self.applied);
         let mut applied = vec![Applied::Skipped; n_skipped];
         applied.reserve(entries.len() - n_skipped);
-        let rest = self.apply_new(&entries[n_skipped..], &mut applied)?;
-        Ok(Batch { applied, rest, size: DatabaseSize::default() })
+        let rest = match self.apply_new(&entries[n_skipped..], &mut applied) {
+            Err(Fault::NoRoom(_)) => {
+                self.recover_from_no_room()?;
+                Rest::NoRoom
+            }
+            rest => rest?,
+        };
+        Ok(Batch { applied, rest, size: self.size })
+    }
+
+    /// The disk was full in the middle of a transaction. Nothing of it counts, and why that is so:
+    /// - A result is given only for what has been committed, so none was given.
+    /// - SQLite's commit is the header of the wal-index, written last, in memory. Frames that reached the
+    ///   `-wal` before are behind the end that it names; the next transaction overwrites them.
+    /// - After a crash the `-wal` may turn out to end with a whole transaction all the same: its last frame was
+    ///   written, and only the wal-index had no room for it. It then holds what its commands do, and their
+    ///   index, and replay skips them.
+    /// - No result followed from the disk: a command during which a write found no room is never committed,
+    ///   whatever became of its statements ([`Self::run_entry`]).
+    ///
+    /// The connection begins anew, so that nothing depends on what SQLite remembers of an error. If that needs
+    /// room as well, it is done before the connection is used again.
+    fn recover_from_no_room(&mut self) -> Result<(), Fault> {
+        context::idle();
+        self.roll_back_if_open()?;
+        self.is_worn = true;
+        self.renew_if_worn().map(|_| ())
+    }
+
+    /// Whether the connection may write.
+    fn renew_if_worn(&mut self) -> Result<bool, Fault> {
+        if self.is_worn {
+            context::idle();
+            match self.reconnect() {
+                Ok(()) => {}
+                Err(Fault::NoRoom(_)) => return Ok(false),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(true)
     }
 
     fn apply_new(&mut self, entries: &[Entry], out: &mut Vec<Applied>) -> Result<Rest, Fault> {
+        if !self.renew_if_worn()? {
+            return Ok(Rest::NoRoom);
+        }
         let mut must_be_alone = vec![false; entries.len()];
         // Outcomes of the transaction at hand: those of `entries[start..at]`.
         let mut staged: Vec<Outcome> = Vec::with_capacity(entries.len());
@@ -190,10 +234,16 @@ impl Database {
 
     /// Commit what ran since the transaction began, with the fact that all up to `index` is applied.
     fn commit(&mut self, index: LogIndex) -> Result<(), NotCommitted> {
-        let committed = self.engine.record(index).and_then(|()| self.engine.commit());
+        let mut size = self.size;
+        let committed = self.engine.record(index).and_then(|()| {
+            // What virtual tables write at the end counts from the next time on.
+            size = self.engine.size().map_err(EngineError::Fault)?;
+            self.engine.commit()
+        });
         match committed {
             Ok(()) => {
                 self.applied = index;
+                self.size = size;
                 Ok(())
             }
             Err(EngineError::Statement(error)) => {
@@ -204,7 +254,7 @@ impl Database {
     }
 
     fn roll_back_if_open(&mut self) -> Result<(), Fault> {
-        if self.handle.is_autocommit() { Ok(()) } else { self.engine.rollback() }
+        self.engine.rollback_if_open(self.handle)
     }
 }
 

@@ -32,6 +32,7 @@ use crate::sql::run::Setting;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::vfs::Vfs;
+use crate::types::DatabaseSize;
 use crate::types::LogIndex;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
@@ -95,6 +96,10 @@ pub struct Database {
     wal_frames: Arc<AtomicU32>,
     /// The limit that was set, if SQLite took it as it is.
     page_limit: Option<u64>,
+    /// As of the last commit.
+    pub(super) size: DatabaseSize,
+    /// The connection has met a full disk: another takes its place before it writes again.
+    pub(super) is_worn: bool,
 }
 
 impl Database {
@@ -108,11 +113,17 @@ impl Database {
     /// pays for syncing the log's header and folder (R22). Waits for the disk.
     pub fn open(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
         let mut database = Self::connect(path, vfs, role)?;
-        database.engine.touch().map_err(|error| match error {
-            EngineError::Busy => OpenError::Busy,
-            error => connection::fault_of(error, "open a database").into(),
-        })?;
-        Ok(database)
+        match database.engine.touch() {
+            Ok(()) => Ok(database),
+            Err(EngineError::Busy) => Err(OpenError::Busy),
+            // It can be read all the same.
+            Err(EngineError::Fault(Fault::NoRoom(_))) => {
+                context::idle();
+                database.engine.rollback_if_open(database.handle)?;
+                Ok(database)
+            }
+            Err(error) => Err(connection::fault_of(error, "open a database").into()),
+        }
     }
 
     fn connect(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
@@ -130,7 +141,8 @@ impl Database {
             let cause = "the engine's table is missing".to_owned();
             return Err(Fault::Fence(cause).into());
         }
-        let engine = EngineStatements::new(handle).map_err(open_error)?;
+        let mut engine = EngineStatements::new(handle).map_err(open_error)?;
+        let size = engine.size()?;
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let has_virtual_tables = has_virtual_tables(handle).map_err(open_error)?;
         let applied = u64::try_from(applied)
@@ -150,6 +162,8 @@ impl Database {
             scratch: BytesMut::new(),
             wal_frames,
             page_limit: None,
+            size,
+            is_worn: false,
         })
     }
 
@@ -197,6 +211,9 @@ impl Database {
         context::idle();
         match self.engine.begin_read() {
             Ok(()) => {}
+            Err(EngineError::Fault(Fault::NoRoom(_))) => {
+                return Ok(commands.iter().map(|_| Err(no_room_to_read())).collect());
+            }
             Err(error) => return Err(connection::fault_of(error, "begin to read")),
         }
         let handle = self.handle;
@@ -277,6 +294,11 @@ impl Database {
     }
 }
 
+/// A read that needs room on a full disk.
+pub(super) fn no_room_to_read() -> StatementError {
+    StatementError::coded("disk_reserve", "the disk is full: the statement needs room to work")
+}
+
 /// What may have columns whose names SQLite made up: the newest table, and every view, whose columns may
 /// change with any table.
 const NAMED_BY_SELECT: &str = "
@@ -293,7 +315,7 @@ fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
             Ok(names) if is_any_random(&names) => return Ok(true),
             Ok(_) => {}
             // A view of what is not there has no columns.
-            Err(error) if classify(error.code, context::has_fault()) == Class::Statement => {}
+            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
             Err(error) => return Err(error),
         }
     }
@@ -381,7 +403,7 @@ fn count_frames(connection: &mut Connection, frames: Arc<AtomicU32>) -> Result<(
 }
 
 pub(super) fn open_error(error: SqlError) -> OpenError {
-    match classify(error.code, context::has_fault()) {
+    match classify(error.code, context::trouble()) {
         Class::Busy => OpenError::Busy,
         _ => error.into_fault("open a database").into(),
     }

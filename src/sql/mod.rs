@@ -51,5 +51,7 @@ pub use fault::Fault;
 pub use maintenance::Checkpoint;
 pub use maintenance::Checkpointer;
 pub use maintenance::sync_wal;
+pub use text::only_drops;
+pub use text::only_shrinks;
 pub use vfs::Rename;
 pub use vfs::Vfs;
