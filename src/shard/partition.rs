@@ -183,6 +183,9 @@ impl Partition {
         if self.is_fenced(incarnation) {
             return Err(SubmitError::Fenced);
         }
+        if self.queues.get(&incarnation).is_some_and(|it| it.is_strained) {
+            return Err(SubmitError::Overloaded);
+        }
         let is_engine = incarnation == Incarnation::ENGINE;
         let size = self.queues.get(&incarnation).and_then(|it| it.size);
         // What the engine keeps for itself counts against nobody's quota.
@@ -509,8 +512,7 @@ impl Partition {
         size: DatabaseSize,
     ) -> Vec<Outcome> {
         let queue = self.queues.get_mut(&incarnation).expect("what was applied to is known");
-        let indexes = queue.on_applied(size);
-        assert_eq!(indexes.len(), applied.len(), "one outcome for each command");
+        let indexes = queue.on_applied(applied.len(), size);
         let mut of_engine = Vec::new();
         for (index, applied) in indexes.into_iter().zip(applied) {
             let result = match applied {
