@@ -187,6 +187,10 @@ fn open(
             let outcome = Err(StatementError::coded("busy", "database is busy"));
             Ok(LongRead { outcome, learned: None })
         }
+        OpenError::Fault(Fault::NoRoom(_)) => {
+            let outcome = Err(StatementError::coded("disk_reserve", "the disk is full"));
+            Ok(LongRead { outcome, learned: None })
+        }
         OpenError::Fault(fault) => Err(fault),
         error @ (OpenError::Missing | OpenError::Exists) => Err(Fault::Fence(error.to_string())),
     })

@@ -107,6 +107,10 @@ fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Bytes> {
     let mut commands: Vec<Bytes> = schema.collect();
     for n in 100..100 + length {
         let stamp = Stamp { limits, ..stamp(n) };
+        if dice.below(20) == 0 {
+            commands.push(Draft::vacuum(u32::try_from(1 + n % 9).unwrap()).seal(&stamp));
+            continue;
+        }
         let is_transaction = dice.below(5) == 0;
         let mut draft = Draft::new(if is_transaction { Results::Each } else { Results::Last }, 0);
         for _ in 0..if is_transaction { 1 + dice.below(4) } else { 1 } {

@@ -12,5 +12,6 @@ mod exits;
 mod fence;
 mod large;
 mod process;
+mod space;
 mod sql;
 mod walkthrough;
