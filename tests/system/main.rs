@@ -13,4 +13,5 @@ mod fence;
 mod large;
 mod process;
 mod sql;
+mod threads;
 mod walkthrough;
