@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_waits_too_long_or_is_too_much_is_refused() {
-        let mut reads = LongReads::new(Duration::from_secs(60));
+        let mut reads = LongReads::new(Duration::from_mins(1));
         let refused = push(&mut reads, &[7; limits::LONG_READS_WAITING_MAX + 1]);
         assert_eq!(refused.len(), 1);
         assert_eq!(start(&mut reads).len(), limits::READERS_OF_NAMESPACE_MAX);
