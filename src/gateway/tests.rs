@@ -291,7 +291,7 @@ fn schema_and_tables() {
 #[test]
 fn a_client_is_told_whose_move_it_is() {
     let statement = |code| {
-        SubmitError::Statement(StatementError { message: "no such table: t".to_owned(), code })
+        SubmitError::Statement(StatementError { code, ..StatementError::new("no such table: t") })
     };
     for (error, want) in [
         (statement(None), expect![[r#"400 {"error":"no such table: t"}"#]]),

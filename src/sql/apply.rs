@@ -89,7 +89,7 @@ impl Database {
     fn apply_new(&mut self, entries: &[Entry], out: &mut Vec<Applied>) -> Result<Rest, Fault> {
         let mut must_be_alone = vec![false; entries.len()];
         // Outcomes of the transaction at hand: those of `entries[start..at]`.
-        let mut staged: Vec<Outcome> = Vec::with_capacity(entries.len());
+        let mut staged: Vec<Applied> = Vec::with_capacity(entries.len());
         let (mut start, mut at) = (0, 0);
         while start < entries.len() {
             let next = entries.get(at);
@@ -97,7 +97,7 @@ impl Database {
             if next.is_none() || (is_alone && !staged.is_empty()) {
                 match self.commit(entries[at - 1].index) {
                     Ok(()) => {
-                        out.extend(staged.drain(..).map(Applied::Done));
+                        out.append(&mut staged);
                         start = at;
                     }
                     Err(NotCommitted::Fault(fault)) => return Err(fault),
@@ -113,10 +113,10 @@ impl Database {
             }
             let entry = &entries[at];
             if is_alone {
-                let Some(outcome) = self.apply_alone(entry)? else {
+                let Some(applied) = self.apply_alone(entry)? else {
                     return Ok(Rest::Busy);
                 };
-                out.push(Applied::Done(outcome));
+                out.push(applied);
                 at += 1;
                 start = at;
                 continue;
@@ -130,7 +130,11 @@ impl Database {
             }
             match self.run_entry(entry, Setting::Shared)? {
                 Run::Done(outcome) => {
-                    staged.push(outcome);
+                    staged.push(Applied::Done(outcome));
+                    at += 1;
+                }
+                Run::Decided(applied) => {
+                    staged.push(applied);
                     at += 1;
                 }
                 Run::Alone => {
@@ -151,7 +155,7 @@ impl Database {
     }
 
     /// Apply one command in a transaction of its own. None: the lock was not to be had, and nothing ran.
-    fn apply_alone(&mut self, entry: &Entry) -> Result<Option<Outcome>, Fault> {
+    fn apply_alone(&mut self, entry: &Entry) -> Result<Option<Applied>, Fault> {
         match self.engine.begin() {
             Ok(()) => {}
             Err(EngineError::Busy) => return Ok(None),
@@ -159,11 +163,12 @@ impl Database {
         }
         let outcome = match self.run_entry(entry, Setting::Alone)? {
             Run::Done(outcome) => outcome,
+            Run::Decided(applied) => return self.commit_alone(entry.index).map(|()| Some(applied)),
             Run::Alone | Run::Undone => unreachable!("alone, a command is done or fails"),
         };
         let error = match outcome {
             Ok(results) => match self.commit(entry.index) {
-                Ok(()) => return Ok(Some(Ok(results))),
+                Ok(()) => return Ok(Some(Applied::Done(Ok(results)))),
                 Err(NotCommitted::Fault(fault)) => return Err(fault),
                 Err(NotCommitted::Statement(error)) => error,
             },
@@ -179,13 +184,18 @@ impl Database {
             Err(EngineError::Busy) => return Ok(None),
             Err(error) => return Err(connection::fault_of(error, "begin")),
         }
-        match self.commit(entry.index) {
-            Ok(()) => Ok(Some(Err(error))),
-            Err(NotCommitted::Fault(fault)) => Err(fault),
-            Err(NotCommitted::Statement(error)) => {
-                Err(Fault::Stop(format!("record a command: {error}")))
-            }
-        }
+        let outcome = Err(error);
+        self.keep_entry(entry, &outcome)?;
+        self.commit_alone(entry.index)?;
+        Ok(Some(Applied::Done(outcome)))
+    }
+
+    /// Commit a transaction in which no statement of a tenant has an effect.
+    fn commit_alone(&mut self, index: LogIndex) -> Result<(), Fault> {
+        self.commit(index).map_err(|error| match error {
+            NotCommitted::Fault(fault) => fault,
+            NotCommitted::Statement(error) => Fault::Stop(format!("record a command: {error}")),
+        })
     }
 
     /// Commit what ran since the transaction began, with the fact that all up to `index` is applied.

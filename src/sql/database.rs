@@ -27,6 +27,7 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::maintenance;
+use crate::sql::requests::Requests;
 use crate::sql::run::Run;
 use crate::sql::run::Setting;
 use crate::sql::statement::Handle;
@@ -77,6 +78,7 @@ pub struct Database {
     // In this order: statements are finalized before their connection is closed.
     pub(super) cache: Cache,
     pub(super) engine: EngineStatements,
+    pub(super) requests: Requests,
     pub(super) handle: Handle,
     connection: Connection,
     pub(super) path: PathBuf,
@@ -94,7 +96,7 @@ pub struct Database {
     /// Pages in the write-ahead log, as of the last commit. Atomic only because SQLite's hook must be `Send`.
     wal_frames: Arc<AtomicU32>,
     /// The limit that was set, if SQLite took it as it is.
-    page_limit: Option<u64>,
+    pub(super) page_limit: Option<u64>,
 }
 
 impl Database {
@@ -125,10 +127,16 @@ impl Database {
         let wal_frames = Arc::new(AtomicU32::new(0));
         count_frames(&mut connection, Arc::clone(&wal_frames)).map_err(open_error)?;
         let handle = Handle::new(&connection);
-        let schema = engine_schema(handle).map_err(open_error)?;
+        let mut schema = engine_schema(handle).map_err(open_error)?;
         if !schema.contains("__debros_meta") {
             let cause = "the engine's table is missing".to_owned();
             return Err(Fault::Fence(cause).into());
+        }
+        if !schema.contains("__debros_requests_key") {
+            // Created by an older program.
+            let give = || Ok(connection.execute_batch(connection::TABLES)?);
+            context::as_engine(give).map_err(open_error)?;
+            schema = engine_schema(handle).map_err(open_error)?;
         }
         let engine = EngineStatements::new(handle).map_err(open_error)?;
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
@@ -138,6 +146,7 @@ impl Database {
         Ok(Self {
             cache: Cache::default(),
             engine,
+            requests: Requests::default(),
             handle,
             connection,
             path: path.to_owned(),
@@ -220,7 +229,9 @@ impl Database {
         };
         match self.run(&command, Setting::Read)? {
             Run::Done(outcome) => Ok(outcome),
-            Run::Alone | Run::Undone => unreachable!("a read leaves nothing to undo"),
+            Run::Decided(_) | Run::Alone | Run::Undone => {
+                unreachable!("a read is neither remembered nor undone")
+            }
         }
     }
 
@@ -235,6 +246,7 @@ impl Database {
     /// Give back the memory that only saves time: prepared statements and cached pages.
     pub fn rest(&mut self) {
         self.cache.clear();
+        self.requests = Requests::default();
         self.scratch = BytesMut::new();
         // Fails only for a connection in use, which this is not.
         let _ = self.connection.release_memory();

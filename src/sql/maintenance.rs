@@ -107,6 +107,7 @@ pub(super) fn create(path: &Path, vfs: Vfs, schema: &str) -> Result<(), OpenErro
 fn build(path: &Path, vfs: Vfs, schema: &str) -> Result<(), SqlError> {
     let connection = connection::open(path, vfs, Role::Engine, OpenFlags::SQLITE_OPEN_CREATE)?;
     connection.execute_batch(connection::BIRTH)?;
+    connection.execute_batch(connection::TABLES)?;
     connection.execute_batch(schema)?;
     // Nothing of this is synced: a crash leaves a file that nobody looks at. Only the whole one is.
     connection.execute_batch("PRAGMA journal_mode = WAL")?;
