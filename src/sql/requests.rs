@@ -575,11 +575,11 @@ mod tests {
         let start = stamp(0).time.0;
         let mut outcome = Vec::new();
         outcome::encode(&Ok(Vec::new()), &mut outcome);
-        let outcome: String = outcome.iter().map(|it| format!("{it:02x}")).collect();
         let schema = format!(
             "{SCHEMA}; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n})
              INSERT INTO __debros_requests SELECT i, 'old ' || i, zeroblob(16), {start} + i - 1,
-             x'{outcome}' FROM n"
+             x'{}' FROM n",
+            outcome.iter().fold(String::new(), |hex, it| hex + &format!("{it:02x}"))
         );
         Database::create(&path, Vfs::system(), &schema).unwrap();
         let database = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
@@ -631,7 +631,7 @@ mod tests {
             request_within(limits, at, key, &["INSERT INTO f VALUES (randomblob(3000))"])
         };
         let mut n = 0;
-        let full = loop {
+        let refusal = loop {
             n += 1;
             let printed = apply(&mut fixture, &[fill(n, &format!("fill {n}"))]).remove(0);
             if printed.starts_with("error") {
@@ -639,14 +639,14 @@ mod tests {
             }
             assert!(n < 60, "it never fills");
         };
-        assert_eq!(full, "error database_bytes: database or disk is full");
+        assert_eq!(refusal, "error database_bytes: database or disk is full");
         // Hundreds more, also in one transaction, whose pages have no room within the limit.
         let refused: Vec<_> = (0..300).map(|it| fill(100 + it, &format!("refused {it}"))).collect();
         for printed in apply(&mut fixture, &refused) {
-            assert_eq!(printed, full);
+            assert_eq!(printed, refusal);
         }
         let printed = apply(&mut fixture, &[fill(500, "refused 299")]);
-        assert_eq!(printed, [format!("again {full}")]);
+        assert_eq!(printed, [format!("again {refusal}")]);
         let large = ["SELECT hex(zeroblob(9000)) AS x"];
         let large = |at| request_within(limits, at, "large", &large);
         let want =
@@ -656,7 +656,7 @@ mod tests {
             [want, &format!("again {want}")]
         );
         // The tenant's own statements are bounded as before.
-        assert_eq!(apply(&mut fixture, &[fill(503, "again")]), [full]);
+        assert_eq!(apply(&mut fixture, &[fill(503, "again")]), [refusal]);
     }
 
     #[test]

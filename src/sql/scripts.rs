@@ -143,7 +143,7 @@ fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Bytes> {
             _ => 0,
         };
         let time = Timestamp(stamp(n).time.0 + passed);
-        let stamp = Stamp { limits, time, ..stamp(n) };
+        let stamp = Stamp { time, limits, ..stamp(n) };
         let is_transaction = dice.below(5) == 0;
         let mut draft = Draft::new(if is_transaction { Results::Each } else { Results::Last }, 0);
         let n_statements = if is_transaction { 1 + dice.below(4) } else { 1 };
