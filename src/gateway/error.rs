@@ -42,6 +42,8 @@ const BUSY: &str = "busy";
 /// Code of a statement that met a database, or a node, that takes none any more.
 const FENCED: &str = "fenced";
 
+/// Code of whatever met a queue that is full.
+const OVERLOADED: &str = "overloaded";
 /// Code of a request whose key belongs to another one.
 const KEY_REUSED: &str = "idempotency_key_reused";
 /// Code of a request for whose key there is no room yet.
@@ -131,7 +133,7 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
             reply
         }
         SubmitError::NoLeader => later("no_leader", &message),
-        SubmitError::Overloaded => later("overloaded", &message),
+        SubmitError::Overloaded => later(OVERLOADED, &message),
         SubmitError::ShuttingDown => later("shutting_down", &message),
         SubmitError::Fenced => later(FENCED, &message),
         SubmitError::OutcomeUnknown => {
@@ -142,7 +144,7 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
 
 fn failed(error: &StatementError) -> Response<Bytes> {
     let status = match error.code {
-        Some(code @ (BUSY | FENCED)) => return later(code, &error.message),
+        Some(code @ (BUSY | FENCED | OVERLOADED)) => return later(code, &error.message),
         Some(DATABASE_FULL) => StatusCode::INSUFFICIENT_STORAGE,
         Some(KEY_REUSED) => StatusCode::UNPROCESSABLE_ENTITY,
         Some(KEYS_FULL) => StatusCode::TOO_MANY_REQUESTS,
@@ -164,7 +166,7 @@ fn refused(refusal: Refusal) -> Response<Bytes> {
         Refusal::BodyTooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, None, &message),
         Refusal::BodyTimeout => refuse(StatusCode::REQUEST_TIMEOUT, None, &message),
         Refusal::BodyBroken => refuse(StatusCode::BAD_REQUEST, None, &message),
-        Refusal::Overloaded => later("overloaded", &message),
+        Refusal::Overloaded => later(OVERLOADED, &message),
     }
 }
 

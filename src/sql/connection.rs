@@ -69,14 +69,14 @@ pub(super) const TABLES: &str = "
         outcome BLOB NOT NULL);
     CREATE INDEX IF NOT EXISTS __debros_requests_key ON __debros_requests(key);";
 
-/// Open the database at `path`, which exists unless `create` is asked for.
+/// Open the database at `path`, by `flags` to write, to read, or to create it.
 pub(super) fn open(
     path: &Path,
     vfs: Vfs,
     role: Role,
-    create: OpenFlags,
+    flags: OpenFlags,
 ) -> Result<Connection, SqlError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())?;
     let handle = Handle::new(&connection);
     handle.shrink_lookaside();

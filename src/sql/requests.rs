@@ -31,6 +31,7 @@ use crate::sql::apply::Entry;
 use crate::sql::connection::PAGE_SIZE;
 use crate::sql::context;
 use crate::sql::database::Database;
+use crate::sql::database::Share;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::run::Run;
@@ -54,6 +55,8 @@ const EXPIRED_PER_REQUEST: usize = 2;
 const PAGE_ROOM: usize = 4_000;
 /// Pages that a record may take besides those of its outcome.
 const PAGES_BESIDE: usize = 8;
+/// Bytes of an outcome that may be read, or deleted, where there is little time: its pages may be on disk only.
+const INLINE_SIZE_MAX: i64 = 64 << 10;
 
 /// What a connection has prepared for requests with a key; nothing before the first.
 #[derive(Debug, Default)]
@@ -62,6 +65,7 @@ pub(super) struct Requests(Option<Box<Statements>>);
 #[derive(Debug)]
 struct Statements {
     find: Prepared,
+    outcome: Prepared,
     front: Prepared,
     drop: Prepared,
     keep: Prepared,
@@ -70,12 +74,23 @@ struct Statements {
     n_free: Prepared,
 }
 
-/// The oldest record, and the number of all.
+/// The newest record under a key.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    seq: i64,
+    at: i64,
+    is_same: bool,
+    size: i64,
+}
+
+/// The oldest record, and which is the newest.
 #[derive(Clone, Copy, Debug)]
 struct Front {
     seq: i64,
     at: i64,
     last: i64,
+    /// Bytes of the largest outcome that may leave with one request.
+    size: i64,
 }
 
 impl Front {
@@ -97,14 +112,15 @@ impl Database {
         &mut self,
         command: &Command<'_>,
         setting: Setting,
+        share: Share,
     ) -> Result<Run, Fault> {
         let Some(request) = command.request else {
-            return self.run(command, setting);
+            return self.run(command, setting, share);
         };
-        if let Some(decided) = self.decide(&request, command.stamp.time)? {
-            return Ok(Run::Decided(decided));
+        if let Some(decided) = self.decide(&request, command.stamp.time, share)? {
+            return Ok(decided);
         }
-        let run = self.run(command, setting)?;
+        let run = self.run(command, setting, share)?;
         // Alone, a command that failed is rolled back first; see `keep_entry`.
         if let Run::Done(outcome) = &run
             && (setting == Setting::Shared || outcome.is_ok())
@@ -114,46 +130,37 @@ impl Database {
         Ok(run)
     }
 
-    /// What a request gives without running.
+    /// What becomes of a request that need not run, or not here. Writes nothing.
     fn decide(
         &mut self,
         request: &RequestKey<'_>,
         now: Timestamp,
-    ) -> Result<Option<Applied>, Fault> {
+        share: Share,
+    ) -> Result<Option<Run>, Fault> {
         context::idle();
         let statements = self.requests.get(self.handle)?;
-        let mut found = None;
-        each(&mut statements.find, &[Value::Text(request.key())], |row| {
-            let (Ok(Value::Integer(at)), Ok(Value::Blob(hash)), Ok(Value::Blob(outcome))) =
-                (row.value(0), row.value(1), row.value(2))
-            else {
-                found = Some(Err(DecodeError::Malformed("columns have other types")));
-                return;
-            };
-            if age(at, now) < millis(limits::REQUEST_KEPT) {
-                found = Some(if hash == request.hash() {
-                    outcome::decode(outcome).map(Applied::Replayed)
-                } else {
-                    Ok(Applied::Done(Err(reused())))
-                });
-            }
-        })?;
-        match found {
-            Some(Ok(applied)) => return Ok(Some(applied)),
-            Some(Err(error @ DecodeError::Version(_))) => {
-                return Err(Fault::Stop(format!("decode the outcome of a request: {error}")));
-            }
-            Some(Err(error)) => {
-                return Err(Fault::Fence(format!("the outcome of a request is damaged: {error}")));
-            }
-            None => {}
+        if let Some(record) = statements.find(request)?
+            && age(record.at, now) < millis(limits::REQUEST_KEPT)
+        {
+            return Ok(Some(if !record.is_same {
+                Run::Decided(Applied::Done(Err(reused())))
+            } else if share == Share::Inline && record.size > INLINE_SIZE_MAX {
+                Run::Long { has_run: false }
+            } else {
+                Run::Decided(Applied::Replayed(statements.outcome(record.seq)?))
+            }));
         }
-        let is_full = |it: &Front| it.n_records() >= limits::REQUESTS_KEPT_MAX;
-        let wait = statements
-            .front()?
-            .filter(is_full)
-            .map(|front| millis(limits::REQUEST_KEPT_MIN).saturating_sub(age(front.at, now)));
-        Ok(wait.filter(|it| *it > 0).map(|wait| Applied::Done(Err(full(wait)))))
+        let Some(front) = statements.front()? else {
+            return Ok(None);
+        };
+        let is_full = front.n_records() >= limits::REQUESTS_KEPT_MAX;
+        let wait = millis(limits::REQUEST_KEPT_MIN).saturating_sub(age(front.at, now));
+        if is_full && wait > 0 {
+            return Ok(Some(Run::Decided(Applied::Done(Err(full(wait))))));
+        }
+        let may_go = is_full || age(front.at, now) >= millis(limits::REQUEST_KEPT);
+        let is_long = share == Share::Inline && may_go && front.size > INLINE_SIZE_MAX;
+        Ok(is_long.then_some(Run::Long { has_run: false }))
     }
 
     /// Whether results that a request just gave can be kept; if not, it fails.
@@ -259,13 +266,14 @@ impl Statements {
             Ok(Self {
                 // An older one may be there still, expired: it waits for its turn at the front.
                 find: prepare(
-                    "SELECT at, hash, outcome FROM main.__debros_requests WHERE key = ?
-                     ORDER BY seq DESC LIMIT 1",
+                    "SELECT seq, at, hash, length(outcome) FROM main.__debros_requests
+                     WHERE key = ? ORDER BY seq DESC LIMIT 1",
                 )?,
-                front: prepare(
-                    "SELECT seq, at, (SELECT max(seq) FROM main.__debros_requests)
-                     FROM main.__debros_requests ORDER BY seq LIMIT 1",
-                )?,
+                outcome: prepare("SELECT outcome FROM main.__debros_requests WHERE seq = ?")?,
+                front: prepare(&format!(
+                    "SELECT seq, at, (SELECT max(seq) FROM main.__debros_requests), length(outcome)
+                     FROM main.__debros_requests ORDER BY seq LIMIT {EXPIRED_PER_REQUEST}"
+                ))?,
                 drop: prepare("DELETE FROM main.__debros_requests WHERE seq = ?")?,
                 keep: prepare(
                     "INSERT INTO main.__debros_requests(seq, key, hash, at, outcome)
@@ -278,17 +286,54 @@ impl Statements {
         })
     }
 
-    fn front(&mut self) -> Result<Option<Front>, Fault> {
+    fn find(&mut self, request: &RequestKey<'_>) -> Result<Option<Record>, Fault> {
         let mut found = None;
-        each(&mut self.front, &[], |row| {
-            found = match (row.value(0), row.value(1), row.value(2)) {
-                (Ok(Value::Integer(seq)), Ok(Value::Integer(at)), Ok(Value::Integer(last))) => {
-                    Some(Front { seq, at, last })
-                }
-                _ => None,
-            };
+        each(&mut self.find, &[Value::Text(request.key())], |row| {
+            found = Some(Record {
+                seq: integer(row, 0),
+                at: integer(row, 1),
+                is_same: row.value(2) == Ok(Value::Blob(request.hash())),
+                size: integer(row, 3),
+            });
         })?;
         Ok(found)
+    }
+
+    fn outcome(&mut self, seq: i64) -> Result<Outcome, Fault> {
+        let mut found = Err(DecodeError::Truncated);
+        each(&mut self.outcome, &[Value::Integer(seq)], |row| {
+            found = match row.value(0) {
+                Ok(Value::Blob(it)) => outcome::decode(it),
+                _ => Err(DecodeError::Malformed("it is no blob")),
+            };
+        })?;
+        found.map_err(|error| match error {
+            DecodeError::Version(_) => Fault::Stop(format!("read a kept outcome: {error}")),
+            error => Fault::Fence(format!("a kept outcome is damaged: {error}")),
+        })
+    }
+
+    fn front(&mut self) -> Result<Option<Front>, Fault> {
+        let mut found: Option<Front> = None;
+        each(&mut self.front, &[], |row| {
+            let size = integer(row, 3);
+            match &mut found {
+                Some(front) => front.size = front.size.max(size),
+                None => {
+                    let (seq, at, last) = (integer(row, 0), integer(row, 1), integer(row, 2));
+                    found = Some(Front { seq, at, last, size });
+                }
+            }
+        })?;
+        Ok(found)
+    }
+}
+
+/// A column that holds nothing else.
+fn integer(row: &Row<'_>, at: i32) -> i64 {
+    match row.value(at) {
+        Ok(Value::Integer(it)) => it,
+        _ => 0,
     }
 }
 
@@ -310,9 +355,7 @@ fn each(
 fn number(prepared: &mut Prepared) -> Result<u64, Fault> {
     let mut found = 0;
     each(prepared, &[], |row| {
-        if let Ok(Value::Integer(it)) = row.value(0) {
-            found = u64::try_from(it).unwrap_or_default();
-        }
+        found = u64::try_from(integer(row, 0)).unwrap_or_default();
     })?;
     Ok(found)
 }
@@ -348,6 +391,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::sql::Rest;
     use crate::sql::Role;
     use crate::sql::Vfs;
     use crate::sql::testing::Fixture;
@@ -408,11 +452,7 @@ mod tests {
         let (prepared, _) =
             context::as_engine(|| Prepared::new(fixture.database.handle, sql)).unwrap();
         let mut found = 0;
-        each(&mut prepared.unwrap(), &[], |row| match row.value(0) {
-            Ok(Value::Integer(it)) => found = it,
-            other => panic!("{other:?}"),
-        })
-        .unwrap();
+        each(&mut prepared.unwrap(), &[], |row| found = integer(row, 0)).unwrap();
         found
     }
 
@@ -697,6 +737,34 @@ mod tests {
         let size = "SELECT max(length(outcome)) FROM __debros_requests";
         let size = usize::try_from(kept(&mut fixture, size)).unwrap();
         assert!(size < limits::REQUEST_OUTCOME_SIZE_MAX, "{size}");
+    }
+
+    #[test]
+    fn a_large_outcome_is_read_and_dropped_where_there_is_time() {
+        let limits = CommandLimits { value_bytes: 1 << 20, ..LIMITS };
+        let large =
+            |at, key: &str| request_within(limits, at, key, &["SELECT hex(zeroblob(40000)) AS x"]);
+        let small = |at, key: &str| request_within(limits, at, key, &["SELECT 1"]);
+        let mut fixture = Fixture::new();
+        let first = [small(0, "small"), small(0, "warm"), large(0, "large")];
+        apply(&mut fixture, &first);
+        for (command, is_long) in [
+            (small(1, "small"), false),
+            (large(1, "large"), true),
+            // Another request under its key needs nothing of it.
+            (small(1, "large"), false),
+            // The two oldest leave, the large one is behind them; then it is at the front.
+            (small(25 * HOUR, "next"), false),
+            (small(25 * HOUR, "last"), true),
+        ] {
+            let entries = fixture.entries([command]);
+            let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false);
+            let rest = batch.unwrap().rest;
+            assert_eq!(rest, if is_long { Rest::Long } else { Rest::None }, "{entries:?}");
+            let whole = fixture.database.apply(&entries).unwrap();
+            assert_eq!(whole.rest, Rest::None);
+        }
+        assert_eq!(n_records(&mut fixture), 2);
     }
 
     #[test]

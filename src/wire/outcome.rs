@@ -33,13 +33,14 @@ use crate::wire::rows::StatementResult;
 const VERSION: u8 = 1;
 
 /// Every code that a statement's error may have.
-pub const CODES: [&str; 12] = [
+pub const CODES: [&str; 13] = [
     "busy",
     "database_bytes",
     "fenced",
     "idempotency_key_reused",
     "idempotency_keys_full",
     "not_authorized",
+    "overloaded",
     "result_bytes",
     "result_rows",
     "statement_ms",
