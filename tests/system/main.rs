@@ -14,4 +14,5 @@ mod idempotency;
 mod large;
 mod process;
 mod sql;
+mod threads;
 mod walkthrough;
