@@ -317,12 +317,11 @@ impl Statements {
         let mut found: Option<Front> = None;
         each(&mut self.front, &[], |row| {
             let size = integer(row, 3);
-            match &mut found {
-                Some(front) => front.size = front.size.max(size),
-                None => {
-                    let (seq, at, last) = (integer(row, 0), integer(row, 1), integer(row, 2));
-                    found = Some(Front { seq, at, last, size });
-                }
+            if let Some(front) = &mut found {
+                front.size = front.size.max(size);
+            } else {
+                let (seq, at, last) = (integer(row, 0), integer(row, 1), integer(row, 2));
+                found = Some(Front { seq, at, last, size });
             }
         })?;
         Ok(found)
