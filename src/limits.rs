@@ -15,6 +15,21 @@ pub const ARGUMENTS_MAX: usize = 32_766;
 /// Bytes of one SQL text.
 pub const SQL_SIZE_MAX: usize = 1_000_000;
 
+/// Bytes of the message of one error; what is longer is cut.
+pub const MESSAGE_SIZE_MAX: usize = 4 << 10;
+/// Bytes of an `Idempotency-Key`, whose length is one byte in a command.
+pub const REQUEST_KEY_SIZE_MAX: usize = 255;
+/// How long the outcome of a request with a key is kept, by the time of commands.
+pub const REQUEST_KEPT: Duration = Duration::from_hours(24);
+/// Requests with a key that a namespace remembers.
+pub const REQUESTS_KEPT_MAX: u64 = 10_000;
+/// A full memory forgets the oldest request if it is as old as this, else it takes no other (429).
+pub const REQUEST_KEPT_MIN: Duration = Duration::from_mins(10);
+/// Bytes of one kept outcome. A request with a key whose results are larger fails.
+pub const REQUEST_OUTCOME_SIZE_MAX: usize = 1 << 20;
+/// Outcomes up to here are kept even if the database is full: all of them together take 80 MB at most.
+pub const REQUEST_OUTCOME_SIZE_SMALL: usize = 8 << 10;
+
 /// Commands proposed but not yet applied, per partition.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 8_192;
 /// Bytes of commands proposed but not yet applied, per partition.
@@ -125,6 +140,11 @@ const _: () = {
     assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
     // A read that takes all its time on a core must not make the writes beside it late.
     assert!(REQUEST_DEADLINE.as_millis() > STATEMENT_MS as u128 + 1_000);
+    // An error can always be kept, whatever its message.
+    assert!(MESSAGE_SIZE_MAX + 64 <= REQUEST_OUTCOME_SIZE_SMALL);
+    assert!(REQUEST_OUTCOME_SIZE_SMALL < REQUEST_OUTCOME_SIZE_MAX);
+    assert!(REQUEST_KEPT_MIN.as_millis() < REQUEST_KEPT.as_millis());
+    assert!(REQUEST_KEY_SIZE_MAX == u8::MAX as usize);
     // A partition can be filled from one core alone.
     assert!(PROPOSALS_IN_FLIGHT_MAX <= MESH_DEPTH_MAX);
     assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());

@@ -23,6 +23,7 @@ mod settings;
 mod signals;
 mod space;
 mod timer;
+mod turns;
 
 use std::io;
 use std::path::PathBuf;

@@ -237,6 +237,8 @@ pub enum Effect {
 pub enum Answer {
     /// The results of a write or a read.
     Results(Vec<StatementResult>),
+    /// The results that the same request gave before; now it had no effect (R18).
+    Replayed(Vec<StatementResult>),
     /// The namespace exists.
     Namespace(catalog::Row),
 }

@@ -518,12 +518,15 @@ impl Partition {
             let result = match applied {
                 // The database had it before this life began, and nobody waits for it.
                 Applied::Skipped => Err(SubmitError::OutcomeUnknown),
-                Applied::Done(outcome) | Applied::Replayed(outcome) => {
-                    if incarnation == Incarnation::ENGINE {
-                        of_engine.push(outcome);
-                        continue;
-                    }
+                Applied::Done(outcome) if incarnation == Incarnation::ENGINE => {
+                    of_engine.push(outcome);
+                    continue;
+                }
+                Applied::Done(outcome) => {
                     outcome.map(Answer::Results).map_err(SubmitError::Statement)
+                }
+                Applied::Replayed(outcome) => {
+                    outcome.map(Answer::Replayed).map_err(SubmitError::Replayed)
                 }
             };
             self.answer(step, index, result);

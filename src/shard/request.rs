@@ -32,6 +32,8 @@ pub enum Request {
 pub enum Reply {
     /// The results of the statements, as many as the draft asked for.
     Results(Vec<StatementResult>),
+    /// The results that the same request gave before, by its key; now it had no effect (R18).
+    Replayed(Vec<StatementResult>),
     /// Answer to [`Request::Status`].
     Status(Status),
 }
@@ -55,6 +57,9 @@ pub enum SubmitError {
     /// The client must change the statement.
     #[error(transparent)]
     Statement(#[from] StatementError),
+    /// What the same request was told before, by its key; now it had no effect (R18).
+    #[error(transparent)]
+    Replayed(StatementError),
     /// Not executed: nobody led the partition before the deadline. The client may send it again.
     #[error("no leader")]
     NoLeader,

@@ -224,6 +224,10 @@ impl Database {
                     staged.push(Applied::Done(outcome));
                     at += 1;
                 }
+                Run::Decided(applied) => {
+                    staged.push(applied);
+                    at += 1;
+                }
                 Run::Alone => {
                     must_be_alone[at] = true;
                     if staged.is_empty() {
@@ -269,6 +273,10 @@ impl Database {
         }
         let outcome = match self.run_watched(entry, Setting::Alone, pace)? {
             Run::Done(outcome) => outcome,
+            Run::Decided(applied) => {
+                self.commit_alone(entry.index)?;
+                return Ok(Alone::Done(applied));
+            }
             Run::Long { .. } => {
                 self.undo_alone()?;
                 return Ok(Alone::Left(Rest::Long));
@@ -290,13 +298,18 @@ impl Database {
             Err(EngineError::Busy) => return Ok(Alone::Left(Rest::Busy)),
             Err(error) => return Err(connection::fault_of(error, "begin")),
         }
-        match self.commit(entry.index) {
-            Ok(()) => Ok(Alone::Done(Applied::Done(Err(error)))),
-            Err(NotCommitted::Fault(fault)) => Err(fault),
-            Err(NotCommitted::Statement(error)) => {
-                Err(Fault::Stop(format!("record a command: {error}")))
-            }
-        }
+        let outcome = Err(error);
+        self.keep_entry(entry, &outcome)?;
+        self.commit_alone(entry.index)?;
+        Ok(Alone::Done(Applied::Done(outcome)))
+    }
+
+    /// Commit a transaction in which no statement of a tenant has an effect.
+    fn commit_alone(&mut self, index: LogIndex) -> Result<(), Fault> {
+        self.commit(index).map_err(|error| match error {
+            NotCommitted::Fault(fault) => fault,
+            NotCommitted::Statement(error) => Fault::Stop(format!("record a command: {error}")),
+        })
     }
 
     /// Undo a command that has its transaction to itself.

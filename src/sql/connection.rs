@@ -60,6 +60,16 @@ pub(super) const BIRTH: &str = "
     CREATE TABLE __debros_meta(id INTEGER PRIMARY KEY CHECK (id = 0), applied INTEGER NOT NULL);
     INSERT INTO __debros_meta VALUES (0, 0);";
 
+/// What [`BIRTH`] is followed by, and what a database of an older program is given when it is opened.
+pub(super) const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS __debros_requests(
+        seq INTEGER PRIMARY KEY,
+        key TEXT NOT NULL,
+        hash BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        outcome BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS __debros_requests_key ON __debros_requests(key);";
+
 /// Open the database at `path`, by `flags` to write, to read, or to create it.
 pub(super) fn open(
     path: &Path,

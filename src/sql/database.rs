@@ -33,6 +33,7 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::maintenance;
+use crate::sql::requests::Requests;
 use crate::sql::run::Run;
 use crate::sql::run::Setting;
 use crate::sql::statement::Handle;
@@ -110,6 +111,7 @@ pub struct Database {
     // In this order: statements are finalized before their connection is closed.
     pub(super) cache: Cache,
     pub(super) engine: EngineStatements,
+    pub(super) requests: Requests,
     pub(super) handle: Handle,
     connection: Connection,
     pub(super) path: PathBuf,
@@ -133,7 +135,7 @@ pub struct Database {
     /// Pages in the write-ahead log, as of the last commit. Atomic only because SQLite's hook must be `Send`.
     wal_frames: Arc<AtomicU32>,
     /// The limit that was set, if SQLite took it as it is.
-    page_limit: Option<u64>,
+    pub(super) page_limit: Option<u64>,
     /// The connection has met a full disk: another takes its place before it writes again.
     pub(super) is_worn: bool,
 }
@@ -178,10 +180,17 @@ impl Database {
         let wal_frames = Arc::new(AtomicU32::new(0));
         count_frames(&mut connection, Arc::clone(&wal_frames)).map_err(open_error)?;
         let handle = Handle::new(&connection);
-        let schema = engine_schema(handle).map_err(open_error)?;
+        let mut schema = engine_schema(handle).map_err(open_error)?;
         if !schema.contains("__debros_meta") {
             let cause = "the engine's table is missing".to_owned();
             return Err(Fault::Fence(cause).into());
+        }
+        let may_write = flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        if may_write && !schema.contains("__debros_requests_key") {
+            // Created by an older program.
+            let give = || Ok(connection.execute_batch(connection::TABLES)?);
+            context::as_engine(give).map_err(open_error)?;
+            schema = engine_schema(handle).map_err(open_error)?;
         }
         let mut engine = EngineStatements::new(handle).map_err(open_error)?;
         let size = engine.size()?;
@@ -192,6 +201,7 @@ impl Database {
         Ok(Self {
             cache: Cache::default(),
             engine,
+            requests: Requests::default(),
             handle,
             connection,
             path: path.to_owned(),
@@ -309,6 +319,7 @@ impl Database {
                 Run::Done(outcome) => return Ok(Read::Done(outcome)),
                 Run::Long { .. } => return Ok(Read::Long),
                 Run::Undone => {}
+                Run::Decided(_) => unreachable!("a read has no use for a key"),
                 Run::Alone => unreachable!("a read shares its transaction with nobody"),
             }
         }
@@ -352,6 +363,7 @@ impl Database {
     /// Give back the memory that only saves time: prepared statements and cached pages.
     pub fn rest(&mut self) {
         self.cache.clear();
+        self.requests = Requests::default();
         self.scratch = BytesMut::new();
         // Fails only for a connection in use, which this is not.
         let _ = self.connection.release_memory();

@@ -113,6 +113,7 @@ fn build(path: &Path, vfs: Vfs, schema: &str) -> Result<(), SqlError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = connection::open(path, vfs, Role::Engine, flags)?;
     connection.execute_batch(connection::BIRTH)?;
+    connection.execute_batch(connection::TABLES)?;
     connection.execute_batch(schema)?;
     // Nothing of this is synced: a crash leaves a file that nobody looks at. Only the whole one is.
     connection.execute_batch("PRAGMA journal_mode = WAL")?;

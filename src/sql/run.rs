@@ -9,6 +9,7 @@ use bytes::Bytes;
 use bytes::BytesMut;
 use rusqlite::ffi;
 
+use crate::sql::apply::Applied;
 use crate::sql::apply::Entry;
 use crate::sql::authorizer;
 use crate::sql::cache::Cached;
@@ -24,6 +25,7 @@ use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
+use crate::sql::requests;
 use crate::sql::statement::Row;
 use crate::wire::command::Arguments;
 use crate::wire::command::Command;
@@ -69,6 +71,8 @@ pub(super) enum Setting {
 pub(super) enum Run {
     /// Its effects stand; or it failed, and (but for [`Setting::Alone`]) has none.
     Done(Outcome),
+    /// It did not need to run: what was kept of earlier requests says what it gives (R18).
+    Decided(Applied),
     /// It has not run: it needs a transaction of its own.
     Alone,
     /// The transaction is to be rolled back, or has been; the command needs one of its own.
@@ -138,7 +142,7 @@ impl Database {
             .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;
         match command.kind {
             Kind::Execute => {
-                let ran = self.run(&command, setting, share)?;
+                let ran = self.run_once(&command, setting, share)?;
                 // Something that SQLite can do without was not written, and perhaps it is not the same
                 // without: how full this disk is decides nothing (R12).
                 if context::trouble() == Trouble::NoRoom {
@@ -185,12 +189,17 @@ impl Database {
             limits: command.stamp.limits,
             n_statements: command.n_statements,
             steps_left: command.stamp.limits.steps,
-            bytes_left: command.stamp.limits.result_bytes,
+            bytes_left: requests::result_bytes(command),
             has_savepoint: false,
             has_run: false,
             has_written: false,
         };
         let ended = self.run_statements(command, &mut running);
+        let ended = ended.and_then(|results| match self.check_kept(command, setting, &results) {
+            Ok(Ok(())) => Ok(results),
+            Ok(Err(error)) => Err(Halt::ErrorAfter(error)),
+            Err(fault) => Err(Halt::Fault(fault)),
+        });
         context::unbounded();
         let (error, has_effect) = match ended {
             Ok(results) => {
