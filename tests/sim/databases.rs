@@ -25,25 +25,36 @@ use debros::wire::command::Value;
 use debros::wire::rows::StatementResult;
 
 use crate::vfs;
+use crate::vfs::Lasts;
+use crate::vfs::Sickness;
 
 const PATH: &str = "/simulated/1.db";
 const SCHEMA: &str = "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c); CREATE INDEX t_b ON t(b)";
 
-fn command(mode: Mode, index: u64, sql: &str) -> Bytes {
+/// What a command may cost here.
+pub(crate) const LIMITS: CommandLimits = CommandLimits {
+    steps: 1_000_000,
+    temp_bytes: 1 << 24,
+    database_bytes: 1 << 26,
+    result_bytes: 1 << 20,
+    result_rows: 1_000,
+    value_bytes: 1 << 20,
+};
+
+/// The command at an index of the log.
+pub(crate) fn command(mode: Mode, index: u64, sql: &str) -> Bytes {
     let mut draft = Draft::new(Results::Last, 64);
     draft.statement(mode, sql).expect("short");
+    seal(draft, index, LIMITS)
+}
+
+/// The same from a draft, with limits of its own.
+pub(crate) fn seal(draft: Draft, index: u64, limits: CommandLimits) -> Bytes {
     draft.seal(&Stamp {
         incarnation: Incarnation(1),
         time: Timestamp(1_761_300_000_000 + index.cast_signed()),
         seed: index,
-        limits: CommandLimits {
-            steps: 1_000_000,
-            temp_bytes: 1 << 24,
-            database_bytes: 1 << 26,
-            result_bytes: 1 << 20,
-            result_rows: 1_000,
-            value_bytes: 1 << 20,
-        },
+        limits,
     })
 }
 
@@ -77,8 +88,21 @@ struct Replica {
     floor: LogIndex,
 }
 
-fn open(role: Role) -> Database {
-    Database::open(Path::new(PATH), vfs::vfs(), role).expect("open the database")
+/// Open a database that is there and well.
+pub(crate) fn open(path: &Path, role: Role) -> Database {
+    Database::open(path, vfs::vfs(), role).expect("open the database")
+}
+
+/// What SQLite itself says of a database that nobody has open.
+pub(crate) fn check_integrity(path: &Path, what: &str) {
+    let mut engine = open(path, Role::Engine);
+    let query = command(Mode::Query, 0, "PRAGMA integrity_check");
+    let outcome = engine.read(&[query], &mut |_| false).expect("check the integrity").remove(0);
+    let verdict = match outcome.expect("a result").remove(0) {
+        StatementResult::Rows(rows) => rows,
+        StatementResult::Counts { .. } => panic!("a query gives rows"),
+    };
+    assert_eq!(verdict.values().next(), Some(Value::Text("ok")), "{what}: not intact");
 }
 
 fn checkpointer() -> Checkpointer {
@@ -92,7 +116,7 @@ impl Replica {
         Self {
             seed,
             dice: Dice::new(seed),
-            database: open(Role::Tenant),
+            database: open(Path::new(PATH), Role::Tenant),
             checkpointer: checkpointer(),
             contents: BTreeMap::new(),
             floor: LogIndex(0),
@@ -119,7 +143,7 @@ impl Replica {
             }
             _ => {
                 // Evicted and opened again, while the helper stays or goes as well.
-                self.database = open(Role::Tenant);
+                self.database = open(Path::new(PATH), Role::Tenant);
                 if self.dice.below(2) == 0 {
                     self.checkpointer = checkpointer();
                 }
@@ -152,17 +176,9 @@ impl Replica {
         drop(self.database);
         vfs::crash(&mut self.dice);
         let seed = self.seed;
-        let mut engine = open(Role::Engine);
-        let query = command(Mode::Query, 0, "PRAGMA integrity_check");
-        let outcome = engine.read(&[query], &mut |_| false).expect("check the integrity").remove(0);
-        let verdict = match outcome.expect("a result").remove(0) {
-            StatementResult::Rows(rows) => rows,
-            StatementResult::Counts { .. } => panic!("a query gives rows"),
-        };
-        assert_eq!(verdict.values().next(), Some(Value::Text("ok")), "seed {seed}: not intact");
-        drop(engine);
+        check_integrity(Path::new(PATH), &format!("seed {seed}"));
         let mut replica =
-            Self { database: open(Role::Tenant), checkpointer: checkpointer(), ..self };
+            Self { database: open(Path::new(PATH), Role::Tenant), checkpointer: checkpointer(), ..self };
         let (applied, floor) = (replica.database.applied(), replica.floor);
         assert!(applied >= floor, "seed {seed}: {floor} was durable, {applied} came back");
         replica.check_content();
@@ -191,12 +207,12 @@ fn what_was_synced_survives_a_power_cut_and_nothing_by_halves() {
 #[test]
 fn a_failing_medium_stops_the_replica_and_spoils_nothing() {
     for seed in 1_000..1_040 {
-        for code in [rusqlite::ffi::SQLITE_IOERR_WRITE, rusqlite::ffi::SQLITE_FULL] {
+        for code in [Sickness::Io, Sickness::Full] {
             let mut replica = Replica::new(seed);
             for _ in 0..replica.dice.below(15) {
                 replica.step().expect("nothing fails yet");
             }
-            vfs::fail_with(Some(code));
+            vfs::fail(Some((1, code, Lasts::FromThenOn)));
             let fault = replica.apply().expect_err("the medium fails");
             assert!(matches!(fault, Fault::Stop(_)), "seed {seed}: {fault}");
             replica.lose_power();
