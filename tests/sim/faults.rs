@@ -412,10 +412,13 @@ fn sweep(sickness: Sickness, lasts: Lasts) -> (u64, u64) {
         n_runs += 1;
         n_stops += u64::from(check(&twin, n, sickness, lasts));
         // Uneven strides, or what comes at regular intervals would be missed.
-        let step = if stride <= 1 || stride == u64::MAX { stride } else { 1 + dice.below(2 * stride - 1) };
+        let step =
+            if stride <= 1 || stride == u64::MAX { stride } else { 1 + dice.below(2 * stride - 1) };
         n = n.saturating_add(step);
     }
-    println!("{sickness:?} {lasts:?}: {n_runs} of {n_calls} calls failed, {n_stops} stopped the process");
+    println!(
+        "{sickness:?} {lasts:?}: {n_runs} of {n_calls} calls failed, {n_stops} stopped the process"
+    );
     (n_runs, n_stops)
 }
 
