@@ -271,7 +271,11 @@ fn open(
     schema: &str,
     vfs: Vfs,
 ) -> Result<Database, OpenFailure> {
-    if !path.exists() {
+    // That the system cannot say does not mean that it is gone.
+    let is_there = path.try_exists().map_err(|error| {
+        OpenError::Fault(Fault::Stop(format!("look for {}: {error}", path.display())))
+    })?;
+    if !is_there {
         if floor > LogIndex(0) {
             return Err(OpenFailure::Missing);
         }

@@ -2,12 +2,15 @@
 //!
 //! [`boot`] reads logs before any core runs; [`log`] writes one on its core; [`segments`] prepares its
 //! files beside it. [`helper`] does what takes long with databases; [`manifest`] says how far those are.
+//! [`guard`] puts on record, in [`stops`], at which command the process had to stop.
 
 pub mod boot;
 pub mod log;
 pub mod segments;
 pub mod helper;
 pub mod manifest;
+pub mod stops;
+pub mod guard;
 
 use std::fmt::Display;
 use std::io::Write as _;

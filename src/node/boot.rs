@@ -169,6 +169,7 @@ fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
     let shards = (0..n_shards).map(ShardId);
     let logs = shards.clone().map(|shard| directories.recover(shard));
     let logs = logs.collect::<Result<Vec<_>, _>>().map_err(|it| refused(&it))?;
+    let stops = recover::stops(dir)?;
     check_partitions(logs.iter().flat_map(|it| it.partitions.keys()), n_partitions)?;
     for (shard, mut log) in shards.zip(logs) {
         let own = (0..=n_partitions).map(PartitionId).filter(|it| it.shard(n_shards) == shard);
@@ -180,7 +181,7 @@ fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
             if kept.is_none() {
                 births.extend(recover::birth(id));
             }
-            let found = recover::partition(dir, id, kept)?;
+            let found = recover::partition(dir, id, kept, &stops)?;
             if id == PartitionId::SYSTEM {
                 catalog = found.catalog.clone();
             }

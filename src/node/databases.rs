@@ -19,9 +19,11 @@ use tracing::error;
 
 use crate::catalog;
 use crate::disk::fail_stop;
+use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
 use crate::disk::helper::Job;
+use crate::disk::stops::Stops;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
 use crate::sql::Applied;
@@ -90,6 +92,8 @@ pub(super) struct Databases {
     /// What found its database locked.
     busy: Vec<(DatabaseId, Batch)>,
     helper: Helper,
+    /// Where it is written at what the process had to stop.
+    stops: Stops,
     /// Bytes of each database file that was ever open here.
     bytes: FxHashMap<DatabaseId, u64>,
     /// When the open ones were asked last.
@@ -110,6 +114,7 @@ impl Databases {
         helper: Helper,
     ) -> Self {
         Self {
+            stops: Stops::of(&dir),
             dir,
             slots: FxHashMap::default(),
             floors,
@@ -200,7 +205,7 @@ impl Databases {
             match self.slots.get_mut(&id) {
                 Some(Slot::Open { database, .. } | Slot::Parked { database, .. }) => {
                     let (tokens, commands): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-                    match database.read(&commands, expired) {
+                    match guarded(&self.stops, id, || database.read(&commands, expired)) {
                         Ok(outcomes) => {
                             let answers = tokens.into_iter().zip(outcomes);
                             events.extend(answers.map(|(token, outcome)| Event::ReadFinished {
@@ -259,7 +264,8 @@ impl Databases {
     fn apply_now(&mut self, id: DatabaseId, mut batch: Batch, events: &mut Vec<Event>) {
         let Some(Slot::Open { database, .. }) = self.slots.get_mut(&id) else { return };
         let n_done = batch.applied.len();
-        match database.apply(&batch.entries[n_done..]) {
+        let ran = guarded(&self.stops, id, || database.apply(&batch.entries[n_done..]));
+        match ran {
             Err(fault) => self.on_fault(id, fault, events),
             Ok(ran) => {
                 batch.applied.extend(ran.applied);

@@ -37,6 +37,8 @@ pub(super) struct Compaction {
     bytes_max: usize,
     /// Bytes at which the next round starts; more than `bytes_max` after one that freed little.
     start_at: usize,
+    /// Bytes of kept log of a partition at which nothing is held for fenced databases any more.
+    fence_bytes_max: usize,
     /// The last ticket that the round before saw.
     ticket: Ticket,
 }
@@ -48,8 +50,9 @@ const BATCH_SIZE_MIN: usize = 4096;
 const DISK_RATIO: usize = 4;
 
 impl Compaction {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { phase: Phase::Idle, bytes_max, start_at: bytes_max, ticket: Ticket(0) }
+    pub(super) fn new(bytes_max: usize, fence_bytes_max: usize) -> Self {
+        let ticket = Ticket(0);
+        Self { phase: Phase::Idle, bytes_max, start_at: bytes_max, fence_bytes_max, ticket }
     }
 
     /// Whether a round is under way.
@@ -94,6 +97,7 @@ impl Compaction {
         let mut forget = Vec::new();
         let mut floors = Vec::new();
         for (id, partition) in partitions {
+            partition.let_go(step, self.fence_bytes_max);
             let index = partition.compactable();
             if partition.replica.first() <= index {
                 forget.push((*id, index));
@@ -117,8 +121,10 @@ impl Compaction {
         for (id, index) in forget {
             partitions.get_mut(&id).expect("partitions stay").compact(step, index);
         }
-        // A round that freed little is not repeated at once.
-        self.start_at = self.bytes_max.max(bytes(partitions).saturating_mul(2));
+        // A round that freed little is not repeated at once. What is held for fenced databases may be much
+        // more than the others need.
+        let bytes = bytes(partitions);
+        self.start_at = self.bytes_max.max(bytes + bytes.min(self.bytes_max));
     }
 }
 

@@ -59,6 +59,8 @@ pub struct ShardBoot {
     pub limits: CommandLimits,
     /// Bytes of kept log at which it is compacted.
     pub log_bytes: usize,
+    /// Bytes of kept log of a partition at which nothing is held for fenced databases any more.
+    pub fence_log_bytes: usize,
     /// Databases that may be open at once.
     pub open_databases: usize,
     /// All its randomness.
@@ -124,7 +126,7 @@ impl Shard {
         Self {
             partitions,
             namespaces: Namespaces::new(boot.n_partitions, boot.catalog),
-            compaction: Compaction::new(boot.log_bytes),
+            compaction: Compaction::new(boot.log_bytes, boot.fence_log_bytes),
             parked: VecDeque::new(),
             unready: BTreeSet::new(),
             leading: BTreeSet::new(),

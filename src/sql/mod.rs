@@ -35,7 +35,7 @@ mod vfs;
 mod maintenance;
 mod content;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod scripts;
 
@@ -44,6 +44,8 @@ pub use apply::Batch;
 pub use apply::Entry;
 pub use apply::Rest;
 pub use connection::Role;
+pub use context::command_at_work;
+pub use context::forget_command;
 pub use database::Ask;
 pub use database::Database;
 pub use database::OpenError;

@@ -107,6 +107,7 @@ struct Running {
 impl Database {
     /// Run the command of `entry`. A command that creates or drops the database has no effect inside it.
     pub(super) fn run_entry(&mut self, entry: &Entry, setting: Setting) -> Result<Run, Fault> {
+        context::begin_command(entry.index);
         // Written by this program and checked by the log: if it cannot be read, this program is too old.
         let command = Command::decode(&entry.command)
             .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;

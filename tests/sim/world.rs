@@ -507,6 +507,7 @@ impl World {
             n_partitions: N_PARTITIONS,
             limits: LIMITS,
             log_bytes: self.plan.log_bytes,
+            fence_log_bytes: usize::MAX,
             open_databases: self.plan.open_databases,
             seed,
             now,
@@ -661,6 +662,7 @@ impl World {
                 let at = self.micros(100, 5_000);
                 self.plan(at, id, Happening::Step(Event::Evicted { database }));
             }
+            Effect::LetGo { .. } => panic!("nothing is fenced here"),
             Effect::Stop { reason } => panic!("n{id} stops: {reason}"),
         }
     }
