@@ -9,6 +9,7 @@ mod arguments;
 pub mod exit;
 mod identity;
 mod node;
+mod repair;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -124,6 +125,7 @@ fn command() -> Command {
         .subcommands([
             node::command(),
             identity::command(),
+            repair::command(),
             Command::new("version").about("Print the version"),
         ])
 }
@@ -169,6 +171,7 @@ fn dispatch(words: Vec<String>, world: &mut World<'_>) -> Result<(), Failure> {
     match matches.subcommand() {
         Some(("node", matches)) => node::run(matches, world),
         Some(("identity", matches)) => identity::run(matches, world),
+        Some(("repair", matches)) => repair::run(matches, world),
         _ => world.print(concat!("debros ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }

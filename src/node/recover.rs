@@ -214,7 +214,8 @@ fn open_engine(path: &Path, floor: LogIndex) -> anyhow::Result<Option<Database>>
     Ok(Some(engine))
 }
 
-fn select(engine: &mut Database, sql: &str) -> anyhow::Result<Vec<StatementResult>> {
+/// Read by one of the engine's own statements.
+pub(super) fn select(engine: &mut Database, sql: &str) -> anyhow::Result<Vec<StatementResult>> {
     let stamp =
         Stamp { incarnation: Incarnation::ENGINE, time: Timestamp(0), seed: 0, limits: LIMITS };
     let command = catalog::select(sql).seal(&stamp);

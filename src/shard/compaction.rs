@@ -8,6 +8,7 @@
 //! are written: both err on the side of keeping.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::shard::event::Effect;
 use crate::shard::event::Ticket;
@@ -39,6 +40,8 @@ pub(super) struct Compaction {
     start_at: usize,
     /// Bytes of kept log of a partition at which nothing is held for fenced databases any more.
     fence_bytes_max: usize,
+    /// Partitions whose manifest is to say that a database is fenced.
+    fenced: BTreeSet<PartitionId>,
     /// The last ticket that the round before saw.
     ticket: Ticket,
 }
@@ -52,7 +55,8 @@ const DISK_RATIO: usize = 4;
 impl Compaction {
     pub(super) fn new(bytes_max: usize, fence_bytes_max: usize) -> Self {
         let ticket = Ticket(0);
-        Self { phase: Phase::Idle, bytes_max, start_at: bytes_max, fence_bytes_max, ticket }
+        let (phase, start_at) = (Phase::Idle, bytes_max);
+        Self { phase, bytes_max, start_at, fence_bytes_max, fenced: BTreeSet::new(), ticket }
     }
 
     /// Whether a round is under way.
@@ -65,7 +69,13 @@ impl Compaction {
         let n_batches = usize::try_from(ticket.0 - self.ticket.0).unwrap_or(usize::MAX);
         let on_disk = n_batches.saturating_mul(BATCH_SIZE_MIN);
         let is_long = on_disk >= self.bytes_max.saturating_mul(DISK_RATIO);
-        self.is_idle() && (bytes(partitions) >= self.start_at || is_long)
+        let is_wanted = is_long || !self.fenced.is_empty();
+        self.is_idle() && (is_wanted || bytes(partitions) >= self.start_at)
+    }
+
+    /// A database of this partition is fenced: a round writes that down, so that whoever repairs it knows.
+    pub(super) fn note_fence(&mut self, partition: PartitionId) {
+        self.fenced.insert(partition);
     }
 
     /// Begin a round: sync every database that is dirty.
@@ -99,8 +109,11 @@ impl Compaction {
         for (id, partition) in partitions {
             partition.let_go(step, self.fence_bytes_max);
             let index = partition.compactable();
-            if partition.replica.first() <= index {
+            let may_forget = partition.replica.first() <= index;
+            if may_forget {
                 forget.push((*id, index));
+            }
+            if self.fenced.remove(id) || may_forget {
                 floors.push((*id, partition.floors()));
             }
         }

@@ -396,6 +396,7 @@ fn count(twin: &Twin, sickness: Sickness) -> u64 {
 }
 
 /// Let calls fail, a sample of them or all. How many runs there were, and how many ended with a stop.
+#[expect(clippy::print_stdout, reason = "how many calls failed is for whoever runs all of them")]
 fn sweep(sickness: Sickness, lasts: Lasts) -> (u64, u64) {
     let twin = Twin::new();
     let n_calls = count(&twin, sickness);
@@ -416,9 +417,8 @@ fn sweep(sickness: Sickness, lasts: Lasts) -> (u64, u64) {
             if stride <= 1 || stride == u64::MAX { stride } else { 1 + dice.below(2 * stride - 1) };
         n = n.saturating_add(step);
     }
-    println!(
-        "{sickness:?} {lasts:?}: {n_runs} of {n_calls} calls failed, {n_stops} stopped the process"
-    );
+    let n = format!("{n_runs} of {n_calls} calls failed, {n_stops} stopped the process");
+    println!("{sickness:?} {lasts:?}: {n}");
     (n_runs, n_stops)
 }
 

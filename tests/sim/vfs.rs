@@ -251,9 +251,8 @@ pub(crate) fn heal() {
 
 /// The process has ended: nothing that its connections still do reaches a file.
 pub(crate) fn stop() {
-    with_world(|it| {
-        it.plan = Some(Plan { from: 0, sickness: Sickness::Io, lasts: Lasts::FromThenOn })
-    });
+    let plan = Plan { from: 0, sickness: Sickness::Io, lasts: Lasts::FromThenOn };
+    with_world(|it| it.plan = Some(plan));
 }
 
 /// How many calls there were since [`fail`] that could have failed so.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::collections::btree_map;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use debros::sql::Fault;
 use debros::sql::OpenError;
 use debros::sql::Rest;
 use debros::sql::Role;
+use debros::sql::Share;
 use debros::sql::Vfs;
 use debros::sql::sync_wal;
 use debros::types::DatabaseId;
@@ -683,22 +685,33 @@ impl World {
         }
     }
 
+    /// Apply on the core what it lets run, then the rest on a thread; each part is told by itself.
     fn apply(&mut self, id: usize, database: DatabaseId, commands: Vec<(LogIndex, Bytes)>) {
         let vfs = self.vfs;
+        let mut dice = Dice::new(self.dice.roll());
+        let is_impatient = dice.below(3) == 0;
         let entries: Vec<_> =
             commands.into_iter().map(|(index, command)| Entry { index, command }).collect();
+        let mut enough = |_| is_impatient && dice.below(8) == 0;
         self.plan_cut();
         let open = self.nodes[id].try_open(vfs, database, "");
-        let ran = open.and_then(|it| it.apply(&entries).map_err(OpenError::Fault));
+        let ran = open.and_then(|open| {
+            let here = open.apply_within(&entries, Share::Inline, &mut enough)?;
+            let there = open.apply(&entries[here.applied.len()..])?;
+            Ok([here, there])
+        });
         if !self.is_whole(id, ran.is_ok()) {
             assert!(is_stop(&ran), "{ran:?}");
             return;
         }
-        let batch = ran.expect("the machine is well");
-        assert_eq!(batch.rest, Rest::None, "nobody else has the database");
-        let event = Event::Applied { database, applied: batch.applied, size: batch.size };
-        let at = self.micros(5, 3_000);
-        self.plan(at, id, Happening::Step(event));
+        let [here, there] = ran.expect("the machine is well");
+        assert_eq!(there.rest, Rest::None, "nobody else has the database");
+        let mut at = self.now;
+        for batch in [here, there].into_iter().filter(|it| !it.applied.is_empty()) {
+            let event = Event::Applied { database, applied: batch.applied, size: batch.size };
+            at = at.max(self.micros(5, 3_000));
+            self.plan(at, id, Happening::Step(event));
+        }
     }
 
     /// Have the leader of the hosting partition create a database, wherever it is.
@@ -908,18 +921,19 @@ impl Node {
         let floors = self.manifests.get(&id.partition);
         let floor =
             floors.and_then(|it| it.get(&id.incarnation)).copied().unwrap_or_default().index;
-        if !self.databases.contains_key(&id) {
-            if !vfs::files_under(&path).contains(&path) {
-                assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
-                Database::create(&path, vfs, schema)?;
-            }
-            let is_engine = id.incarnation == Incarnation::ENGINE;
-            let role = if is_engine { Role::Engine } else { Role::Tenant };
-            let open = Database::open(&path, vfs, role)?;
-            assert!(open.applied() >= floor, "{id:?} is behind its floor");
-            self.databases.insert(id, open);
+        let vacant = match self.databases.entry(id) {
+            btree_map::Entry::Occupied(open) => return Ok(open.into_mut()),
+            btree_map::Entry::Vacant(it) => it,
+        };
+        if !vfs::files_under(&path).contains(&path) {
+            assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
+            Database::create(&path, vfs, schema)?;
         }
-        Ok(self.databases.get_mut(&id).expect("it is open"))
+        let is_engine = id.incarnation == Incarnation::ENGINE;
+        let role = if is_engine { Role::Engine } else { Role::Tenant };
+        let open = Database::open(&path, vfs, role)?;
+        assert!(open.applied() >= floor, "{id:?} is behind its floor");
+        Ok(vacant.insert(open))
     }
 
     fn path(&self, id: DatabaseId) -> PathBuf {

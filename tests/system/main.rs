@@ -12,5 +12,6 @@ mod exits;
 mod fence;
 mod large;
 mod process;
+mod repair;
 mod sql;
 mod walkthrough;
