@@ -239,36 +239,38 @@ mod tests {
         check(
             "debros",
             expect![[r#"
-            err: One executable that turns a few Linux machines into a network
-            err: 
-            err: Usage: debros <COMMAND>
-            err: 
-            err: Commands:
-            err:   node      Run a node of the network
-            err:   identity  Make the key that is a node's identity
-            err:   version   Print the version
-            err: 
-            err: Options:
-            err:   -h, --help  Print help
-            exit 2
-        "#]],
+                err: One executable that turns a few Linux machines into a network
+                err: 
+                err: Usage: debros <COMMAND>
+                err: 
+                err: Commands:
+                err:   node      Run a node of the network
+                err:   identity  Make the key that is a node's identity
+                err:   repair    List fenced namespaces of a stopped node, or lift a fence
+                err:   version   Print the version
+                err: 
+                err: Options:
+                err:   -h, --help  Print help
+                exit 2
+            "#]],
         );
         check(
             "debros -help",
             expect![[r#"
-            out: One executable that turns a few Linux machines into a network
-            out: 
-            out: Usage: debros <COMMAND>
-            out: 
-            out: Commands:
-            out:   node      Run a node of the network
-            out:   identity  Make the key that is a node's identity
-            out:   version   Print the version
-            out: 
-            out: Options:
-            out:   -h, --help  Print help
-            exit 0
-        "#]],
+                out: One executable that turns a few Linux machines into a network
+                out: 
+                out: Usage: debros <COMMAND>
+                out: 
+                out: Commands:
+                out:   node      Run a node of the network
+                out:   identity  Make the key that is a node's identity
+                out:   repair    List fenced namespaces of a stopped node, or lift a fence
+                out:   version   Print the version
+                out: 
+                out: Options:
+                out:   -h, --help  Print help
+                exit 0
+            "#]],
         );
         check(
             "debros version",
