@@ -22,6 +22,7 @@ pub mod repair;
 mod settings;
 mod signals;
 mod timer;
+mod turns;
 
 use std::io;
 use std::path::PathBuf;

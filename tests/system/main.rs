@@ -14,4 +14,5 @@ mod large;
 mod process;
 mod repair;
 mod sql;
+mod threads;
 mod walkthrough;
