@@ -562,6 +562,19 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_looked_at_is_not_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.db");
+        // A loop: the system cannot say what is there.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let error = Database::open(&path, Vfs::system(), Role::Tenant).unwrap_err();
+        assert!(matches!(error, OpenError::Fault(Fault::Stop(_))), "{error}");
+        std::os::unix::fs::symlink("1.db-wal", connection::beside(&path, "-wal")).unwrap();
+        let fault = sync_wal(&path, Vfs::system()).unwrap_err();
+        assert!(matches!(fault, Fault::Stop(_)), "{fault}");
+    }
+
+    #[test]
     fn a_failed_attempt_to_create_is_no_obstacle() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1.db");

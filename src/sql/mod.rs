@@ -60,5 +60,6 @@ pub use reader::Brake;
 pub use reader::LongRead;
 pub use reader::Reader;
 pub use reader::Why;
+pub use vfs::Exists;
 pub use vfs::Rename;
 pub use vfs::Vfs;

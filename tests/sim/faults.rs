@@ -12,11 +12,13 @@ use std::path::Path;
 
 use bytes::Bytes;
 use debros::sql::Applied;
+use debros::sql::Brake;
 use debros::sql::Checkpointer;
 use debros::sql::Database;
 use debros::sql::Entry;
 use debros::sql::Fault;
 use debros::sql::OpenError;
+use debros::sql::Reader;
 use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::sync_wal;
@@ -95,6 +97,8 @@ enum Step {
     Checkpoint,
     Touch,
     Read,
+    /// Read on a connection of its own.
+    ReadAside,
     Rest,
     Close,
 }
@@ -105,6 +109,7 @@ const SCRIPT: &[Step] = &[
     Step::Apply(3),
     Step::Apply(5),
     Step::Read,
+    Step::ReadAside,
     Step::Sync,
     Step::Apply(1),
     Step::Apply(4),
@@ -120,6 +125,7 @@ const SCRIPT: &[Step] = &[
     Step::Checkpoint,
     Step::Apply(5),
     Step::Touch,
+    Step::ReadAside,
     Step::Read,
     Step::Rest,
     Step::Apply(3),
@@ -295,10 +301,18 @@ impl<'a> Run<'a> {
                 let applied = database.applied();
                 let read = database.read(&[query()], &mut |_| false);
                 let got = read.map_err(|it| self.fault(it))?.remove(0);
-                let want = &self.twin.reads[usize::try_from(applied.0).expect("small")];
-                let is_busy = self.sickness == Some(Sickness::Busy)
-                    && got.as_ref().is_err_and(|it| it.code == Some("busy"));
-                assert!(is_busy || got == *want, "{}: read {got:?}, not {want:?}", self.what);
+                self.check_read(applied, &got);
+            }
+            Step::ReadAside => {
+                let reader = Reader::open(path, vfs::vfs(), Role::Tenant);
+                let mut reader = match reader {
+                    // As the node: the client is told that it is busy.
+                    Err(OpenError::Busy) if self.sickness == Some(Sickness::Busy) => return Ok(()),
+                    opened => opened.map_err(|it| self.open_error(it))?,
+                };
+                let read = reader.read(&query(), &Brake::new(), &mut || false);
+                let got = read.map_err(|it| self.fault(it))?.outcome;
+                self.check_read(LogIndex(self.told), &got);
             }
             Step::Rest => self.database.as_mut().expect("it is open").rest(),
             Step::Close => {
@@ -307,6 +321,13 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    fn check_read(&self, applied: LogIndex, got: &Outcome) {
+        let want = &self.twin.reads[usize::try_from(applied.0).expect("small")];
+        let is_busy = self.sickness == Some(Sickness::Busy)
+            && got.as_ref().is_err_and(|it| it.code == Some("busy"));
+        assert!(is_busy || got == want, "{}: read {got:?}, not {want:?}", self.what);
     }
 
     fn apply(&mut self, n: u64) -> Result<(), Halt> {

@@ -176,7 +176,7 @@ fn with_world<T>(f: impl FnOnce(&mut World) -> T) -> T {
 pub(crate) fn vfs() -> Vfs {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(register);
-    Vfs::over(NAME, rename).expect("it is registered")
+    Vfs::over(NAME, rename, exists).expect("it is registered")
 }
 
 /// Forget all files.
@@ -332,6 +332,13 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
         world.files.insert(key(to).to_owned(), file);
         Ok(())
     })
+}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    if failure(Call::Access).is_some() {
+        return Err(io::ErrorKind::Other.into());
+    }
+    Ok(with_world(|world| world.files.get(key(path)).is_some_and(|it| !it.is_deleted)))
 }
 
 fn key(path: &Path) -> &[u8] {

@@ -133,9 +133,9 @@ fn repair_brings_back_all_that_was_acknowledged() {
     node.restart();
     assert_fenced(&node);
     assert!(node.stop().success());
-    let (code, lifted, stderr) = repair(&node, &["--namespace", "other"]);
+    let (code, report, stderr) = repair(&node, &["--namespace", "other"]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(lifted.contains("the fence is lifted"), "{lifted}");
+    assert!(report.contains("the fence is lifted"), "{report}");
     assert_eq!(repair(&node, &[]).1, "no namespace is fenced\n");
 
     for _ in 0..2 {
@@ -161,9 +161,9 @@ fn repair_of_what_the_log_has_forgotten_is_a_loss_to_be_accepted() {
     let (code, _, stderr) = repair(&node, &["--namespace", "other"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("--accept-loss"), "{stderr}");
-    let (code, lifted, stderr) = repair(&node, &["--namespace", "other", "--accept-loss"]);
+    let (code, report, stderr) = repair(&node, &["--namespace", "other", "--accept-loss"]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(lifted.contains("commands are lost"), "{lifted}");
+    assert!(report.contains("commands are lost"), "{report}");
     node.restart();
     let other = node.client().with_key("k2");
     assert_eq!(other.rows("SELECT n FROM t ORDER BY n"), json!([[1], [2], [3]]));
