@@ -65,6 +65,9 @@ fn listing(fenced: &[Fenced]) -> String {
 
 fn describe(fenced: &Fenced) -> String {
     let state = match &fenced.state {
+        FileState::Missing if fenced.n_lost_max == 0 => {
+            "missing: it can be made anew from the log".to_owned()
+        }
         FileState::Missing => "missing: put back a backup copy".to_owned(),
         FileState::Damaged(cause) => format!("damaged: {cause}: put back a backup copy"),
         FileState::Intact { applied } => format!("intact, at log index {applied}"),

@@ -198,6 +198,8 @@ impl Repair {
     ) -> Result<Result<LogIndex, Refusal>, BootError> {
         let applied = match &fenced.state {
             FileState::Intact { applied } => *applied,
+            // It is made anew, and all it ever had is applied to it again.
+            FileState::Missing if fenced.n_lost_max == 0 => LogIndex(0),
             FileState::Missing => return Ok(Err(Refusal::Missing)),
             FileState::Damaged(cause) => return Ok(Err(Refusal::Damaged(cause.clone()))),
         };
@@ -301,8 +303,12 @@ fn state_of(path: &Path) -> FileState {
     check().unwrap_or_else(|error| FileState::Damaged(error.to_string()))
 }
 
-/// Bring what the database has to the disk, whoever copied the file there, and its name.
+/// Bring what the database has to the disk, whoever copied the file there, and its name. Without a file there
+/// is nothing to bring.
 fn make_durable(path: &Path) -> anyhow::Result<()> {
+    if !path.try_exists()? {
+        return Ok(());
+    }
     let mut checkpointer = Checkpointer::open(path, Vfs::system())?;
     checkpointer.checkpoint()?;
     drop(checkpointer);

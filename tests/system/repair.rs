@@ -125,6 +125,11 @@ fn repair_brings_back_all_that_was_acknowledged() {
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("not fenced"), "{stderr}");
 
+    // Nothing is needed as long as the log has every command.
+    remove(&database);
+    let (_, listed, _) = repair(&node, &[]);
+    assert!(listed.contains("state      missing: it can be made anew from the log"), "{listed}");
+
     copy.put_back(&database);
     let (_, listed, _) = repair(&node, &[]);
     assert!(listed.contains("intact, at log index "), "{listed}");
@@ -147,6 +152,19 @@ fn repair_brings_back_all_that_was_acknowledged() {
     node.restart();
     node.client().with_key("k2").exec("INSERT INTO t VALUES (6)", &json!([]));
     assert_eq!(node.client().rows("SELECT count(*) FROM t"), json!([[N_ROWS]]));
+}
+
+#[test]
+fn repair_makes_anew_what_the_log_has_from_the_beginning() {
+    let config = config(64 << 20);
+    let (mut node, database, _) = fenced_node(config.path());
+    remove(&database);
+    let (code, report, stderr) = repair(&node, &["--namespace", "other"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(report.contains("at log index 0"), "{report}");
+    node.restart();
+    let other = node.client().with_key("k2");
+    assert_eq!(other.rows("SELECT n FROM t ORDER BY n"), json!([[1], [2], [3], [4], [5]]));
 }
 
 #[test]
