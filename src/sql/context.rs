@@ -8,6 +8,7 @@
 use std::cell::Cell;
 
 use crate::types::Dice;
+use crate::types::LogIndex;
 use crate::types::Timestamp;
 use crate::wire::command::Stamp;
 
@@ -68,6 +69,8 @@ struct Context {
     charged: Cell<u64>,
     temp_left: Cell<u64>,
     given_up: Cell<bool>,
+    /// The log index of the command at work; zero is none.
+    index: Cell<LogIndex>,
 }
 
 thread_local! {
@@ -87,8 +90,26 @@ thread_local! {
             charged: Cell::new(0),
             temp_left: Cell::new(u64::MAX),
             given_up: Cell::new(false),
+            index: Cell::new(LogIndex(0)),
         }
     };
+}
+
+/// The command at `index` of the log begins on this thread.
+pub(super) fn begin_command(index: LogIndex) {
+    CONTEXT.with(|it| it.index.set(index));
+}
+
+/// No command of the log is at work on this thread.
+pub fn forget_command() {
+    begin_command(LogIndex(0));
+}
+
+/// Where in the log the command stands that began last on this thread, if any has since
+/// [`forget_command`]. For whoever must say at what the process stopped.
+pub fn command_at_work() -> Option<LogIndex> {
+    let index = CONTEXT.with(|it| it.index.get());
+    (index > LogIndex(0)).then_some(index)
 }
 
 /// A command begins: its time, its seed; nothing has failed yet.

@@ -13,6 +13,7 @@ mod fence;
 mod idempotency;
 mod large;
 mod process;
+mod repair;
 mod space;
 mod sql;
 mod threads;

@@ -83,6 +83,7 @@ fn a_file_shrinks_by_itself_after_deletions_while_writes_are_served() {
     let n_written = AtomicU64::new(0);
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _end = EndOfTest(&is_done);
         scope.spawn(|| {
             let client = node.client();
             while !is_done.load(Ordering::Relaxed) {
@@ -93,7 +94,6 @@ fn a_file_shrinks_by_itself_after_deletions_while_writes_are_served() {
         wait_until("the files are small", || {
             (size_of(&file) < 3 * MIB && size_of(&wal) < 9 * MIB).then_some(())
         });
-        is_done.store(true, Ordering::Relaxed);
     });
     let n_written = n_written.into_inner();
     assert!(n_written > 0, "nothing was written meanwhile");
@@ -223,6 +223,15 @@ struct Writer {
     others: Vec<String>,
 }
 
+/// Whatever happens to the test, its writers come to an end.
+struct EndOfTest<'a>(&'a AtomicBool);
+
+impl Drop for EndOfTest<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn write_until(node: &Node, is_done: &AtomicBool, key: &'static str, first: u64) -> Writer {
     let client = node.client().with_key(key);
     let mut writer = Writer { acknowledged: Vec::new(), n_refused: 0, others: Vec::new() };
@@ -259,8 +268,8 @@ fn a_disk_that_fills_up_takes_deletions_only_and_resumes_by_itself() {
     ) {
         return;
     }
-    let disk = SmallDisk::mount(400);
-    let node = disk.start(120);
+    let disk = SmallDisk::mount(600);
+    let node = disk.start(240);
     let client = node.client();
     client.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, v BLOB)", &json!([]));
     client.exec("CREATE TABLE old (v BLOB)", &json!([]));
@@ -270,9 +279,10 @@ fn a_disk_that_fills_up_takes_deletions_only_and_resumes_by_itself() {
     wait_until("the log has its next segment", || disk.has_whole_segment().then_some(()));
     let is_done = AtomicBool::new(false);
     let writer = thread::scope(|scope| {
+        let end = EndOfTest(&is_done);
         let writer = scope.spawn(|| write_until(&node, &is_done, "k1", 0));
         // Between the reserves.
-        let filler = disk.fill_up_to(90 * MIB);
+        let filler = disk.fill_up_to(200 * MIB);
         let other = wait_until("writes are refused", || {
             let reply = exec(&client, "INSERT INTO old VALUES (1)");
             (reply.status == 507).then_some(reply)
@@ -283,7 +293,7 @@ fn a_disk_that_fills_up_takes_deletions_only_and_resumes_by_itself() {
         let newcomer = exec(&node.client().with_key("k2"), "CREATE TABLE t (v)");
         assert_eq!(refusal(&newcomer), (507, "disk_reserve".to_owned()), "no new namespaces");
         // Below both.
-        disk.fill_up_to(30 * MIB);
+        disk.fill_up_to(60 * MIB);
         let delete = "DELETE FROM old WHERE rowid = 2";
         wait_until("deletions are refused", || (exec(&client, delete).status == 507).then_some(()));
         client.exec("DROP TABLE old", &json!([]));
@@ -292,7 +302,7 @@ fn a_disk_that_fills_up_takes_deletions_only_and_resumes_by_itself() {
         wait_until("writes are taken again", || {
             (exec(&client, "CREATE TABLE IF NOT EXISTS new (v)").status == 200).then_some(())
         });
-        is_done.store(true, Ordering::Relaxed);
+        drop(end);
         writer.join().expect("the writer is well")
     });
     assert!(writer.n_refused > 0 && writer.others.is_empty(), "{:?}", writer.others);
@@ -326,6 +336,7 @@ fn a_disk_that_is_full_to_the_last_byte_loses_nothing_and_stops_nobody() {
     let writers = thread::scope(|scope| {
         let node = &node;
         let is_done = &is_done;
+        let end = EndOfTest(is_done);
         let writers = ["k1", "k1", "k2", "k2"]
             .into_iter()
             .zip((0..).step_by(1_000_000))
@@ -344,7 +355,7 @@ fn a_disk_that_is_full_to_the_last_byte_loses_nothing_and_stops_nobody() {
                 (exec(&client, "CREATE TABLE IF NOT EXISTS new (v)").status == 200).then_some(())
             });
         }
-        is_done.store(true, Ordering::Relaxed);
+        drop(end);
         writers
             .into_iter()
             .map(|(key, it)| (key, it.join().expect("the writer is well")))
