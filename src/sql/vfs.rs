@@ -239,7 +239,7 @@ fn watch_room(code: c_int) -> c_int {
     let lacks_room = match code {
         // What the file system below makes of ENOSPC.
         ffi::SQLITE_FULL => true,
-        ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE => is_full(),
+        ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_CANTOPEN => is_full(),
         _ => false,
     };
     if lacks_room {
@@ -299,7 +299,7 @@ unsafe extern "C" fn x_open(
                 _ => &raw const METHODS_3,
             };
         }
-        watch(code)
+        watch_room(code)
     }
 }
 

@@ -80,12 +80,12 @@ const COMMANDS: &[&str] = &[
     "ALTER TABLE copy ADD COLUMN e DEFAULT 5",
     "INSERT INTO search(search) VALUES ('optimize')",
     "DROP TABLE copy",
-    VACUUM,
     "INSERT INTO log(what) VALUES (zeroblob(300000))",
     "PRAGMA user_version = 7",
     "INSERT INTO t(b) VALUES (5000) RETURNING d",
     "SELECT nothing",
     "DELETE FROM log WHERE what > 0",
+    VACUUM,
     "INSERT INTO t(b) SELECT b + 10000 FROM t",
 ];
 
