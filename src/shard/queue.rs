@@ -296,6 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_given_back_by_one_command_at_a_time() {
+        let mut queue = Queue::new(LogIndex(0), Instant::START);
+        for index in [3, 5, 8] {
+            queue.push(LogIndex(index), Source::Log);
+        }
+        let size = |pages| DatabaseSize { pages, free_pages: 0 };
+        queue.give_back_at(LogIndex(5));
+        taken(&mut queue, 1);
+        queue.on_applied(1, size(100));
+        assert!(queue.is_giving_back() && !queue.take_has_shrunk());
+        taken(&mut queue, 1);
+        queue.on_applied(1, size(90));
+        assert!(!queue.is_giving_back());
+        taken(&mut queue, 1);
+        queue.on_applied(1, size(95));
+        assert!(queue.take_has_shrunk(), "it grew since, but the file may be larger still");
+        assert!(!queue.take_has_shrunk());
+    }
+
+    #[test]
     fn a_sync_covers_what_was_applied_before_it_began() {
         let mut queue = Queue::new(LogIndex(0), Instant::START);
         queue.is_open = true;

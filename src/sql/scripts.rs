@@ -144,9 +144,8 @@ fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Bytes> {
         };
         let time = Timestamp(stamp(n).time.0 + passed);
         let stamp = Stamp { time, limits, ..stamp(n) };
-        if dice.below(20) == 0 {
+        if n % 17 == 0 {
             commands.push(Draft::vacuum(u32::try_from(1 + n % 9).unwrap()).seal(&stamp));
-            continue;
         }
         let is_transaction = dice.below(5) == 0;
         let mut draft = Draft::new(if is_transaction { Results::Each } else { Results::Last }, 0);
