@@ -163,7 +163,12 @@ impl Database {
         };
         let error = match outcome {
             Ok(results) => match self.commit(entry.index) {
-                Ok(()) => return Ok(Some(Ok(results))),
+                Ok(()) => {
+                    if self.has_changed_schema {
+                        self.forget_schema()?;
+                    }
+                    return Ok(Some(Ok(results)));
+                }
                 Err(NotCommitted::Fault(fault)) => return Err(fault),
                 Err(NotCommitted::Statement(error)) => error,
             },

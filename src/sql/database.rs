@@ -166,6 +166,16 @@ impl Database {
         Ok(())
     }
 
+    /// Read the schema anew: what SQLite guesses of a table's size lives on after the index is gone that
+    /// made it guess, and a connection that was opened later would plan differently (R14). Not inside a
+    /// transaction: a virtual table may have rows at hand that it has not written.
+    pub(super) fn forget_schema(&mut self) -> Result<(), Fault> {
+        self.cache.clear();
+        let sql = "PRAGMA writable_schema = RESET";
+        let reset = context::as_engine(|| number(self.handle, sql));
+        reset.map_err(|error| error.into_fault("read the schema anew")).map(drop)
+    }
+
     /// The log index of the last command applied.
     pub fn applied(&self) -> LogIndex {
         self.applied
