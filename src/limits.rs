@@ -26,6 +26,27 @@ pub const BODIES_HELD_BYTES_MAX: usize = 256 << 20;
 
 /// Commands of one transaction of one database: what a step of apply may cost.
 pub const APPLY_BATCH_MAX: usize = 512;
+/// Threads of a shard that apply what takes long; one namespace has one at most.
+pub const SQL_THREADS: usize = 4;
+/// Threads of a shard that read what takes long.
+pub const READER_THREADS: usize = 4;
+/// Threads of them that one namespace may have at once.
+pub const READERS_OF_NAMESPACE_MAX: usize = 2;
+/// Long reads that wait for a thread, per shard; more are told `overloaded`.
+pub const LONG_READS_WAITING_MAX: usize = 1_024;
+/// Bytes of their commands.
+pub const LONG_READ_BYTES_WAITING_MAX: usize = 64 << 20;
+/// Connections that only read and wait for work, per shard.
+pub const READERS_IDLE_MAX: usize = 16;
+/// How long a core applies commands of one database, or reads from it, before others have their turn.
+pub const INLINE_BATCH_TIME: Duration = Duration::from_millis(2);
+/// How long a single command may take on a core before it is undone and moved to a thread.
+pub const INLINE_COMMAND_TIME: Duration = Duration::from_millis(1);
+/// Bytes of a `-wal` at which it is checkpointed.
+pub const WAL_BYTES: u64 = 8 << 20;
+/// Bytes of a `-wal` at which the oldest reader that keeps it from starting anew is stopped, and writes
+/// are refused until it has (R23).
+pub const WAL_BYTES_MAX: u64 = 256 << 20;
 /// Namespaces of a network.
 pub const NAMESPACES_MAX: usize = 100_000;
 /// Requests that wait for a leader, per shard; and for the creation of one namespace.

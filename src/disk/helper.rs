@@ -4,7 +4,7 @@
 //! the order they were given; what comes of each goes back as a [`Done`]. A file that cannot be synced, or a
 //! manifest that cannot be written, stops the process (R8): nobody could say what is on the disk.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -16,10 +16,15 @@ use tracing::warn;
 
 use crate::disk::fail_stop;
 use crate::disk::manifest;
+use crate::shard::event::Token;
+use crate::sql::Batch;
 use crate::sql::Checkpointer;
 use crate::sql::Database;
+use crate::sql::Entry;
 use crate::sql::Fault;
+use crate::sql::LongRead;
 use crate::sql::OpenError;
+use crate::sql::Reader;
 use crate::sql::Role;
 use crate::sql::Vfs;
 use crate::types::DatabaseId;
@@ -73,6 +78,13 @@ pub enum Job {
         path: PathBuf,
         /// The core's own connection.
         open: Box<Database>,
+        /// Those that only read.
+        readers: Vec<Reader>,
+    },
+    /// Close a connection that only reads.
+    Close {
+        /// Which.
+        reader: Box<Reader>,
     },
 }
 
@@ -99,6 +111,31 @@ pub enum Done {
     CheckpointFinished {
         /// Which.
         database: DatabaseId,
+        /// All of the `-wal` is in the database: the next commit starts it anew, unless a reader is in the
+        /// way.
+        is_complete: bool,
+    },
+    /// Commands ran on a thread ([`crate::disk::workers`]).
+    Ran {
+        /// Where.
+        database: DatabaseId,
+        /// The connection is the core's again.
+        open: Box<Database>,
+        /// What was to be applied.
+        entries: Vec<Entry>,
+        /// What became of it.
+        result: Result<Batch, Fault>,
+    },
+    /// A command was read by on a thread.
+    Read {
+        /// Where.
+        database: DatabaseId,
+        /// Whose.
+        token: Token,
+        /// The connection, for the next; none if it is not to be used any more.
+        reader: Option<Box<Reader>>,
+        /// What it gave.
+        result: Result<LongRead, Fault>,
     },
     /// Of [`Job::Evict`].
     Evicted {
@@ -157,7 +194,8 @@ impl Helper {
             let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
             for job in todo {
                 match catch_unwind(AssertUnwindSafe(|| worker.perform(job))) {
-                    Ok(done) => report(done),
+                    Ok(Some(done)) => report(done),
+                    Ok(None) => {}
                     // The panic hook has said what and where. Somebody waits for this job for ever.
                     Err(_) => std::process::abort(),
                 }
@@ -191,8 +229,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn perform(&mut self, job: Job) -> Done {
-        match job {
+    fn perform(&mut self, job: Job) -> Option<Done> {
+        Some(match job {
             Job::Open { database, path, floor, schema } => Done::Opened {
                 database,
                 result: open(database, &path, floor, schema, self.vfs).map(Box::new),
@@ -218,38 +256,45 @@ impl Worker {
                 Done::Checkpointed { database }
             }
             Job::FinishCheckpoint { database, path } => {
-                self.checkpoint(database, &path);
+                let is_complete = self.checkpoint(database, &path);
                 self.touch(database);
-                Done::CheckpointFinished { database }
+                Done::CheckpointFinished { database, is_complete }
             }
-            Job::Evict { database, path, open } => {
+            Job::Evict { database, path, open, readers } => {
+                drop(readers);
                 self.checkpoint(database, &path);
                 self.checkpointers.remove(&database);
                 drop(open);
                 Done::Evicted { database }
             }
-        }
+            Job::Close { reader } => {
+                drop(reader);
+                return None;
+            }
+        })
     }
 
     /// What a checkpoint cannot do now, for want of space or because of a reader, the next one does. A
-    /// database that cannot be opened again, or a sick machine, is another matter (R15).
-    fn checkpoint(&mut self, database: DatabaseId, path: &Path) {
+    /// database that cannot be opened again, or a sick machine, is another matter (R15). Whether all of the
+    /// `-wal` is in the database now.
+    fn checkpoint(&mut self, database: DatabaseId, path: &Path) -> bool {
         let checkpointer = match self.checkpointers.entry(database) {
-            Entry::Occupied(it) => it.into_mut(),
-            Entry::Vacant(it) => match Checkpointer::open(path, self.vfs) {
+            hash_map::Entry::Occupied(it) => it.into_mut(),
+            hash_map::Entry::Vacant(it) => match Checkpointer::open(path, self.vfs) {
                 Ok(new) => it.insert(new),
                 Err(error) => {
                     warn!(%error, database = %path.display(), "cannot connect for a checkpoint");
-                    return;
+                    return false;
                 }
             },
         };
         match checkpointer.checkpoint() {
-            Ok(_) => {}
+            Ok(done) => done.is_some_and(|it| it.checkpointed >= it.log),
             Err(Fault::Stop(cause)) => fail_stop("checkpoint a database", &cause),
             // The core finds out by itself, and fences it.
             Err(Fault::Fence(cause)) => {
                 warn!(%cause, database = %path.display(), "a checkpoint found damage");
+                false
             }
         }
     }

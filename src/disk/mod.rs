@@ -1,12 +1,13 @@
 //! What a shard has on disk, on `io_uring` or on helper threads. It decides nothing: the cores do.
 //!
 //! [`boot`] reads logs before any core runs; [`log`] writes one on its core; [`segments`] prepares its
-//! files beside it. [`helper`] does what takes long with databases; [`manifest`] says how far those are.
+//! files beside it. [`helper`] does what takes long with databases, [`workers`] what takes long in them; [`manifest`] says how far those are.
 
 pub mod boot;
 pub mod log;
 pub mod segments;
 pub mod helper;
+pub mod workers;
 pub mod manifest;
 
 use std::fmt::Display;

@@ -21,12 +21,14 @@ use crate::config::identity::SecretError;
 use crate::disk::boot::LogDirectories;
 use crate::disk::helper::Helper;
 use crate::disk::segments::Preparer;
+use crate::disk::workers::Workers;
 use crate::gateway::GatewayOptions;
 use crate::gateway::NodeInfo;
 use crate::node::BootError;
 use crate::node::clock::Clock;
 use crate::node::core;
 use crate::node::core::CoreBoot;
+use crate::node::databases::Threads;
 use crate::node::mail::Mail;
 use crate::node::preflight;
 use crate::node::recover;
@@ -59,28 +61,33 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
     let own_key = identity::load_or_create_api_key(&config.node.data_dir).map_err(refused)?;
     let n_shards = config.runtime.shards;
     let (address, listeners) = preflight::listeners(&config.gateway.listen_addr, n_shards)?;
-    let cores = recover_cores(&config)?;
+    let found = recover_cores(&config)?;
 
     let gateway = Arc::new((gateway_options(&config, &own_key)?, node_info(&identity, clock)));
     let (mailboxes, letters): (Vec<_>, Vec<_>) =
         (0..n_shards).map(|_| flume::unbounded::<Vec<Mail>>()).unzip();
     let (said, heard) = flume::unbounded();
-    let mut threads = Vec::new();
+    let mut cores = Vec::new();
     let mut helpers = Vec::new();
-    let starts = cores.into_iter().zip(letters).zip(listeners);
+    let starts = found.into_iter().zip(letters).zip(listeners);
     for ((found, letters), listener) in starts {
         // Threads inherit the processors of whoever starts them: these are not to be pinned.
         let own_mailbox = mailboxes[usize::from(found.shard.0)].clone();
-        let helper = Helper::start(move |done| {
+        let report = move |done| {
             // The core is gone: so is whoever wanted to know.
             let _ = own_mailbox.send(vec![Mail::Done(done)]);
-        });
+        };
+        let workers = {
+            let now = move || clock.now();
+            Workers::start(config.limits.statement_time, now, report.clone())
+        };
+        let threads = Threads { helper: Helper::start(report), workers };
         let preparer = Preparer::start(&found.directory);
         let (preparer, thread) = preparer.context("cannot start a thread")?;
         helpers.push(thread);
         let boot = CoreBoot {
             found,
-            helper,
+            threads,
             preparer,
             letters,
             listener,
@@ -90,7 +97,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
             gateway: Arc::clone(&gateway),
             clock,
         };
-        threads.push(spawn(&config, &cpus, address, boot)?);
+        cores.push(spawn(&config, &cpus, address, boot)?);
     }
     drop(said);
     wait_for(&heard, n_shards, core::Said::Serving, None)?;
@@ -107,8 +114,8 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
     let limit = config.gateway.shutdown_timeout + DRAIN_MARGIN;
     wait_for(&heard, n_shards, core::Said::Drained, Some(limit))?;
     tell(|| Mail::Exit);
-    for thread in threads {
-        if let Err(error) = thread.join() {
+    for core in cores {
+        if let Err(error) = core.join() {
             return Err(anyhow::anyhow!("a core ended badly: {error}").into());
         }
     }

@@ -19,7 +19,6 @@ use tracing::warn;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::disk::helper::Helper;
 use crate::disk::log::LogStats;
 use crate::disk::log::LogWriter;
 use crate::disk::segments::Preparer;
@@ -33,6 +32,7 @@ use crate::http::Service;
 use crate::http::shutdown::Shutdown;
 use crate::node::clock::Clock;
 use crate::node::databases::Databases;
+use crate::node::databases::Threads;
 use crate::node::driver;
 use crate::node::driver::Driver;
 use crate::node::mail::Mail;
@@ -76,7 +76,7 @@ pub(super) struct Found {
 /// All that a core is given.
 pub(super) struct CoreBoot {
     pub(super) found: Found,
-    pub(super) helper: Helper,
+    pub(super) threads: Threads,
     pub(super) preparer: Preparer,
     pub(super) letters: flume::Receiver<Vec<Mail>>,
     pub(super) listener: TcpListener,
@@ -105,7 +105,7 @@ pub(super) async fn run(boot: CoreBoot) {
     let _guard = AbortOnPanic;
     let CoreBoot {
         found,
-        helper,
+        threads,
         preparer,
         letters,
         listener,
@@ -126,9 +126,8 @@ pub(super) async fn run(boot: CoreBoot) {
     if !found.births.is_empty() {
         log.stage(&found.births);
     }
-    let (shard, databases) = bring_up(&config, found.partitions, found.catalog, helper, clock);
-    let statement_time = config.limits.statement_time;
-    let driver = Driver::new(shard, databases, Rc::clone(&mesh), log, clock, statement_time);
+    let (shard, databases) = bring_up(&config, found.partitions, found.catalog, threads, clock);
+    let driver = Driver::new(shard, databases, Rc::clone(&mesh), log, clock);
     let driver = Rc::new(RefCell::new(driver));
 
     let (options, info) = &*gateway;
@@ -190,7 +189,7 @@ fn bring_up(
     config: &Config,
     partitions: Vec<recover::Found>,
     catalog: Catalog,
-    helper: Helper,
+    threads: Threads,
     clock: Clock,
 ) -> (Shard, Databases) {
     let mut boots = Vec::new();
@@ -216,7 +215,9 @@ fn bring_up(
     let open_databases = settings::open_databases(config);
     // The partitions' own are never closed; the margin keeps a full house from waiting for itself.
     let present_max = open_databases + boots.len() + PRESENT_MARGIN;
-    let mut databases = Databases::new(dir, floors, bytes, present_max, helper);
+    let statement_time = config.limits.statement_time;
+    let mut databases =
+        Databases::new(dir, floors, bytes, present_max, statement_time, clock, threads);
     for id in fenced {
         warn!(partition = %id.partition, incarnation = %id.incarnation, "database is fenced");
         databases.fence(id);

@@ -1,12 +1,14 @@
 //! The databases of one core, as its driver runs them: what is open, what waits for the helper thread.
 //!
 //! ```text
-//! absent ──Job::Open──► opening ──► open ──wal large──► checkpointing ──► parked ──► open
-//!                                    └──Effect::Evict──► closing ──► absent
+//! absent ──Job::Open──► opening ──► open ──Effect::Evict──► closing ──► absent
+//! open:  here ──a long command──► on a thread ──Done::Ran──► here
+//!        idle ──wal large──► checkpointing ──► parked (nothing is applied) ──► idle
 //! ```
 //!
-//! While a database is not open, what is to be done with it waits in order. Applying and reading run on
-//! the core; everything that may take long is a [`Job`].
+//! While a database is not open, what is to be done with it waits in order. Commands and reads are tried
+//! on the core, where they may take a moment (R13); those that are long move to a thread. While its
+//! connection is there, a database's commands wait, and its reads run on threads, too.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -22,14 +24,22 @@ use crate::disk::fail_stop;
 use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
 use crate::disk::helper::Job;
+use crate::disk::workers::ApplyTask;
+use crate::disk::workers::Workers;
+use crate::limits;
+use crate::node::clock::Clock;
+use crate::node::long_reads::LongReads;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
-use crate::sql::Applied;
+use crate::sql;
 use crate::sql::Ask;
 use crate::sql::Database;
 use crate::sql::Entry;
 use crate::sql::Fault;
+use crate::sql::LongRead;
+use crate::sql::Read;
 use crate::sql::Rest;
+use crate::sql::Share;
 use crate::types::DatabaseId;
 use crate::types::Floor;
 use crate::types::Incarnation;
@@ -37,9 +47,6 @@ use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::wire::rows::StatementError;
-
-/// Bytes of a `-wal` at which it is checkpointed.
-const WAL_BYTES_MAX: u64 = 8 << 20;
 
 /// How often in a row a database may be found locked (R21).
 const BUSY_MAX: u32 = 10;
@@ -54,11 +61,10 @@ enum Work {
     Read(Token, Bytes),
 }
 
-/// Commands of one `Apply`, and how far they are.
+/// What is left of the commands of one `Apply`.
 #[derive(Debug)]
 struct Batch {
     entries: Vec<Entry>,
-    applied: Vec<Applied>,
     /// How often in a row the lock was not to be had.
     n_busy: u32,
 }
@@ -67,12 +73,48 @@ struct Batch {
 enum Slot {
     /// The helper thread has it, or is about to.
     Away(Vec<Work>),
-    /// It is here.
-    Open { database: Box<Database>, is_checkpointing: bool },
-    /// It is here, but must not be written to.
-    Parked { database: Box<Database>, work: Vec<Work> },
+    /// It is open.
+    Open(Open),
     /// Damaged.
     Fenced,
+}
+
+/// A database that is open.
+#[derive(Debug)]
+struct Open {
+    /// Its connection; none while a thread has it.
+    here: Option<Box<Database>>,
+    /// What waits until commands may run again, or what the thread was given has run.
+    batch: Option<Batch>,
+    checkpoint: Checkpoint,
+    /// Bytes of the `-wal` at which the next checkpoint is due.
+    checkpoint_at: u64,
+    /// Its `-wal` is longer than it may be, and writes are refused.
+    is_strained: bool,
+}
+
+/// How far a checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checkpoint {
+    Idle,
+    /// The first pass: commands go on.
+    Running,
+    /// The first pass has ended while a thread had the connection.
+    Due,
+    /// The second: no commands meanwhile.
+    Finishing,
+}
+
+impl Open {
+    fn new(database: Box<Database>) -> Self {
+        Self {
+            here: Some(database),
+            batch: None,
+            checkpoint: Checkpoint::Idle,
+            checkpoint_at: limits::WAL_BYTES,
+            is_strained: false,
+        }
+    }
 }
 
 /// All databases of a core.
@@ -87,9 +129,12 @@ pub(super) struct Databases {
     /// Open, or being opened or closed; and how many that may be.
     n_present: usize,
     present_max: usize,
-    /// What found its database locked.
-    busy: Vec<(DatabaseId, Batch)>,
+    /// What found its database locked, or has had its share of this turn.
+    again: Vec<(DatabaseId, Batch)>,
+    long_reads: LongReads,
+    clock: Clock,
     helper: Helper,
+    workers: Workers,
     /// Bytes of each database file that was ever open here.
     bytes: FxHashMap<DatabaseId, u64>,
     /// When the open ones were asked last.
@@ -101,14 +146,43 @@ pub(super) fn partition_dir(database_dir: &Path, partition: PartitionId) -> Path
     database_dir.join("partitions").join(partition.to_string()).join("1")
 }
 
+fn path_in(database_dir: &Path, id: DatabaseId) -> PathBuf {
+    partition_dir(database_dir, id.partition).join(format!("{}.db", id.incarnation))
+}
+
+/// What a core may take of one turn for one database, and for one command of it.
+fn inline_share(clock: Clock) -> impl FnMut(Ask) -> bool {
+    let mut batch_began = None;
+    let mut command_began = Instant::START;
+    move |ask| {
+        let now = clock.now();
+        match ask {
+            Ask::Begin => {
+                command_began = now;
+                now.since(*batch_began.get_or_insert(now)) > limits::INLINE_BATCH_TIME
+            }
+            Ask::Tick => now.since(command_began) > limits::INLINE_COMMAND_TIME,
+        }
+    }
+}
+
+/// The threads that work for a core's databases.
+pub(super) struct Threads {
+    pub(super) helper: Helper,
+    pub(super) workers: Workers,
+}
+
 impl Databases {
     pub(super) fn new(
         dir: PathBuf,
         floors: FxHashMap<DatabaseId, LogIndex>,
         bytes: FxHashMap<DatabaseId, u64>,
         present_max: usize,
-        helper: Helper,
+        statement_time: Duration,
+        clock: Clock,
+        threads: Threads,
     ) -> Self {
+        let Threads { helper, workers } = threads;
         Self {
             dir,
             slots: FxHashMap::default(),
@@ -117,21 +191,23 @@ impl Databases {
             to_open: VecDeque::new(),
             n_present: 0,
             present_max,
-            busy: Vec::new(),
+            again: Vec::new(),
+            long_reads: LongReads::new(statement_time),
+            clock,
             helper,
+            workers,
             bytes,
             sized_at: None,
         }
     }
 
     fn path(&self, id: DatabaseId) -> PathBuf {
-        partition_dir(&self.dir, id.partition).join(format!("{}.db", id.incarnation))
+        path_in(&self.dir, id)
     }
 
     /// A database that boot has opened already.
     pub(super) fn insert(&mut self, id: DatabaseId, database: Database) {
-        let slot = Slot::Open { database: Box::new(database), is_checkpointing: false };
-        self.slots.insert(id, slot);
+        self.slots.insert(id, Slot::Open(Open::new(Box::new(database))));
         self.n_present += 1;
     }
 
@@ -140,7 +216,7 @@ impl Databases {
         if self.sized_at.is_none_or(|at| now.since(at) >= SIZES_AGE_MAX) {
             self.sized_at = Some(now);
             for (id, slot) in &mut self.slots {
-                if let Slot::Open { database, .. } | Slot::Parked { database, .. } = slot
+                if let Slot::Open(Open { here: Some(database), .. }) = slot
                     && let Ok(bytes) = database.size_bytes()
                 {
                     self.bytes.insert(*id, bytes);
@@ -163,7 +239,7 @@ impl Databases {
         events: &mut Vec<Event>,
     ) {
         let entries = commands.into_iter().map(|(index, command)| Entry { index, command });
-        let batch = Batch { entries: entries.collect(), applied: Vec::new(), n_busy: 0 };
+        let batch = Batch { entries: entries.collect(), n_busy: 0 };
         self.work(id, Work::Apply(batch), events);
     }
 
@@ -175,7 +251,7 @@ impl Databases {
         command: Bytes,
         events: &mut Vec<Event>,
     ) {
-        let is_here = matches!(self.slots.get(&id), Some(Slot::Open { .. } | Slot::Parked { .. }));
+        let is_here = matches!(self.slots.get(&id), Some(Slot::Open(Open { here: Some(_), .. })));
         if !is_here {
             return self.work(id, Work::Read(token, command), events);
         }
@@ -190,50 +266,89 @@ impl Databases {
         !self.reads.is_empty()
     }
 
-    /// Run the reads of this turn.
-    pub(super) fn run_reads(
-        &mut self,
-        expired: &mut dyn FnMut(Ask) -> bool,
-        events: &mut Vec<Event>,
-    ) {
+    /// Run the reads of this turn, as far as they are short; those that are not go to a thread.
+    pub(super) fn run_reads(&mut self, events: &mut Vec<Event>) {
+        let clock = self.clock;
         for (id, reads) in std::mem::take(&mut self.reads) {
-            match self.slots.get_mut(&id) {
-                Some(Slot::Open { database, .. } | Slot::Parked { database, .. }) => {
-                    let (tokens, commands): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-                    match database.read(&commands, expired) {
-                        Ok(outcomes) => {
-                            let answers = tokens.into_iter().zip(outcomes);
-                            events.extend(answers.map(|(token, outcome)| Event::ReadFinished {
-                                database: id,
-                                token,
-                                outcome,
-                            }));
-                        }
-                        Err(fault) => {
-                            self.on_fault(id, fault, events);
-                            for token in tokens {
-                                refuse(id, Work::Read(token, Bytes::new()), events);
+            let Some(Slot::Open(Open { here: Some(database), .. })) = self.slots.get_mut(&id)
+            else {
+                // It left in this very turn.
+                for (token, command) in reads {
+                    self.work(id, Work::Read(token, command), events);
+                }
+                continue;
+            };
+            let (tokens, commands): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
+            let mut enough = inline_share(clock);
+            match database.read_within(&commands, Share::Inline, &mut enough) {
+                Ok(ran) => {
+                    let mut later = Vec::new();
+                    for ((token, command), read) in tokens.into_iter().zip(commands).zip(ran) {
+                        match read {
+                            Read::Done(outcome) => {
+                                events.push(Event::ReadFinished { database: id, token, outcome });
                             }
+                            Read::Later => later.push((token, command)),
+                            Read::Long => self.read_long(id, token, command, events),
                         }
                     }
+                    if !later.is_empty() {
+                        self.reads.push((id, later));
+                    }
                 }
-                // It left in this very turn.
-                _ => {
-                    for (token, command) in reads {
-                        self.work(id, Work::Read(token, command), events);
+                Err(fault) => {
+                    self.on_fault(id, fault, events);
+                    for token in tokens {
+                        refuse(id, Work::Read(token, Bytes::new()), events);
                     }
                 }
             }
         }
     }
 
+    fn read_long(&mut self, id: DatabaseId, token: Token, command: Bytes, events: &mut Vec<Event>) {
+        self.long_reads.push(self.clock.now(), id, token, command, events);
+        self.start_long_reads();
+    }
+
+    fn start_long_reads(&mut self) {
+        let now = self.clock.now();
+        let path_of = |id: DatabaseId| path_in(&self.dir, id);
+        while let Some(task) = self.long_reads.start(now, path_of) {
+            self.workers.read(task);
+        }
+    }
+
+    /// When [`Self::on_timeout`] has something to do.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.long_reads.next_timeout()
+    }
+
+    /// Stop reads that run too long, refuse those that have waited too long for a thread.
+    pub(super) fn on_timeout(&mut self, now: Instant, events: &mut Vec<Event>) {
+        if self.next_timeout().is_some_and(|at| at <= now) {
+            self.long_reads.on_timeout(now, events);
+        }
+    }
+
     fn work(&mut self, id: DatabaseId, work: Work, events: &mut Vec<Event>) {
         match self.slots.get_mut(&id) {
-            Some(Slot::Open { .. }) => match work {
-                Work::Apply(batch) => self.apply_now(id, batch, events),
-                Work::Read(token, command) => self.reads.push((id, vec![(token, command)])),
+            Some(Slot::Open(open)) => match work {
+                Work::Apply(batch)
+                    if open.here.is_some() && open.checkpoint != Checkpoint::Finishing =>
+                {
+                    self.apply_now(id, batch, events);
+                }
+                Work::Apply(batch) => {
+                    assert!(open.batch.is_none(), "one batch of a database is under way");
+                    open.batch = Some(batch);
+                }
+                Work::Read(token, command) if open.here.is_some() => {
+                    self.reads.push((id, vec![(token, command)]));
+                }
+                Work::Read(token, command) => self.read_long(id, token, command, events),
             },
-            Some(Slot::Parked { work: waiting, .. } | Slot::Away(waiting)) => waiting.push(work),
+            Some(Slot::Away(waiting)) => waiting.push(work),
             Some(Slot::Fenced) => refuse(id, work, events),
             None => {
                 self.slots.insert(id, Slot::Away(vec![work]));
@@ -256,23 +371,48 @@ impl Databases {
         }
     }
 
-    fn apply_now(&mut self, id: DatabaseId, mut batch: Batch, events: &mut Vec<Event>) {
-        let Some(Slot::Open { database, .. }) = self.slots.get_mut(&id) else { return };
-        let n_done = batch.applied.len();
-        match database.apply(&batch.entries[n_done..]) {
-            Err(fault) => self.on_fault(id, fault, events),
-            Ok(ran) => {
-                batch.applied.extend(ran.applied);
-                match ran.rest {
-                    Rest::Busy => self.try_again(id, batch),
-                    Rest::None | Rest::Long => {
-                        let (applied, size) = (batch.applied, ran.size);
-                        events.push(Event::Applied { database: id, applied, size });
-                        self.checkpoint_if_due(id);
-                    }
-                }
+    /// Run what is short of a batch; what is not goes to a thread, with the connection.
+    fn apply_now(&mut self, id: DatabaseId, batch: Batch, events: &mut Vec<Event>) {
+        let Some(Slot::Open(Open { here: Some(database), .. })) = self.slots.get_mut(&id) else {
+            unreachable!("a batch is applied where its database is");
+        };
+        let mut enough = inline_share(self.clock);
+        let ran = database.apply_within(&batch.entries, Share::Inline, &mut enough);
+        self.on_applied(id, batch, ran, events);
+    }
+
+    /// A batch ran, here or on a thread, perhaps in part.
+    fn on_applied(
+        &mut self,
+        id: DatabaseId,
+        mut batch: Batch,
+        ran: Result<sql::Batch, Fault>,
+        events: &mut Vec<Event>,
+    ) {
+        let sql::Batch { applied, rest, size } = match ran {
+            Ok(it) => it,
+            Err(fault) => return self.on_fault(id, fault, events),
+        };
+        if !applied.is_empty() {
+            batch.entries.drain(..applied.len());
+            batch.n_busy = 0;
+            events.push(Event::Applied { database: id, applied, size });
+        }
+        match rest {
+            Rest::None => {}
+            Rest::Later => self.again.push((id, batch)),
+            Rest::Busy => self.try_again(id, batch),
+            Rest::Long => {
+                let Some(Slot::Open(open)) = self.slots.get_mut(&id) else {
+                    unreachable!("it was open a moment ago");
+                };
+                let database = open.here.take().expect("it was here a moment ago");
+                let entries = batch.entries;
+                self.workers.apply(ApplyTask { database: id, open: database, entries });
+                return;
             }
         }
+        self.checkpoint_if_due(id, events);
     }
 
     /// The lock was not to be had; nothing of the rest has run (R21).
@@ -281,28 +421,43 @@ impl Databases {
         if batch.n_busy >= BUSY_MAX {
             fail_stop("apply a command", &"the database stays locked");
         }
-        self.busy.push((id, batch));
+        self.again.push((id, batch));
     }
 
     /// Whether something waits for the next turn.
-    pub(super) fn has_busy(&self) -> bool {
-        !self.busy.is_empty()
+    pub(super) fn has_work(&self) -> bool {
+        !self.again.is_empty() || !self.reads.is_empty()
     }
 
-    /// Try again what found its database locked in an earlier turn.
-    pub(super) fn retry_busy(&mut self, events: &mut Vec<Event>) {
-        for (id, batch) in std::mem::take(&mut self.busy) {
+    /// Go on with what was left in an earlier turn.
+    pub(super) fn go_on(&mut self, events: &mut Vec<Event>) {
+        for (id, batch) in std::mem::take(&mut self.again) {
             self.work(id, Work::Apply(batch), events);
         }
     }
 
-    fn checkpoint_if_due(&mut self, id: DatabaseId) {
+    /// Begin a checkpoint if the `-wal` has grown by its bound since the last. One that is far too long has
+    /// a reader in its way, which is stopped; until then there are no more writes (R23).
+    fn checkpoint_if_due(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
         let path = self.path(id);
-        let Some(Slot::Open { database, is_checkpointing }) = self.slots.get_mut(&id) else {
-            return;
-        };
-        if !*is_checkpointing && database.wal_bytes() > WAL_BYTES_MAX {
-            *is_checkpointing = true;
+        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+        let Some(database) = &open.here else { return };
+        let wal_bytes = database.wal_bytes();
+        // It has begun anew.
+        if wal_bytes < limits::WAL_BYTES {
+            open.checkpoint_at = limits::WAL_BYTES;
+        }
+        if wal_bytes > limits::WAL_BYTES_MAX {
+            self.long_reads.stop_oldest(id);
+            if !open.is_strained {
+                open.is_strained = true;
+                events.push(Event::Strained { database: id, is_strained: true });
+            }
+        }
+        let is_due = wal_bytes > open.checkpoint_at || open.is_strained;
+        if open.checkpoint == Checkpoint::Idle && is_due {
+            open.checkpoint = Checkpoint::Running;
+            open.checkpoint_at = wal_bytes + limits::WAL_BYTES;
             self.helper.give(Job::Checkpoint { database: id, path });
         }
     }
@@ -353,14 +508,16 @@ impl Databases {
     /// Give a database to the helper thread to be closed; `work` waits until it is back.
     fn close(&mut self, id: DatabaseId, open: Box<Database>, work: Vec<Work>) {
         self.slots.insert(id, Slot::Away(work));
-        self.helper.give(Job::Evict { database: id, path: self.path(id), open });
+        let readers = self.long_reads.take_idle(id);
+        self.helper.give(Job::Evict { database: id, path: self.path(id), open, readers });
     }
 
     /// Close a database that has nothing to do.
     pub(super) fn evict(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
         match self.slots.remove(&id) {
-            Some(Slot::Open { database, .. }) => self.close(id, database, Vec::new()),
-            Some(Slot::Parked { database, work }) => self.close(id, database, work),
+            Some(Slot::Open(Open { here: Some(database), batch, .. })) => {
+                self.close(id, database, batch.map(Work::Apply).into_iter().collect());
+            }
             other => {
                 self.slots.extend(other.map(|it| (id, it)));
                 events.push(Event::Evicted { database: id });
@@ -379,7 +536,7 @@ impl Databases {
                 };
                 match result {
                     Ok(database) => {
-                        self.slots.insert(id, Slot::Open { database, is_checkpointing: false });
+                        self.slots.insert(id, Slot::Open(Open::new(database)));
                     }
                     // The engine's own database, or the machine: this process cannot go on (R15).
                     Err(failure)
@@ -402,24 +559,48 @@ impl Databases {
                 }
                 self.resume(id, waiting, events);
             }
+            // It may have been evicted meanwhile, which checkpoints as well.
             Done::Checkpointed { database: id } => {
-                // It may have been evicted meanwhile, which checkpoints as well.
-                match self.slots.remove(&id) {
-                    Some(Slot::Open { database, .. }) => {
-                        self.slots.insert(id, Slot::Parked { database, work: Vec::new() });
-                        let path = self.path(id);
-                        self.helper.give(Job::FinishCheckpoint { database: id, path });
-                    }
-                    other => self.slots.extend(other.map(|it| (id, it))),
+                if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
+                    && open.checkpoint == Checkpoint::Running
+                {
+                    open.checkpoint = Checkpoint::Due;
+                    self.finish_checkpoint_if_due(id);
                 }
             }
-            Done::CheckpointFinished { database: id } => match self.slots.remove(&id) {
-                Some(Slot::Parked { database, work }) => {
-                    self.slots.insert(id, Slot::Open { database, is_checkpointing: false });
-                    self.resume(id, work, events);
+            Done::CheckpointFinished { database: id, is_complete } => {
+                self.on_checkpointed(id, is_complete, events);
+            }
+            Done::Ran { database: id, open: database, entries, result } => {
+                // Fenced by what a reader found meanwhile.
+                let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+                open.here = Some(database);
+                self.on_applied(id, Batch { entries, n_busy: 0 }, result, events);
+                self.finish_checkpoint_if_due(id);
+                self.resume_batch(id, events);
+            }
+            Done::Read { database: id, token, reader, result } => {
+                if let Some(reader) = self.long_reads.on_read(id, token, reader) {
+                    self.helper.give(Job::Close { reader });
                 }
-                other => self.slots.extend(other.map(|it| (id, it))),
-            },
+                match result {
+                    Ok(LongRead { outcome, learned }) => {
+                        if let Some(text) = learned
+                            && let Some(Slot::Open(Open { here: Some(database), .. })) =
+                                self.slots.get_mut(&id)
+                        {
+                            database.learn(text);
+                        }
+                        events.push(Event::ReadFinished { database: id, token, outcome });
+                        self.checkpoint_if_due(id, events);
+                    }
+                    Err(fault) => {
+                        self.on_fault(id, fault, events);
+                        refuse(id, Work::Read(token, Bytes::new()), events);
+                    }
+                }
+                self.start_long_reads();
+            }
             Done::Evicted { database: id } => {
                 let Some(Slot::Away(waiting)) = self.slots.remove(&id) else {
                     unreachable!("a database is closed while it is away");
@@ -429,6 +610,42 @@ impl Databases {
                 events.push(Event::Evicted { database: id });
                 self.resume(id, waiting, events);
             }
+        }
+    }
+
+    /// The second pass of a checkpoint, once commands can wait for it.
+    fn finish_checkpoint_if_due(&mut self, id: DatabaseId) {
+        let path = self.path(id);
+        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
+            && open.checkpoint == Checkpoint::Due
+            && open.here.is_some()
+        {
+            open.checkpoint = Checkpoint::Finishing;
+            self.helper.give(Job::FinishCheckpoint { database: id, path });
+        }
+    }
+
+    fn on_checkpointed(&mut self, id: DatabaseId, is_complete: bool, events: &mut Vec<Event>) {
+        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+        if open.checkpoint != Checkpoint::Finishing {
+            return;
+        }
+        open.checkpoint = Checkpoint::Idle;
+        if open.is_strained && is_complete {
+            open.is_strained = false;
+            events.push(Event::Strained { database: id, is_strained: false });
+        } else if open.is_strained {
+            self.checkpoint_if_due(id, events);
+        }
+        self.resume_batch(id, events);
+    }
+
+    fn resume_batch(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
+        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
+            && open.here.is_some()
+            && let Some(batch) = open.batch.take()
+        {
+            self.work(id, Work::Apply(batch), events);
         }
     }
 

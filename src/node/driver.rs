@@ -26,7 +26,6 @@ use crate::shard::Shard;
 use crate::shard::event::Effect;
 use crate::shard::event::Event;
 use crate::shard::event::Ticket;
-use crate::sql::Ask;
 use crate::types::Instant;
 use crate::wal::record::Lsn;
 
@@ -46,7 +45,6 @@ pub(super) struct Driver {
     /// Batches of the log that are being written, and the last ticket in each.
     unpersisted: VecDeque<(Lsn, Ticket)>,
     told_time_at: Instant,
-    statement_time: Duration,
     events: Vec<Event>,
     effects: Vec<Effect>,
 }
@@ -58,7 +56,6 @@ impl Driver {
         mesh: Rc<Mesh>,
         log: LogWriter,
         clock: Clock,
-        statement_time: Duration,
     ) -> Self {
         let timer = Timer::new(Rc::clone(&mesh));
         Self {
@@ -70,7 +67,6 @@ impl Driver {
             timer,
             unpersisted: VecDeque::new(),
             told_time_at: clock.now(),
-            statement_time,
             events: vec![Event::Start],
             effects: Vec::new(),
         }
@@ -122,7 +118,8 @@ impl Driver {
             self.events.insert(0, Event::Clock { wall: Clock::wall() });
         }
         self.look_at_log();
-        self.databases.retry_busy(&mut self.events);
+        self.databases.go_on(&mut self.events);
+        self.databases.on_timeout(now, &mut self.events);
         for _ in 0..ROUNDS_MAX {
             self.mesh.take_inbox(&mut self.events);
             if self.events.is_empty() && !self.databases.has_reads() {
@@ -136,11 +133,12 @@ impl Driver {
             self.events.push(Event::Timeout);
             self.round(now);
         }
-        if !self.events.is_empty() || self.databases.has_busy() {
+        if !self.events.is_empty() || self.databases.has_work() {
             self.mesh.wake();
         }
         self.mesh.flush();
-        self.timer.arm(self.shard.next_timeout(), now);
+        let timeouts = [self.shard.next_timeout(), self.databases.next_timeout()];
+        self.timer.arm(timeouts.into_iter().flatten().min(), now);
     }
 
     fn round(&mut self, now: Instant) {
@@ -155,7 +153,7 @@ impl Driver {
             self.perform(effect);
         }
         self.effects = effects;
-        self.run_reads();
+        self.databases.run_reads(&mut self.events);
         self.rewrite_what_lags();
     }
 
@@ -196,18 +194,6 @@ impl Driver {
             Effect::Evict { database } => self.databases.evict(database, &mut self.events),
             Effect::Stop { reason } => fail_stop("go on", &reason),
         }
-    }
-
-    fn run_reads(&mut self) {
-        let (clock, limit) = (self.clock, self.statement_time);
-        let mut began = clock.now();
-        let mut expired = |ask| {
-            if ask == Ask::Begin {
-                began = clock.now();
-            }
-            clock.now().since(began) > limit
-        };
-        self.databases.run_reads(&mut expired, &mut self.events);
     }
 
     /// Entries that pin an old segment are written again, so that the segment can be used again (R3).

@@ -12,6 +12,7 @@ mod boot;
 mod clock;
 mod core;
 mod databases;
+mod long_reads;
 mod driver;
 mod mail;
 mod mesh;

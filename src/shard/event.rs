@@ -94,7 +94,8 @@ pub enum Event {
     Applied {
         /// Where.
         database: DatabaseId,
-        /// What became of each command of [`Effect::Apply`], in order.
+        /// What became of the commands of [`Effect::Apply`], in order; of the first ones, if the rest is
+        /// still under way.
         applied: Vec<Applied>,
         /// How large the database is now.
         size: DatabaseSize,
@@ -107,6 +108,13 @@ pub enum Event {
         token: Token,
         /// What it gave.
         outcome: Outcome,
+    },
+    /// The `-wal` of a database is too long, so that it takes no writes; or not any more (R23).
+    Strained {
+        /// Which.
+        database: DatabaseId,
+        /// Whether it is.
+        is_strained: bool,
     },
     /// The database is damaged; nothing of the batch in flight counts.
     Fenced {

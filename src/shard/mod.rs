@@ -182,6 +182,13 @@ impl Shard {
                 let result = outcome.map(Answer::Results).map_err(SubmitError::Statement);
                 out.push(Effect::Reply { token, result });
             }
+            Event::Strained { database, is_strained } => {
+                let partition = self.partitions.get_mut(&database.partition);
+                if let Some(it) = partition.and_then(|it| it.queues.get_mut(&database.incarnation))
+                {
+                    it.is_strained = is_strained;
+                }
+            }
             Event::Fenced { database } => {
                 let (mut step, rest) = self.parts(now, out);
                 if let Some(it) = rest.partitions.get_mut(&database.partition) {

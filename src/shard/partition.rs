@@ -179,6 +179,9 @@ impl Partition {
         if self.is_fenced(incarnation) {
             return Err(SubmitError::Fenced);
         }
+        if self.queues.get(&incarnation).is_some_and(|it| it.is_strained) {
+            return Err(SubmitError::Overloaded);
+        }
         let stamp = self.stamp(step, incarnation);
         let Ok((index, term)) = self.replica.propose(draft.seal(&stamp)) else {
             return Err(SubmitError::NoLeader);
@@ -498,8 +501,7 @@ impl Partition {
         applied: Vec<Applied>,
     ) -> Vec<Outcome> {
         let queue = self.queues.get_mut(&incarnation).expect("what was applied to is known");
-        let indexes = queue.on_applied();
-        assert_eq!(indexes.len(), applied.len(), "one outcome for each command");
+        let indexes = queue.on_applied(applied.len());
         let mut of_engine = Vec::new();
         for (index, applied) in indexes.into_iter().zip(applied) {
             let result = match applied {

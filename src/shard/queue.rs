@@ -29,6 +29,7 @@ pub(super) enum Source {
 
 /// A database's way from handed out to durable.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what is known of a database, each by itself")]
 pub(super) struct Queue {
     outstanding: VecDeque<(LogIndex, Source)>,
     in_flight: usize,
@@ -43,6 +44,8 @@ pub(super) struct Queue {
     pub(super) is_open: bool,
     /// Being closed: nothing is given out.
     pub(super) is_evicting: bool,
+    /// Its `-wal` is too long: it takes no writes for a while (R23).
+    pub(super) is_strained: bool,
     /// Damaged: nothing is applied and nothing read (R38).
     pub(super) is_fenced: bool,
     /// Reads given out and not answered.
@@ -65,6 +68,7 @@ impl Queue {
             sync: None,
             is_open: false,
             is_evicting: false,
+            is_strained: false,
             is_fenced: false,
             n_reads: 0,
             early_reads: Vec::new(),
@@ -95,9 +99,10 @@ impl Queue {
         self.outstanding.iter().take(n).map(|(index, source)| (*index, source))
     }
 
-    /// The `Apply` in flight ran. The indexes of its commands.
-    pub(super) fn on_applied(&mut self) -> Vec<LogIndex> {
-        let n = std::mem::take(&mut self.in_flight);
+    /// The first `n` commands of the `Apply` in flight ran. Their indexes.
+    pub(super) fn on_applied(&mut self, n: usize) -> Vec<LogIndex> {
+        assert!(n <= self.in_flight, "applied what was not given out");
+        self.in_flight -= n;
         let done: Vec<_> = self.outstanding.drain(..n).map(|(index, _)| index).collect();
         if let Some(last) = done.last() {
             assert!(self.applied < *last || self.durable >= *last, "applied backwards");
@@ -179,7 +184,9 @@ mod tests {
         }
         assert_eq!(taken(&mut queue, 2), [3, 5]);
         assert!(taken(&mut queue, 2).is_empty());
-        assert_eq!(queue.on_applied(), [LogIndex(3), LogIndex(5)]);
+        assert_eq!(queue.on_applied(1), [LogIndex(3)]);
+        assert!(taken(&mut queue, 2).is_empty(), "the second is still under way");
+        assert_eq!(queue.on_applied(1), [LogIndex(5)]);
         assert_eq!(taken(&mut queue, 2), [8]);
     }
 
@@ -191,10 +198,10 @@ mod tests {
             queue.push(LogIndex(index), Source::Log);
         }
         assert_eq!(taken(&mut queue, 2), [3, 5]);
-        queue.on_applied();
+        queue.on_applied(2);
         assert!(queue.begin_sync());
         assert_eq!(taken(&mut queue, 2), [8]);
-        queue.on_applied();
+        queue.on_applied(1);
         queue.push(LogIndex(9), Source::Log);
         queue.end_sync();
         assert_eq!((queue.durable(), queue.needs_from()), (LogIndex(5), Some(LogIndex(8))));

@@ -14,7 +14,9 @@ use bytes::Bytes;
 
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
+use crate::sql::database::Ask;
 use crate::sql::database::Database;
+use crate::sql::database::Share;
 use crate::sql::fault::Fault;
 use crate::sql::run::Run;
 use crate::sql::run::Setting;
@@ -52,6 +54,8 @@ pub enum Rest {
     Busy,
     /// It takes, or may take, longer than its caller gives it: to be handed in where there is time (R13).
     Long,
+    /// Its caller had had enough before it began: to be handed in again.
+    Later,
 }
 
 /// What became of a batch.
@@ -63,6 +67,19 @@ pub struct Batch {
     pub rest: Rest,
     /// How large the database is now.
     pub size: DatabaseSize,
+}
+
+/// How much may run.
+struct Pace<'a> {
+    share: Share,
+    enough: &'a mut dyn FnMut(Ask) -> bool,
+}
+
+/// What became of a command in a transaction of its own.
+enum Alone {
+    Done(Applied),
+    /// It has no effect, and is not recorded.
+    Left(Rest),
 }
 
 /// Why a transaction could not be committed.
@@ -77,27 +94,46 @@ impl Database {
     /// Apply `entries`, whose indexes rise. Those up to [`Self::applied`] are skipped. What is returned as
     /// done has been committed, though not synced. After an error the database is to be dropped.
     pub fn apply(&mut self, entries: &[Entry]) -> Result<Batch, Fault> {
+        self.apply_within(entries, Share::Whole, &mut |_| false)
+    }
+
+    /// Apply `entries` as far as `share` and `enough` let them run; see [`Self::apply`]. What was given up
+    /// has no effect.
+    pub fn apply_within(
+        &mut self,
+        entries: &[Entry],
+        share: Share,
+        enough: &mut dyn FnMut(Ask) -> bool,
+    ) -> Result<Batch, Fault> {
         let rises = entries.is_sorted_by(|a, b| a.index < b.index);
         assert!(rises, "entries come in the order of the log");
         let n_skipped = entries.partition_point(|it| it.index <= self.applied);
         let mut applied = vec![Applied::Skipped; n_skipped];
         applied.reserve(entries.len() - n_skipped);
-        let rest = self.apply_new(&entries[n_skipped..], &mut applied)?;
-        Ok(Batch { applied, rest, size: DatabaseSize::default() })
+        let mut pace = Pace { share, enough };
+        let rest = self.apply_new(&entries[n_skipped..], &mut pace, &mut applied)?;
+        Ok(Batch { applied, rest, size: self.size })
     }
 
-    fn apply_new(&mut self, entries: &[Entry], out: &mut Vec<Applied>) -> Result<Rest, Fault> {
+    fn apply_new(
+        &mut self,
+        mut entries: &[Entry],
+        pace: &mut Pace<'_>,
+        out: &mut Vec<Applied>,
+    ) -> Result<Rest, Fault> {
         let mut must_be_alone = vec![false; entries.len()];
         // Outcomes of the transaction at hand: those of `entries[start..at]`.
-        let mut staged: Vec<Outcome> = Vec::with_capacity(entries.len());
+        let mut staged: Vec<Applied> = Vec::with_capacity(entries.len());
         let (mut start, mut at) = (0, 0);
+        let mut rest = Rest::None;
         while start < entries.len() {
             let next = entries.get(at);
-            let is_alone = next.is_some() && (must_be_alone[at] || self.has_virtual_tables);
+            let has_virtual_tables = self.shape.virtual_tables > 0;
+            let is_alone = next.is_some() && (must_be_alone[at] || has_virtual_tables);
             if next.is_none() || (is_alone && !staged.is_empty()) {
                 match self.commit(entries[at - 1].index) {
                     Ok(()) => {
-                        out.extend(staged.drain(..).map(Applied::Done));
+                        out.append(&mut staged);
                         start = at;
                     }
                     Err(NotCommitted::Fault(fault)) => return Err(fault),
@@ -111,12 +147,23 @@ impl Database {
                 }
                 continue;
             }
+            let left = if (pace.enough)(Ask::Begin) {
+                Some(Rest::Later)
+            } else if is_alone && has_virtual_tables && pace.share == Share::Inline {
+                Some(Rest::Long)
+            } else {
+                None
+            };
+            if let Some(left) = left {
+                (entries, rest) = (&entries[..at], left);
+                continue;
+            }
             let entry = &entries[at];
             if is_alone {
-                let Some(outcome) = self.apply_alone(entry)? else {
-                    return Ok(Rest::Busy);
-                };
-                out.push(Applied::Done(outcome));
+                match self.apply_alone(entry, pace)? {
+                    Alone::Done(applied) => out.push(applied),
+                    Alone::Left(rest) => return Ok(rest),
+                }
                 at += 1;
                 start = at;
                 continue;
@@ -128,9 +175,9 @@ impl Database {
                     Err(error) => return Err(connection::fault_of(error, "begin")),
                 }
             }
-            match self.run_entry(entry, Setting::Shared)? {
+            match self.run_watched(entry, Setting::Shared, pace)? {
                 Run::Done(outcome) => {
-                    staged.push(outcome);
+                    staged.push(Applied::Done(outcome));
                     at += 1;
                 }
                 Run::Alone => {
@@ -145,20 +192,43 @@ impl Database {
                     staged.clear();
                     at = start;
                 }
+                Run::Long { has_run } => {
+                    if has_run || staged.is_empty() {
+                        // Those before it go where it goes: running them here once more takes as long.
+                        self.roll_back_if_open()?;
+                        staged.clear();
+                        at = start;
+                    }
+                    (entries, rest) = (&entries[..at], Rest::Long);
+                }
             }
         }
-        Ok(Rest::None)
+        Ok(rest)
     }
 
-    /// Apply one command in a transaction of its own. None: the lock was not to be had, and nothing ran.
-    fn apply_alone(&mut self, entry: &Entry) -> Result<Option<Outcome>, Fault> {
+    fn run_watched(
+        &mut self,
+        entry: &Entry,
+        setting: Setting,
+        pace: &mut Pace<'_>,
+    ) -> Result<Run, Fault> {
+        let (handle, share) = (self.handle, pace.share);
+        handle.with_watch(true, pace.enough, || self.run_entry(entry, setting, share))
+    }
+
+    /// Apply one command in a transaction of its own.
+    fn apply_alone(&mut self, entry: &Entry, pace: &mut Pace<'_>) -> Result<Alone, Fault> {
         match self.engine.begin() {
             Ok(()) => {}
-            Err(EngineError::Busy) => return Ok(None),
+            Err(EngineError::Busy) => return Ok(Alone::Left(Rest::Busy)),
             Err(error) => return Err(connection::fault_of(error, "begin")),
         }
-        let outcome = match self.run_entry(entry, Setting::Alone)? {
+        let outcome = match self.run_watched(entry, Setting::Alone, pace)? {
             Run::Done(outcome) => outcome,
+            Run::Long { .. } => {
+                self.undo_alone()?;
+                return Ok(Alone::Left(Rest::Long));
+            }
             Run::Alone | Run::Undone => unreachable!("alone, a command is done or fails"),
         };
         let error = match outcome {
@@ -167,29 +237,39 @@ impl Database {
                     if self.has_changed_schema {
                         self.forget_schema()?;
                     }
-                    return Ok(Some(Ok(results)));
+                    return Ok(Alone::Done(Applied::Done(Ok(results))));
                 }
                 Err(NotCommitted::Fault(fault)) => return Err(fault),
                 Err(NotCommitted::Statement(error)) => error,
             },
             Err(error) => error,
         };
-        self.roll_back_if_open()?;
-        if self.has_changed_schema {
-            self.reconnect()?;
-        }
+        self.undo_alone()?;
         // That it failed is a result, and applying it again would only repeat it.
         match self.engine.begin() {
             Ok(()) => {}
-            Err(EngineError::Busy) => return Ok(None),
+            Err(EngineError::Busy) => return Ok(Alone::Left(Rest::Busy)),
             Err(error) => return Err(connection::fault_of(error, "begin")),
         }
         match self.commit(entry.index) {
-            Ok(()) => Ok(Some(Err(error))),
+            Ok(()) => Ok(Alone::Done(Applied::Done(Err(error)))),
             Err(NotCommitted::Fault(fault)) => Err(fault),
             Err(NotCommitted::Statement(error)) => {
                 Err(Fault::Stop(format!("record a command: {error}")))
             }
+        }
+    }
+
+    /// Undo a command that has its transaction to itself.
+    fn undo_alone(&mut self) -> Result<(), Fault> {
+        self.roll_back_if_open()?;
+        if self.has_changed_schema {
+            self.reconnect()
+        } else if self.shape.virtual_tables > 0 {
+            // What they remember of their settings outlives a rollback, too.
+            self.forget_schema()
+        } else {
+            Ok(())
         }
     }
 

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::sql::authorizer;
 use crate::sql::context;
+use crate::sql::context::Seen;
 use crate::sql::context::Verb;
 use crate::sql::fault::SqlError;
 use crate::sql::statement::Handle;
@@ -22,6 +23,33 @@ use crate::wire::rows::Column;
 const COUNT_MAX: usize = 128;
 /// Bytes of texts and programs kept per database.
 const BYTES_MAX: usize = 1 << 20;
+
+/// Instructions that take time in proportion to a table, or to what a virtual table does, and call no
+/// progress handler meanwhile (R13).
+const LONG_STEPS: [&str; 6] = ["Clear", "Count", "Destroy", "IntegrityCk", "VFilter", "VUpdate"];
+/// Triggers up to which preparing a statement is quick.
+const TRIGGERS_QUICK_MAX: u32 = 16;
+
+/// What of a schema makes preparing and running a statement longer than its text says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Virtual tables, which write at COMMIT.
+    pub(super) virtual_tables: u32,
+    /// Views, whose text is part of every statement that names them.
+    pub(super) views: u32,
+    /// Triggers, as the views.
+    pub(super) triggers: u32,
+    /// There are virtual tables, or one of the views and triggers may add an instruction that takes time in
+    /// proportion to a table.
+    pub(super) has_long_steps: bool,
+}
+
+impl Shape {
+    /// Whether preparing a short statement is quick.
+    pub(super) fn is_quick(self) -> bool {
+        self.virtual_tables == 0 && self.views == 0 && self.triggers <= TRIGGERS_QUICK_MAX
+    }
+}
 
 /// What a statement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +79,28 @@ pub(super) struct Cached {
     pub(super) n_parameters: usize,
     /// The columns of its rows; none if it returns no rows.
     pub(super) columns: Option<Arc<[Column]>>,
-    /// It calls `changes()`.
-    pub(super) asks_changes: bool,
-    /// A trigger of it writes.
-    pub(super) fires_triggers: bool,
-    /// Its rows name tables, the engine's among them.
-    pub(super) lists_tables: bool,
+    /// What the authorizer saw of it.
+    pub(super) seen: Seen,
+    /// One of its instructions may take time in proportion to a table, and nothing counts it.
+    pub(super) has_long_step: bool,
+    /// How often more it is not tried where there is little time.
+    pub(super) long_for: u32,
     text: Arc<str>,
     size: usize,
     used: u64,
+}
+
+impl Cached {
+    /// Whether it may be tried where there is little time, in a database that `is_small`. One that was long
+    /// is tried again now and then.
+    pub(super) fn may_run_inline(&mut self, is_small: bool) -> bool {
+        if self.nature == Nature::Schema || (self.has_long_step && !is_small) {
+            return false;
+        }
+        let may = self.long_for == 0;
+        self.long_for = self.long_for.saturating_sub(1);
+        may
+    }
 }
 
 /// The statements of one connection.
@@ -73,15 +114,22 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// The first statement of `sql`, prepared now if it is not at hand; none if the text is blank.
+    /// Whether the first statement of `sql` is at hand.
+    pub(super) fn has(&self, sql: &str) -> bool {
+        self.places.contains_key(sql)
+    }
+
+    /// The first statement of `sql`, prepared now if it is not at hand; none if the text is blank. `shape`
+    /// is that of the schema.
     pub(super) fn get(
         &mut self,
         handle: Handle,
         sql: &str,
+        shape: Shape,
     ) -> Result<Option<&mut Cached>, SqlError> {
         let place = match self.places.get(sql) {
             Some(place) => *place,
-            None => match prepare(handle, sql)? {
+            None => match prepare(handle, sql, shape)? {
                 Some(cached) => self.put(cached),
                 None => return Ok(None),
             },
@@ -119,7 +167,7 @@ impl Cache {
     }
 }
 
-fn prepare(handle: Handle, sql: &str) -> Result<Option<Cached>, SqlError> {
+fn prepare(handle: Handle, sql: &str, shape: Shape) -> Result<Option<Cached>, SqlError> {
     if text::is_blank(sql) {
         return Ok(None);
     }
@@ -141,7 +189,7 @@ fn prepare(handle: Handle, sql: &str) -> Result<Option<Cached>, SqlError> {
         _ => Cow::Borrowed(sql),
     };
     let (prepared, end) = Prepared::new(handle, &visible)?;
-    let Some(prepared) = prepared else {
+    let Some(mut prepared) = prepared else {
         return Ok(None);
     };
     let seen = context::seen();
@@ -151,15 +199,22 @@ fn prepare(handle: Handle, sql: &str) -> Result<Option<Cached>, SqlError> {
         Verb::Pragma => Nature::Pragma,
         Verb::Other => Nature::Write,
     };
+    let mut has_long_step = shape.has_long_steps || text::may_have_long_step(sql);
+    // Listing its instructions costs as much as preparing it. One that writes is not listed: listing counts
+    // as a change of no rows, which `changes()` would show where the statement was not at hand.
+    if has_long_step && nature == Nature::Read && !prepared.is_explain() {
+        has_long_step = false;
+        prepared.for_each_opcode(|it| has_long_step |= LONG_STEPS.contains(&it))?;
+    }
     Ok(Some(Cached {
+        has_long_step,
+        long_for: 0,
         tail: (!text::is_blank(&sql[end..])).then_some(end),
         nature,
         verb,
         n_parameters: prepared.n_parameters(),
         columns: (prepared.n_columns() > 0).then(|| prepared.columns().into()),
-        asks_changes: seen.changes,
-        fires_triggers: seen.triggers,
-        lists_tables: seen.table_list,
+        seen,
         text: sql.into(),
         size: sql.len() + prepared.memory(),
         used: 0,

@@ -59,14 +59,14 @@ pub(super) const BIRTH: &str = "
     CREATE TABLE __debros_meta(id INTEGER PRIMARY KEY CHECK (id = 0), applied INTEGER NOT NULL);
     INSERT INTO __debros_meta VALUES (0, 0);";
 
-/// Open the database at `path`, which exists unless `create` is asked for.
+/// Open the database at `path`, by `flags` to write, to read, or to create it.
 pub(super) fn open(
     path: &Path,
     vfs: Vfs,
     role: Role,
-    create: OpenFlags,
+    flags: OpenFlags,
 ) -> Result<Connection, SqlError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())?;
     let handle = Handle::new(&connection);
     handle.shrink_lookaside();

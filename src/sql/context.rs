@@ -56,6 +56,7 @@ struct Context {
     steps_charged: Cell<u64>,
     charged: Cell<u64>,
     temp_left: Cell<u64>,
+    given_up: Cell<bool>,
 }
 
 thread_local! {
@@ -74,6 +75,7 @@ thread_local! {
             steps_charged: Cell::new(0),
             charged: Cell::new(0),
             temp_left: Cell::new(u64::MAX),
+            given_up: Cell::new(false),
         }
     };
 }
@@ -85,6 +87,7 @@ pub(super) fn begin(stamp: &Stamp, changes_before: i64) {
         it.dice.set(Dice::new(stamp.seed));
         it.changes_before.set(changes_before);
         it.fault.set(false);
+        it.given_up.set(false);
     });
 }
 
@@ -216,6 +219,16 @@ pub(super) fn tick() -> bool {
         it.ticks_left.set(left.saturating_sub(1));
         left == 0
     })
+}
+
+/// Whoever runs the command has no more time for it (R13).
+pub(super) fn set_given_up() {
+    CONTEXT.with(|it| it.given_up.set(true));
+}
+
+/// Whether [`set_given_up`] was called since the command began.
+pub(super) fn is_given_up() -> bool {
+    CONTEXT.with(|it| it.given_up.get())
 }
 
 /// A function takes as long as `n` instructions. Whether that is too many.

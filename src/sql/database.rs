@@ -1,6 +1,8 @@
 //! The one writing connection to one database, and reading on it.
 
 use std::fmt::Write;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,11 +12,15 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use bytes::BytesMut;
 use rusqlite::Connection;
+use rusqlite::InterruptHandle;
 use rusqlite::OpenFlags;
 use rusqlite::hooks::Wal;
+use rustc_hash::FxHashSet;
+use rustc_hash::FxHasher;
 
 use crate::sql::authorizer::ENGINE_PREFIX;
 use crate::sql::cache::Cache;
+use crate::sql::cache::Shape;
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
 use crate::sql::connection::EngineStatements;
@@ -31,7 +37,9 @@ use crate::sql::run::Run;
 use crate::sql::run::Setting;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
+use crate::sql::text;
 use crate::sql::vfs::Vfs;
+use crate::types::DatabaseSize;
 use crate::types::LogIndex;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
@@ -39,6 +47,10 @@ use crate::wire::command::Value;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
 
+/// Pages of a database that any single step gets through within a millisecond.
+const SMALL_PAGES_MAX: u32 = 256;
+/// Texts remembered because they ran quickly.
+const QUICK_MAX: usize = 1_024;
 /// Bytes of one page in the write-ahead log, its header included.
 const WAL_FRAME_SIZE: u64 = 4096 + 24;
 
@@ -59,13 +71,34 @@ pub enum OpenError {
     Fault(#[from] Fault),
 }
 
-/// What [`Database::read`] asks its caller.
+/// What [`Database`] asks its caller, who may have enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// A command begins, and with it the time it may take. The answer does not matter.
+    /// A command is about to begin, and with it the time it may take: is it to be left for later?
     Begin,
     /// Another thousand VM instructions of it, or so, have run: is it to be given up?
     Tick,
+}
+
+/// How much a caller lets run (R13). It never shows in what a command gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Nothing that could hold up a core: what takes long, or cannot be known to be short, is left or given
+    /// up.
+    Inline,
+    /// Whatever it takes.
+    Whole,
+}
+
+/// What became of a command that was to be read by.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Read {
+    /// It ran.
+    Done(Outcome),
+    /// It takes, or may take, longer than its caller gives it: to be handed in where there is time.
+    Long,
+    /// Its caller had had enough before it began: to be handed in again.
+    Later,
 }
 
 /// The one writing connection to one database.
@@ -85,8 +118,14 @@ pub struct Database {
     pub(super) applied: LogIndex,
     /// The schema's rows that belong to the engine: no statement of a tenant may leave them different.
     engine_schema: String,
-    /// There are virtual tables, which write at COMMIT: no command shares a transaction (R14).
-    pub(super) has_virtual_tables: bool,
+    /// How large it is, as of the last commit here.
+    pub(super) size: DatabaseSize,
+    /// What is in the schema.
+    pub(super) shape: Shape,
+    /// Texts, by their hash, that could have taken long to prepare or to run, and did not.
+    pub(super) quick: FxHashSet<u64>,
+    /// The last such text, on a connection that only reads.
+    pub(super) learned: Option<u64>,
     /// The command that ran last changed the schema, or tried to.
     pub(super) has_changed_schema: bool,
     /// Where rows are encoded.
@@ -107,7 +146,7 @@ impl Database {
     /// Open the database at `path`. Ends with a transaction that changes nothing, so that no commit later
     /// pays for syncing the log's header and folder (R22). Waits for the disk.
     pub fn open(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
-        let mut database = Self::connect(path, vfs, role)?;
+        let mut database = Self::connect(path, vfs, role, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database.engine.touch().map_err(|error| match error {
             EngineError::Busy => OpenError::Busy,
             error => connection::fault_of(error, "open a database").into(),
@@ -115,12 +154,18 @@ impl Database {
         Ok(database)
     }
 
-    fn connect(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
+    /// Open a connection, by `flags` to write or only to read.
+    pub(super) fn connect(
+        path: &Path,
+        vfs: Vfs,
+        role: Role,
+        flags: OpenFlags,
+    ) -> Result<Self, OpenError> {
         context::idle();
         if !vfs.exists(path)? {
             return Err(OpenError::Missing);
         }
-        let opened = connection::open(path, vfs, role, OpenFlags::empty());
+        let opened = connection::open(path, vfs, role, flags);
         let mut connection = opened.map_err(open_error)?;
         let wal_frames = Arc::new(AtomicU32::new(0));
         count_frames(&mut connection, Arc::clone(&wal_frames)).map_err(open_error)?;
@@ -132,7 +177,8 @@ impl Database {
         }
         let engine = EngineStatements::new(handle).map_err(open_error)?;
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
-        let has_virtual_tables = has_virtual_tables(handle).map_err(open_error)?;
+        let shape = shape(handle).map_err(open_error)?;
+        load_search(handle, shape).map_err(open_error)?;
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
         Ok(Self {
@@ -145,7 +191,10 @@ impl Database {
             role,
             applied: LogIndex(applied),
             engine_schema: schema,
-            has_virtual_tables,
+            size: DatabaseSize::default(),
+            shape,
+            quick: FxHashSet::default(),
+            learned: None,
             has_changed_schema: false,
             scratch: BytesMut::new(),
             wal_frames,
@@ -157,10 +206,11 @@ impl Database {
     /// statistics, outlives a rollback (R14).
     pub(super) fn reconnect(&mut self) -> Result<(), Fault> {
         let fresh =
-            Self::connect(&self.path, self.vfs, self.role).map_err(|error| match error {
-                OpenError::Fault(fault) => fault,
-                error => Fault::Stop(format!("open a database again: {error}")),
-            })?;
+            Self::connect(&self.path, self.vfs, self.role, OpenFlags::SQLITE_OPEN_READ_WRITE)
+                .map_err(|error| match error {
+                    OpenError::Fault(fault) => fault,
+                    error => Fault::Stop(format!("open a database again: {error}")),
+                })?;
         assert_eq!(fresh.applied, self.applied, "a rollback leaves what was committed");
         *self = fresh;
         Ok(())
@@ -172,8 +222,11 @@ impl Database {
     pub(super) fn forget_schema(&mut self) -> Result<(), Fault> {
         self.cache.clear();
         let sql = "PRAGMA writable_schema = RESET";
-        let reset = context::as_engine(|| number(self.handle, sql));
-        reset.map_err(|error| error.into_fault("read the schema anew")).map(drop)
+        let reset = context::as_engine(|| {
+            number(self.handle, sql)?;
+            load_search(self.handle, self.shape)
+        });
+        reset.map_err(|error| error.into_fault("read the schema anew"))
     }
 
     /// The log index of the last command applied.
@@ -197,13 +250,32 @@ impl Database {
         Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
-    /// Answer `commands`, all from one state of the database; each must only read. `expired` is told
-    /// where each begins, and asked whether to give it up.
+    /// Answer `commands`, all from one state of the database; each must only read. One that `enough` gives
+    /// up has taken too long, which is its outcome.
     pub fn read(
         &mut self,
         commands: &[Bytes],
-        expired: &mut dyn FnMut(Ask) -> bool,
+        enough: &mut dyn FnMut(Ask) -> bool,
     ) -> Result<Vec<Outcome>, Fault> {
+        let ran = self.read_within(commands, Share::Whole, &mut |ask| {
+            // All of them are to run.
+            enough(ask) && ask == Ask::Tick
+        })?;
+        let outcome = |it| match it {
+            Read::Done(outcome) => outcome,
+            Read::Long | Read::Later => unreachable!("nothing was to be left"),
+        };
+        Ok(ran.into_iter().map(outcome).collect())
+    }
+
+    /// Answer `commands`, all from one state of the database, as far as `share` and `enough` let them run.
+    /// With [`Share::Whole`], one that `enough` gives up has taken too long, which is its outcome.
+    pub fn read_within(
+        &mut self,
+        commands: &[Bytes],
+        share: Share,
+        enough: &mut dyn FnMut(Ask) -> bool,
+    ) -> Result<Vec<Read>, Fault> {
         context::idle();
         match self.engine.begin_read() {
             Ok(()) => {}
@@ -211,8 +283,10 @@ impl Database {
         }
         let handle = self.handle;
         let read = |bytes| {
-            expired(Ask::Begin);
-            handle.with_expiry(expired, || self.read_one(bytes))
+            if enough(Ask::Begin) {
+                return Ok(Read::Later);
+            }
+            handle.with_watch(false, enough, || self.read_one(bytes, share))
         };
         let outcomes = commands.iter().map(read).collect::<Result<Vec<_>, _>>();
         // Only reading was done, so that one ends like the other; a rollback cannot fail for want of space.
@@ -223,15 +297,48 @@ impl Database {
         outcomes
     }
 
-    fn read_one(&mut self, bytes: &Bytes) -> Result<Outcome, Fault> {
+    fn read_one(&mut self, bytes: &Bytes, share: Share) -> Result<Read, Fault> {
         let command = match Command::decode(bytes) {
             Ok(command) => command,
-            Err(error) => return Ok(Err(StatementError::new(error.to_string()))),
+            Err(error) => return Ok(Read::Done(Err(StatementError::new(error.to_string())))),
         };
-        match self.run(&command, Setting::Read)? {
-            Run::Done(outcome) => Ok(outcome),
-            Run::Alone | Run::Undone => unreachable!("a read leaves nothing to undo"),
+        // On a connection of its own a reader learns of a new schema when it runs. What it knew of the
+        // statement before is wrong then, and its transaction keeps the schema as it is now.
+        for _ in 0..2 {
+            match self.run(&command, Setting::Read, share)? {
+                Run::Done(outcome) => return Ok(Read::Done(outcome)),
+                Run::Long { .. } => return Ok(Read::Long),
+                Run::Undone => {}
+                Run::Alone => unreachable!("a read shares its transaction with nobody"),
+            }
         }
+        unreachable!("the schema stays within a transaction")
+    }
+
+    /// What stops the statement that runs, from any thread.
+    pub(super) fn interrupt_handle(&self) -> InterruptHandle {
+        self.connection.get_interrupt_handle()
+    }
+
+    /// Whether preparing the first statement of `sql` cannot take long.
+    pub(super) fn is_quick_to_prepare(&self, sql: &str) -> bool {
+        self.cache.has(sql)
+            || (self.shape.is_quick() && text::is_simple(sql))
+            || self.quick.contains(&hash_of(sql))
+    }
+
+    /// Whether a step in proportion to the database is short, because the database is small.
+    pub(super) fn is_small(&self) -> bool {
+        (1..=SMALL_PAGES_MAX).contains(&self.size.pages)
+    }
+
+    /// A text that ran quickly on a connection that only reads, and could have taken long: where there is
+    /// little time it may be tried.
+    pub fn learn(&mut self, text: u64) {
+        if self.quick.len() >= QUICK_MAX {
+            self.quick.clear();
+        }
+        self.quick.insert(text);
     }
 
     /// A hash over all that the database holds, the schema and the rowids included: equal for replicas that
@@ -269,7 +376,7 @@ impl Database {
         let found = context::as_engine(|| {
             let schema = engine_schema(self.handle)?;
             let random = has_random_names(self.handle)?;
-            self.has_virtual_tables = has_virtual_tables(self.handle)?;
+            self.shape = shape(self.handle)?;
             Ok::<_, SqlError>((schema, random))
         });
         let (schema, random) = found.map_err(|error| error.into_fault("check the schema"))?;
@@ -285,6 +392,32 @@ impl Database {
         }
         Ok(Ok(()))
     }
+}
+
+/// Have FTS5 tables read their settings: one that has not done so writes another version of them than one
+/// that has, when its index is built anew.
+fn load_search(handle: Handle, shape: Shape) -> Result<(), SqlError> {
+    if shape.virtual_tables == 0 {
+        return Ok(());
+    }
+    let names = "SELECT name FROM main.sqlite_master
+        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%USING%fts5%'";
+    for name in texts(handle, names, None)? {
+        let sql = format!("SELECT 1 FROM main.\"{}\"('a') LIMIT 1", name.replace('"', "\"\""));
+        match texts(handle, &sql, None) {
+            // Some other table, or one that cannot be used at all.
+            Err(error) if classify(error.code, context::has_fault()) == Class::Statement => {}
+            read => drop(read?),
+        }
+    }
+    Ok(())
+}
+
+/// What a text is remembered by.
+pub(super) fn hash_of(sql: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    sql.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What may have columns whose names SQLite made up: the newest table, and every view, whose columns may
@@ -342,10 +475,28 @@ fn texts(handle: Handle, sql: &str, argument: Option<&str>) -> Result<Vec<String
     Ok(found)
 }
 
-fn has_virtual_tables(handle: Handle) -> Result<bool, SqlError> {
-    let sql = "SELECT count(*) FROM main.sqlite_master
-        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'";
-    Ok(context::as_engine(|| number(handle, sql))? != 0)
+/// What is in the schema.
+fn shape(handle: Handle) -> Result<Shape, SqlError> {
+    let sql = "SELECT type, sql FROM main.sqlite_master
+        WHERE type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%'";
+    let mut shape = Shape::default();
+    context::as_engine(|| {
+        let (prepared, _) = Prepared::new(handle, sql)?;
+        prepared.expect("not blank").run(std::iter::empty(), |row| {
+            let (kind, of_what) = match row.value(0) {
+                Ok(Value::Text("view")) => ("view", &mut shape.views),
+                Ok(Value::Text("trigger")) => ("trigger", &mut shape.triggers),
+                _ => ("table", &mut shape.virtual_tables),
+            };
+            *of_what += 1;
+            shape.has_long_steps |= match row.value(1) {
+                Ok(Value::Text(sql)) if kind != "table" => text::may_have_long_step(sql),
+                _ => true,
+            };
+            Ok::<_, SqlError>(())
+        })
+    })?;
+    Ok(shape)
 }
 
 /// The rows of the schema that belong to the engine, in order.

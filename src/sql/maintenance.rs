@@ -45,7 +45,7 @@ impl Checkpointer {
     /// Connect to the database at `path`.
     pub fn open(path: &Path, vfs: Vfs) -> Result<Self, OpenError> {
         context::idle();
-        let opened = connection::open(path, vfs, Role::Engine, OpenFlags::empty());
+        let opened = connection::open(path, vfs, Role::Engine, OpenFlags::SQLITE_OPEN_READ_WRITE);
         let connection = opened.map_err(open_error)?;
         let handle = Handle::new(&connection);
         let engine = EngineStatements::new(handle).map_err(open_error)?;
@@ -105,7 +105,8 @@ pub(super) fn create(path: &Path, vfs: Vfs, schema: &str) -> Result<(), OpenErro
 }
 
 fn build(path: &Path, vfs: Vfs, schema: &str) -> Result<(), SqlError> {
-    let connection = connection::open(path, vfs, Role::Engine, OpenFlags::SQLITE_OPEN_CREATE)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let connection = connection::open(path, vfs, Role::Engine, flags)?;
     connection.execute_batch(connection::BIRTH)?;
     connection.execute_batch(schema)?;
     // Nothing of this is synced: a crash leaves a file that nobody looks at. Only the whole one is.

@@ -15,6 +15,8 @@ use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
 use crate::sql::context;
 use crate::sql::database::Database;
+use crate::sql::database::Share;
+use crate::sql::database::hash_of;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
@@ -35,6 +37,13 @@ use crate::wire::rows::StatementResult;
 
 /// Up to here the result's buffer is copied to its exact size; a larger one is handed over as it is.
 const COPIED_MAX: usize = 64 << 10;
+/// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
+/// time in proportion to it, between two calls of the progress handler.
+const INLINE_VALUE_MAX: u32 = 32 << 10;
+/// VM instructions from which on a statement counts as long: about a millisecond.
+const LONG_STEPS: u64 = 10_000;
+/// How often in a row a statement that was long is not even tried where there is little time.
+const LONG_FOR: u32 = 64;
 /// Bytes that a row of the schema may have, whatever the limit of values: a text, and two names from it.
 const SCHEMA_ROW_MAX: u32 = 4 << 20;
 /// How many times the limit of steps may tick by for a database with virtual tables, whose own statements
@@ -61,6 +70,12 @@ pub(super) enum Run {
     Alone,
     /// The transaction is to be rolled back, or has been; the command needs one of its own.
     Undone,
+    /// It takes, or may take, longer than its caller gives it (R13). If a part of it has run, the
+    /// transaction is to be rolled back, or has been.
+    Long {
+        /// A part of it has run.
+        has_run: bool,
+    },
 }
 
 /// Why a command stops before its end.
@@ -73,6 +88,8 @@ enum Halt {
     Alone,
     /// As above, and its effects so far are to be undone.
     Undo,
+    /// It needs more time than there is.
+    Long,
     /// The database or the machine is sick.
     Fault(Fault),
 }
@@ -92,6 +109,7 @@ impl From<SqlError> for RowsEnd {
 /// A command that runs.
 struct Running {
     setting: Setting,
+    share: Share,
     limits: CommandLimits,
     /// Whether it is a statement with nothing behind it, which needs no savepoint.
     n_statements: u32,
@@ -106,18 +124,28 @@ struct Running {
 
 impl Database {
     /// Run the command of `entry`. A command that creates or drops the database has no effect inside it.
-    pub(super) fn run_entry(&mut self, entry: &Entry, setting: Setting) -> Result<Run, Fault> {
+    pub(super) fn run_entry(
+        &mut self,
+        entry: &Entry,
+        setting: Setting,
+        share: Share,
+    ) -> Result<Run, Fault> {
         // Written by this program and checked by the log: if it cannot be read, this program is too old.
         let command = Command::decode(&entry.command)
             .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;
         match command.kind {
-            Kind::Execute => self.run(&command, setting),
+            Kind::Execute => self.run(&command, setting, share),
             Kind::Create | Kind::Drop => Ok(Run::Done(Ok(Vec::new()))),
         }
     }
 
     /// Run a command that executes statements.
-    pub(super) fn run(&mut self, command: &Command<'_>, setting: Setting) -> Result<Run, Fault> {
+    pub(super) fn run(
+        &mut self,
+        command: &Command<'_>,
+        setting: Setting,
+        share: Share,
+    ) -> Result<Run, Fault> {
         let changes_before = self.handle.total_changes();
         context::begin(&command.stamp, changes_before);
         if setting != Setting::Read {
@@ -127,6 +155,7 @@ impl Database {
         self.has_changed_schema = false;
         let mut running = Running {
             setting,
+            share,
             limits: command.stamp.limits,
             n_statements: command.n_statements,
             steps_left: command.stamp.limits.steps,
@@ -147,6 +176,7 @@ impl Database {
             Err(Halt::Fault(fault)) => return Err(fault),
             Err(Halt::Alone) if !running.has_run => return Ok(Run::Alone),
             Err(Halt::Alone | Halt::Undo) => return Ok(Run::Undone),
+            Err(Halt::Long) => return Ok(Run::Long { has_run: running.has_run }),
             Err(Halt::Error(error)) => (error, self.handle.total_changes() != changes_before),
             Err(Halt::ErrorAfter(error)) => (error, true),
         };
@@ -199,94 +229,130 @@ impl Database {
             Mode::Query => StatementResult::Rows(no_rows()),
         };
         let mut rest = sql;
-        loop {
-            // Preparing must not depend on what ran before: on another replica it may not be necessary.
-            context::unbounded();
-            let cached = match self.cache.get(self.handle, rest) {
-                Ok(Some(cached)) => cached,
-                Ok(None) => return Ok(result),
-                Err(error) => return Err(halt(error, running)),
-            };
-            let tail = cached.tail;
-            let nature = cached.nature;
-            let may_write = running.setting != Setting::Read && mode == Mode::Exec;
-            if nature != Nature::Read && !may_write {
-                let message = "attempt to change database via query operation";
-                return Err(Halt::Error(StatementError::new(message)));
-            }
-            if nature == Nature::Schema && running.setting == Setting::Shared {
-                return Err(Halt::Alone);
-            }
-            if cached.n_parameters > arguments.len() {
-                let (want, got) = (cached.n_parameters, arguments.len());
-                return Err(Halt::Error(StatementError::new(format!(
-                    "not enough args to execute query: want {want} got {got}"
-                ))));
-            }
-            // What a trigger changed before it failed is not always counted, so that one is not waited for.
-            let is_one = running.n_statements == 1 && tail.is_none() && !cached.fires_triggers;
-            if running.setting == Setting::Shared && !running.has_savepoint && !is_one {
-                self.engine.savepoint().map_err(Halt::Fault)?;
-                running.has_savepoint = true;
-            }
-            if cached.asks_changes && !running.has_written && running.setting != Setting::Read {
-                self.engine.reset_changes().map_err(Halt::Fault)?;
-            }
-            running.has_run = true;
-            // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
-            // (preparing a statement, for one) must not fail for a smaller one.
-            let length = match nature {
-                Nature::Schema => running.limits.value_bytes.max(SCHEMA_ROW_MAX),
-                _ => running.limits.value_bytes,
-            };
-            let ticks = if self.has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-            let steps = running.steps_left.saturating_mul(ticks);
-            context::begin_statement(steps, running.limits.temp_bytes);
-            context::begin_running(cached.verb);
-            self.handle.limit_length(length);
-            self.has_changed_schema |= nature == Nature::Schema;
-            let ran = run_one(cached, mode, &mut arguments, &mut self.scratch, running);
-            self.handle.limit_length(u32::MAX);
-            let rows = ran?;
-            if context::is_rowid_spent() {
-                // SQLite would choose the next rowid at random, differently on every replica.
-                let message = "rowid 9223372036854775807 is reserved";
-                return Err(Halt::ErrorAfter(StatementError::new(message)));
-            }
-            let mut used = context::charged_steps();
-            if running.setting != Setting::Read {
-                let steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
-                used = used.saturating_add(steps);
-                if self.has_virtual_tables && used > running.steps_left {
-                    return Err(Halt::ErrorAfter(out_of_steps(running)));
-                }
-            }
-            running.steps_left = running.steps_left.saturating_sub(used);
-            if cached.prepared.take_repreparations() > 0 && running.setting == Setting::Shared {
-                // It was prepared again behind our back, and some steps were counted twice.
-                self.cache.clear();
-                return Err(Halt::Undo);
-            }
-            result = match (mode, rows) {
-                (Mode::Query, rows) => StatementResult::Rows(rows.unwrap_or_else(no_rows)),
-                (Mode::Exec, _) if nature != Nature::Write => counts(None),
-                (Mode::Exec, returned) => StatementResult::Counts {
-                    rows_affected: self.handle.changes(),
-                    last_insert_id: self.handle.last_insert_rowid(),
-                    returned,
-                },
-            };
-            running.has_written |= nature == Nature::Write;
-            if nature == Nature::Schema {
-                self.cache.clear();
-                context::unbounded();
-                self.check_schema().map_err(Halt::Fault)?.map_err(Halt::ErrorAfter)?;
-            }
+        while let Some((its_result, tail)) = self.run_first(rest, mode, &mut arguments, running)? {
+            result = its_result;
             match tail {
                 Some(end) => rest = &rest[end..],
-                None => return Ok(result),
+                None => break,
             }
         }
+        Ok(result)
+    }
+
+    /// Run the first statement of a text; give its result, and where the text goes on. None: there is no
+    /// statement, but for comments.
+    fn run_first(
+        &mut self,
+        rest: &str,
+        mode: Mode,
+        arguments: &mut Arguments<'_>,
+        running: &mut Running,
+    ) -> Result<Option<(StatementResult, Option<usize>)>, Halt> {
+        // Preparing must not depend on what ran before: on another replica it may not be necessary.
+        context::unbounded();
+        if running.share == Share::Inline && !self.is_quick_to_prepare(rest) {
+            return Err(Halt::Long);
+        }
+        let is_small = self.is_small();
+        let cached = match self.cache.get(self.handle, rest, self.shape) {
+            Ok(Some(cached)) => cached,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(halt(error, running)),
+        };
+        let tail = cached.tail;
+        let nature = cached.nature;
+        let may_write = running.setting != Setting::Read && mode == Mode::Exec;
+        if nature != Nature::Read && !may_write {
+            let message = "attempt to change database via query operation";
+            return Err(Halt::Error(StatementError::new(message)));
+        }
+        if running.share == Share::Inline && !cached.may_run_inline(is_small) {
+            return Err(Halt::Long);
+        }
+        if nature == Nature::Schema && running.setting == Setting::Shared {
+            return Err(Halt::Alone);
+        }
+        if cached.n_parameters > arguments.len() {
+            let (want, got) = (cached.n_parameters, arguments.len());
+            return Err(Halt::Error(StatementError::new(format!(
+                "not enough args to execute query: want {want} got {got}"
+            ))));
+        }
+        // What a trigger changed before it failed is not always counted, so that one is not waited for.
+        let is_one = running.n_statements == 1 && tail.is_none() && !cached.seen.triggers;
+        if running.setting == Setting::Shared && !running.has_savepoint && !is_one {
+            self.engine.savepoint().map_err(Halt::Fault)?;
+            running.has_savepoint = true;
+        }
+        if cached.seen.changes && !running.has_written && running.setting != Setting::Read {
+            self.engine.reset_changes().map_err(Halt::Fault)?;
+        }
+        running.has_run = true;
+        // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
+        // (preparing a statement, for one) must not fail for a smaller one.
+        let length = match (nature, running.share) {
+            (Nature::Schema, _) => running.limits.value_bytes.max(SCHEMA_ROW_MAX),
+            (_, Share::Inline) => running.limits.value_bytes.min(INLINE_VALUE_MAX),
+            (_, Share::Whole) => running.limits.value_bytes,
+        };
+        let has_virtual_tables = self.shape.virtual_tables > 0;
+        let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
+        let steps = running.steps_left.saturating_mul(ticks);
+        context::begin_statement(steps, running.limits.temp_bytes);
+        context::begin_running(cached.verb);
+        self.handle.limit_length(length);
+        self.has_changed_schema |= nature == Nature::Schema;
+        let ran = run_one(cached, mode, arguments, &mut self.scratch, running);
+        self.handle.limit_length(u32::MAX);
+        let n_steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
+        let is_long = n_steps > LONG_STEPS || matches!(ran, Err(Halt::Long));
+        if is_long {
+            cached.long_for = LONG_FOR;
+        }
+        let rows = ran?;
+        if is_given_up(running) {
+            return Err(Halt::Long);
+        }
+        if context::is_rowid_spent() {
+            // SQLite would choose the next rowid at random, differently on every replica.
+            let message = "rowid 9223372036854775807 is reserved";
+            return Err(Halt::ErrorAfter(StatementError::new(message)));
+        }
+        let mut used = context::charged_steps();
+        if running.setting != Setting::Read {
+            used = used.saturating_add(n_steps);
+            if has_virtual_tables && used > running.steps_left {
+                return Err(Halt::ErrorAfter(out_of_steps(running)));
+            }
+        }
+        running.steps_left = running.steps_left.saturating_sub(used);
+        if cached.prepared.take_repreparations() > 0 && running.setting != Setting::Alone {
+            // It was prepared again behind our back: some steps were counted twice, or (on a connection
+            // that only reads) it is not any more what it was taken for.
+            self.cache.clear();
+            return Err(Halt::Undo);
+        }
+        if running.setting == Setting::Read && running.share == Share::Whole {
+            let is_quick = !is_long && !cached.has_long_step;
+            self.learned = is_quick.then(|| hash_of(rest));
+        }
+        let result = match (mode, rows) {
+            (Mode::Query, rows) => StatementResult::Rows(rows.unwrap_or_else(no_rows)),
+            (Mode::Exec, _) if nature != Nature::Write => counts(None),
+            (Mode::Exec, returned) => StatementResult::Counts {
+                rows_affected: self.handle.changes(),
+                last_insert_id: self.handle.last_insert_rowid(),
+                returned,
+            },
+        };
+        running.has_written |= nature == Nature::Write;
+        if nature == Nature::Schema {
+            self.cache.clear();
+            self.quick.clear();
+            context::unbounded();
+            self.check_schema().map_err(Halt::Fault)?.map_err(Halt::ErrorAfter)?;
+        }
+        Ok(Some((result, tail)))
     }
 }
 
@@ -308,7 +374,7 @@ fn run_one(
     let n_columns = columns.map_or(0, |it| it.len());
     // JSON repeats the names in each row.
     let names = columns.map_or(0, |it| it.iter().map(|it| it.name.len() + 4).sum::<usize>());
-    let lists_tables = cached.lists_tables;
+    let lists_tables = cached.seen.table_list;
     let mut count: usize = 0;
     let ran = cached.prepared.run(arguments, |row: &Row<'_>| {
         if n_columns == 0 || (lists_tables && is_hidden(row)) {
@@ -367,8 +433,19 @@ fn out_of_steps(running: &Running) -> StatementError {
     StatementError::coded("statement_steps", message)
 }
 
+/// Whether the statement that just ran, or was stopped, was given up by whoever runs it. A read that has all
+/// the time there is has used it up instead.
+fn is_given_up(running: &Running) -> bool {
+    let may_go_on = running.setting != Setting::Read || running.share == Share::Inline;
+    may_go_on && context::is_given_up()
+}
+
 /// What an error of SQLite means for the command.
 fn halt(error: SqlError, running: &Running) -> Halt {
+    let is_large = running.share == Share::Inline && error.code & 0xff == ffi::SQLITE_TOOBIG;
+    if !context::has_fault() && (is_large || is_given_up(running)) {
+        return Halt::Long;
+    }
     match classify(error.code, context::has_fault()) {
         Class::Statement => Halt::Error(statement_error(error, running)),
         Class::Busy if running.setting == Setting::Read => {

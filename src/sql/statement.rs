@@ -125,10 +125,12 @@ impl Handle {
         unsafe { self.on_progress(on_tick, ptr::null_mut()) };
     }
 
-    /// Run `f`; every [`context::STEPS_PER_TICK`] instructions meanwhile, ask `expired` whether to stop.
-    pub(super) fn with_expiry<T>(
+    /// Run `f`; every [`context::STEPS_PER_TICK`] instructions meanwhile, ask `enough` whether to give it
+    /// up, and, if it is `counted`, call [`context::tick`].
+    pub(super) fn with_watch<T>(
         self,
-        mut expired: &mut dyn FnMut(Ask) -> bool,
+        is_counted: bool,
+        mut enough: &mut dyn FnMut(Ask) -> bool,
         f: impl FnOnce() -> T,
     ) -> T {
         struct Restore(Handle);
@@ -137,10 +139,11 @@ impl Handle {
                 self.0.count_steps();
             }
         }
-        let argument: *mut &mut dyn FnMut(Ask) -> bool = &raw mut expired;
+        let argument: *mut &mut dyn FnMut(Ask) -> bool = &raw mut enough;
         let _restore = Restore(self);
-        // SAFETY: `expired` lives until after `_restore` has replaced the handler, also on a panic.
-        unsafe { self.on_progress(on_expiry, argument.cast()) };
+        let handler = if is_counted { on_counted_tick } else { on_uncounted_tick };
+        // SAFETY: `enough` lives until after `_restore` has replaced the handler, also on a panic.
+        unsafe { self.on_progress(handler, argument.cast()) };
         f()
     }
 
@@ -179,10 +182,23 @@ unsafe extern "C" fn on_tick(_: *mut c_void) -> c_int {
     c_int::from(context::tick())
 }
 
-unsafe extern "C" fn on_expiry(argument: *mut c_void) -> c_int {
-    // SAFETY: `with_expiry` passes this and keeps it alive while the handler is set.
-    let expired = unsafe { &mut *argument.cast::<&mut dyn FnMut(Ask) -> bool>() };
-    c_int::from(expired(Ask::Tick))
+unsafe extern "C" fn on_counted_tick(argument: *mut c_void) -> c_int {
+    // The limit first: what it decides must not depend on who else would stop here.
+    if context::tick() {
+        return 1;
+    }
+    // SAFETY: as this one's caller has it.
+    unsafe { on_uncounted_tick(argument) }
+}
+
+unsafe extern "C" fn on_uncounted_tick(argument: *mut c_void) -> c_int {
+    // SAFETY: `with_watch` passes this and keeps it alive while the handler is set.
+    let enough = unsafe { &mut *argument.cast::<&mut dyn FnMut(Ask) -> bool>() };
+    let is_enough = enough(Ask::Tick);
+    if is_enough {
+        context::set_given_up();
+    }
+    c_int::from(is_enough)
 }
 
 unsafe extern "C" fn on_update(
@@ -253,10 +269,34 @@ impl Prepared {
     /// Whether it leaves the database as it is. What is only explained is not run.
     pub(super) fn is_readonly(&self) -> bool {
         // SAFETY: the statement is not finalized.
-        unsafe {
-            ffi::sqlite3_stmt_readonly(self.raw()) != 0
-                || ffi::sqlite3_stmt_isexplain(self.raw()) != 0
-        }
+        self.is_explain() || unsafe { ffi::sqlite3_stmt_readonly(self.raw()) != 0 }
+    }
+
+    /// Whether it only tells what another would do.
+    pub(super) fn is_explain(&self) -> bool {
+        // SAFETY: the statement is not finalized.
+        unsafe { ffi::sqlite3_stmt_isexplain(self.raw()) != 0 }
+    }
+
+    /// Show `f` the name of each instruction of its program, triggers included (`EXPLAIN`).
+    pub(super) fn for_each_opcode(&mut self, mut f: impl FnMut(&str)) -> Result<(), SqlError> {
+        self.explain(1)?;
+        let listed = self.run(std::iter::empty(), |row| {
+            if let Ok(Value::Text(opcode)) = row.value(1) {
+                f(opcode);
+            }
+            Ok::<_, SqlError>(())
+        });
+        self.explain(0)?;
+        // Switching may have prepared it again.
+        self.take_repreparations();
+        listed
+    }
+
+    fn explain(&mut self, mode: c_int) -> Result<(), SqlError> {
+        // SAFETY: the statement is not finalized, and not running.
+        let code = unsafe { ffi::sqlite3_stmt_explain(self.raw(), mode) };
+        if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.handle.error(code)) }
     }
 
     /// Bytes of memory it holds.

@@ -9,6 +9,15 @@ use std::borrow::Cow;
 use crate::sql::authorizer;
 use crate::sql::context::Verb;
 
+/// What stands between statements and between words.
+const BLANKS: [char; 7] = [' ', '\t', '\n', '\x0c', '\r', ';', '\u{feff}'];
+/// Bytes of a text that may count as simple.
+const SIMPLE_SIZE_MAX: usize = 4 << 10;
+/// Selects and joins of one that does.
+const SIMPLE_JOINS_MAX: u32 = 8;
+/// Parentheses in one another in one that does.
+const SIMPLE_DEPTH_MAX: u32 = 16;
+
 /// The words that decide what the first statement of `sql` may do.
 pub(super) fn verb(sql: &str) -> Verb {
     let mut rest = sql;
@@ -38,6 +47,65 @@ pub(super) fn verb(sql: &str) -> Verb {
 /// Whether `sql` holds nothing but blanks, comments and semicolons.
 pub(super) fn is_blank(sql: &str) -> bool {
     skip(sql).is_empty()
+}
+
+/// Whether `sql` could have an instruction that takes time in proportion to a table, and that nothing counts:
+/// `count(*)`, a `DELETE` of everything, a pragma, a function as a table. What views, triggers and virtual
+/// tables add is another matter.
+pub(super) fn may_have_long_step(sql: &str) -> bool {
+    let mut last = "";
+    let mut depth = 0_u32;
+    // Parentheses around a `DELETE` that has no condition so far.
+    let mut deletes_all = None;
+    for it in tokens(sql) {
+        match it {
+            "(" if is(last, "COUNT") => return true,
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            ";" if deletes_all.is_some() => return true,
+            it if is(it, "FROM") && is(last, "DELETE") => deletes_all = Some(depth),
+            it if is(it, "WHERE") && deletes_all == Some(depth) => deletes_all = None,
+            it if ["PRAGMA", "JSON_EACH", "JSON_TREE"].into_iter().any(|word| is(it, word)) => {
+                return true;
+            }
+            it if it.get(..7).is_some_and(|it| is(it, "PRAGMA_")) => return true,
+            _ => {}
+        }
+        last = it;
+    }
+    deletes_all.is_some()
+}
+
+/// Whether preparing `sql`, which may be any statement but one on the schema, is quick: it is short and
+/// joins little. (Sixty-four tables joined `NATURAL` take SQLite 150 ms.)
+pub(super) fn is_simple(sql: &str) -> bool {
+    let (mut n_joined, mut depth, mut depth_max) = (0, 0_u32, 0);
+    if sql.len() > SIMPLE_SIZE_MAX {
+        return false;
+    }
+    for it in tokens(sql) {
+        match it {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            it => n_joined += u32::from(["JOIN", "SELECT"].into_iter().any(|word| is(it, word))),
+        }
+        depth_max = depth_max.max(depth);
+    }
+    n_joined <= SIMPLE_JOINS_MAX && depth_max <= SIMPLE_DEPTH_MAX
+}
+
+/// The tokens of `sql`, semicolons among them, but no blanks.
+fn tokens(sql: &str) -> impl Iterator<Item = &str> {
+    let mut rest = sql;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|it| it != ';' && BLANKS.contains(&it));
+        if rest.is_empty() {
+            return None;
+        }
+        let (first, after) = rest.split_at(token(rest));
+        rest = after;
+        Some(first)
+    })
 }
 
 /// Whether `name` stands anywhere in `sql`, in whatever case.
@@ -135,7 +203,7 @@ fn next_word<'a>(rest: &mut &'a str) -> &'a str {
 fn skip(mut text: &str) -> &str {
     loop {
         let before = text.len();
-        text = text.trim_start_matches([' ', '\t', '\n', '\x0c', '\r', ';', '\u{feff}']);
+        text = text.trim_start_matches(BLANKS);
         if let Some(comment) = text.strip_prefix("--") {
             text = comment.split_once('\n').map_or("", |(_, after)| after);
         } else if let Some(comment) = text.strip_prefix("/*") {
@@ -223,6 +291,39 @@ mod tests {
     }
 
     #[test]
+    fn long_steps_are_suspected_by_words() {
+        for (sql, want) in [
+            ("INSERT INTO t VALUES (?, ?)", false),
+            ("SELECT count, counts(1) FROM t", false),
+            ("SELECT Count ( * ) FROM t", true),
+            ("DELETE FROM t", true),
+            ("DELETE FROM t WHERE a = ?", false),
+            ("WITH x AS (SELECT 1 WHERE 1) DELETE FROM t", true),
+            ("DELETE FROM t WHERE a IN (SELECT 1 WHERE 1) RETURNING a", false),
+            ("DELETE FROM t; SELECT 1 WHERE 1", true),
+            ("DELETE FROM t -- WHERE\n", true),
+            ("SELECT 'DELETE', \"count\"", false),
+            ("SELECT * FROM json_each(?)", true),
+            ("SELECT * FROM pragma_table_info('t')", true),
+            ("CREATE TRIGGER x AFTER DELETE ON t BEGIN DELETE FROM u; END", true),
+            ("CREATE TRIGGER x AFTER DELETE ON t BEGIN INSERT INTO u VALUES (1); END", false),
+        ] {
+            assert_eq!(may_have_long_step(sql), want, "{sql:?}");
+        }
+    }
+
+    #[test]
+    fn texts_that_join_much_are_not_simple() {
+        let joined = format!("SELECT 1 FROM t {}", "NATURAL JOIN t ".repeat(20));
+        let nested = format!("SELECT {}1{}", "(".repeat(40), ")".repeat(40));
+        let long = format!("SELECT '{}'", "x".repeat(5_000));
+        for sql in [&joined, &nested, &long] {
+            assert!(!is_simple(sql), "{sql}");
+        }
+        assert!(is_simple("SELECT a FROM t JOIN u USING (b) WHERE c IN (SELECT 1)"));
+    }
+
+    #[test]
     fn blanks_comments_and_semicolons_are_nothing() {
         for (sql, want) in [
             ("", true),
@@ -240,6 +341,8 @@ mod tests {
     fn check_any(sql: &str) {
         verb(sql);
         is_blank(sql);
+        is_simple(sql);
+        may_have_long_step(sql);
         mentions(sql, authorizer::VIEWS_PREFIX);
         assert_eq!(with_visible_schema(sql).len(), sql.len(), "positions stay: {sql:?}");
     }

@@ -30,6 +30,7 @@ use debros::sql::Database;
 use debros::sql::Entry;
 use debros::sql::Rest;
 use debros::sql::Role;
+use debros::sql::Share;
 use debros::sql::Vfs;
 use debros::sql::sync_wal;
 use debros::types::DatabaseId;
@@ -627,16 +628,26 @@ impl World {
         }
     }
 
+    /// Apply on the core what it lets run, then the rest on a thread; each part is told by itself.
     fn apply(&mut self, id: usize, database: DatabaseId, commands: Vec<(LogIndex, Bytes)>) {
         let vfs = self.vfs;
+        let mut dice = Dice::new(self.dice.roll());
+        let is_impatient = dice.below(3) == 0;
         let open = self.nodes[id].open(vfs, database, "");
         let entries: Vec<_> =
             commands.into_iter().map(|(index, command)| Entry { index, command }).collect();
-        let batch = open.apply(&entries).expect("the machine is well");
-        assert_eq!(batch.rest, Rest::None, "nobody else has the database");
-        let event = Event::Applied { database, applied: batch.applied, size: batch.size };
-        let at = self.micros(5, 3_000);
-        self.plan(at, id, Happening::Step(event));
+        let mut enough = |_| is_impatient && dice.below(8) == 0;
+        let here = open.apply_within(&entries, Share::Inline, &mut enough);
+        let here = here.expect("the machine is well");
+        let rest = &entries[here.applied.len()..];
+        let there = open.apply(rest).expect("the machine is well");
+        assert_eq!(there.rest, Rest::None, "nobody else has the database");
+        let mut at = self.now;
+        for batch in [here, there].into_iter().filter(|it| !it.applied.is_empty()) {
+            let event = Event::Applied { database, applied: batch.applied, size: batch.size };
+            at = at.max(self.micros(5, 3_000));
+            self.plan(at, id, Happening::Step(event));
+        }
     }
 
     /// Have the leader of the hosting partition create a database, wherever it is.

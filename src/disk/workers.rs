@@ -1,0 +1,193 @@
+//! Threads of one shard for statements that take long (R13): some apply, with the database's own
+//! connection, which is theirs meanwhile; some read, each with a connection that only reads.
+//!
+//! The core goes on, and so do the other namespaces; the one concerned waits. What comes of a task goes
+//! back as a [`Done`]. A command is undone, and not recorded, when the node stops: it is in the log.
+//!
+//! The threads give way to the cores: they have a lower priority.
+
+#![expect(unsafe_code, reason = "the priority of a thread is a system call")]
+
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::disk::helper::Done;
+use crate::limits;
+use crate::shard::event::Token;
+use crate::sql::Brake;
+use crate::sql::Database;
+use crate::sql::Entry;
+use crate::sql::Fault;
+use crate::sql::LongRead;
+use crate::sql::OpenError;
+use crate::sql::Reader;
+use crate::sql::Role;
+use crate::sql::Share;
+use crate::sql::Vfs;
+use crate::types::DatabaseId;
+use crate::types::Incarnation;
+use crate::types::Instant;
+use crate::wire::rows::StatementError;
+
+/// How much less these threads count than a core, as `nice` has it: about a tenth.
+const NICENESS: libc::c_int = 10;
+
+/// Commands to apply, and the connection to do it with.
+#[derive(Debug)]
+pub struct ApplyTask {
+    /// Where.
+    pub database: DatabaseId,
+    /// The one connection that writes.
+    pub open: Box<Database>,
+    /// What to apply, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// A command to read by.
+#[derive(Debug)]
+pub struct ReadTask {
+    /// Where.
+    pub database: DatabaseId,
+    /// The file.
+    pub path: PathBuf,
+    /// Whose.
+    pub token: Token,
+    /// What to run.
+    pub command: Bytes,
+    /// A connection, if one is at hand.
+    pub reader: Option<Box<Reader>>,
+    /// Stops it.
+    pub brake: Arc<Brake>,
+}
+
+/// The way to a shard's threads. They end when this is dropped, and what runs is given up.
+#[derive(Debug)]
+pub struct Workers {
+    apply: flume::Sender<ApplyTask>,
+    read: flume::Sender<ReadTask>,
+    is_stopping: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Start the threads; `report` is called on them. A read may take `statement_time`.
+    pub fn start(
+        statement_time: Duration,
+        now: impl Fn() -> Instant + Clone + Send + 'static,
+        report: impl Fn(Done) + Clone + Send + 'static,
+    ) -> Self {
+        // Bounded by what asks: a database has one batch under way, and the reads are counted by the core.
+        let (apply, to_apply) = flume::unbounded::<ApplyTask>();
+        let (read, to_read) = flume::unbounded::<ReadTask>();
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        for _ in 0..limits::SQL_THREADS {
+            let (todo, stop, report) = (to_apply.clone(), Arc::clone(&is_stopping), report.clone());
+            threads.push(spawn(todo, report, move |task| apply_whole(task, &stop)));
+        }
+        for _ in 0..limits::READER_THREADS {
+            let (todo, stop, report) = (to_read.clone(), Arc::clone(&is_stopping), report.clone());
+            let now = now.clone();
+            threads.push(spawn(todo, report, move |task| {
+                let began = now();
+                let is_late =
+                    || stop.load(Ordering::Relaxed) || now().since(began) > statement_time;
+                read_whole(task, is_late)
+            }));
+        }
+        Self { apply, read, is_stopping, threads }
+    }
+
+    /// Have commands applied; [`Done::Ran`] brings the connection back.
+    pub fn apply(&self, task: ApplyTask) {
+        self.apply.send(task).expect("the threads live as long as their handle");
+    }
+
+    /// Have a command read by; [`Done::Read`] brings the connection back.
+    pub fn read(&self, task: ReadTask) {
+        self.read.send(task).expect("the threads live as long as their handle");
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        (self.apply, _) = flume::bounded(0);
+        (self.read, _) = flume::bounded(0);
+        for thread in self.threads.drain(..) {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Start a thread that performs tasks, one at a time.
+#[expect(clippy::disallowed_methods, reason = "these are the threads for what takes long")]
+fn spawn<T: Send + 'static>(
+    todo: flume::Receiver<T>,
+    report: impl Fn(Done) + Send + 'static,
+    perform: impl Fn(T) -> Done + Send + 'static,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        give_way();
+        for task in todo {
+            match catch_unwind(AssertUnwindSafe(|| perform(task))) {
+                Ok(done) => report(done),
+                // The panic hook has said what and where. Somebody waits for this task for ever.
+                Err(_) => std::process::abort(),
+            }
+        }
+    })
+}
+
+/// Let the cores go first.
+fn give_way() {
+    // SAFETY: the call takes three numbers; zero is the calling thread. It fails only for what may not be
+    // done, and then the thread counts as much as a core.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+}
+
+fn apply_whole(task: ApplyTask, is_stopping: &AtomicBool) -> Done {
+    let ApplyTask { database, mut open, entries } = task;
+    let mut enough = |_| is_stopping.load(Ordering::Relaxed);
+    let result = open.apply_within(&entries, Share::Whole, &mut enough);
+    Done::Ran { database, open, entries, result }
+}
+
+fn read_whole(task: ReadTask, mut is_late: impl FnMut() -> bool) -> Done {
+    let ReadTask { database, path, token, command, reader, brake } = task;
+    let reader = reader.map_or_else(|| open(database, &path), Ok);
+    let (reader, result) = match reader {
+        Ok(mut reader) => {
+            let result = reader.read(&command, &brake, &mut is_late);
+            (result.is_ok().then_some(reader), result)
+        }
+        Err(result) => (None, result),
+    };
+    Done::Read { database, token, reader, result }
+}
+
+/// Connect, or give the outcome of the read.
+fn open(
+    database: DatabaseId,
+    path: &std::path::Path,
+) -> Result<Box<Reader>, Result<LongRead, Fault>> {
+    let role =
+        if database.incarnation == Incarnation::ENGINE { Role::Engine } else { Role::Tenant };
+    Reader::open(path, Vfs::system(), role).map(Box::new).map_err(|error| match error {
+        OpenError::Busy => {
+            let outcome = Err(StatementError::coded("busy", "database is busy"));
+            Ok(LongRead { outcome, learned: None })
+        }
+        OpenError::Fault(fault) => Err(fault),
+        error @ (OpenError::Missing | OpenError::Exists) => Err(Fault::Fence(error.to_string())),
+    })
+}

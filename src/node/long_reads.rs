@@ -1,0 +1,172 @@
+//! Reads of one core that take long: those that wait for a thread, those that have one, and the connections
+//! in between.
+//!
+//! ```text
+//! given up on the core, or not tried there ──► waiting ──► on a thread ──► answered
+//! ```
+//!
+//! A namespace has a few threads at once at most, so that one that asks for much leaves some to the others.
+//! A read that waits too long is refused, one that runs too long is stopped.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::disk::workers::ReadTask;
+use crate::limits;
+use crate::shard::event::Event;
+use crate::shard::event::Token;
+use crate::sql::Brake;
+use crate::sql::Reader;
+use crate::sql::Why;
+use crate::types::DatabaseId;
+use crate::types::Instant;
+use crate::wire::rows::StatementError;
+
+/// How much later than its own clock says a read is stopped from outside: only what nothing counts.
+const LATE_MARGIN: Duration = Duration::from_millis(100);
+
+/// A read without a thread.
+#[derive(Debug)]
+struct Waiting {
+    database: DatabaseId,
+    token: Token,
+    command: Bytes,
+    since: Instant,
+}
+
+/// A read on a thread.
+#[derive(Debug)]
+struct Active {
+    database: DatabaseId,
+    token: Token,
+    since: Instant,
+    brake: Arc<Brake>,
+}
+
+/// All long reads of a core.
+#[derive(Debug)]
+pub(super) struct LongReads {
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    /// Oldest first.
+    active: Vec<Active>,
+    /// Oldest first.
+    idle: VecDeque<(DatabaseId, Box<Reader>)>,
+    statement_time: Duration,
+}
+
+impl LongReads {
+    /// `statement_time` is what a read may take.
+    pub(super) fn new(statement_time: Duration) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            active: Vec::new(),
+            idle: VecDeque::new(),
+            statement_time,
+        }
+    }
+
+    /// A read is to run on a thread.
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        database: DatabaseId,
+        token: Token,
+        command: Bytes,
+        events: &mut Vec<Event>,
+    ) {
+        let bytes = self.waiting_bytes + command.len();
+        let is_full = self.waiting.len() >= limits::LONG_READS_WAITING_MAX
+            || bytes > limits::LONG_READ_BYTES_WAITING_MAX;
+        if is_full {
+            return events.push(overloaded(database, token));
+        }
+        self.waiting_bytes = bytes;
+        self.waiting.push_back(Waiting { database, token, command, since: now });
+    }
+
+    /// The next read that may begin; `path_of` knows where databases are.
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        path_of: impl Fn(DatabaseId) -> PathBuf,
+    ) -> Option<ReadTask> {
+        if self.active.len() >= limits::READER_THREADS {
+            return None;
+        }
+        let at = self.waiting.iter().position(|it| {
+            let n_active = self.active.iter().filter(|active| active.database == it.database);
+            n_active.count() < limits::READERS_OF_NAMESPACE_MAX
+        })?;
+        let Waiting { database, token, command, .. } = self.waiting.remove(at)?;
+        self.waiting_bytes -= command.len();
+        let brake = Brake::new();
+        self.active.push(Active { database, token, since: now, brake: Arc::clone(&brake) });
+        let idle = self.idle.iter().rposition(|(it, _)| *it == database);
+        let reader = idle.and_then(|at| self.idle.remove(at)).map(|(_, reader)| reader);
+        Some(ReadTask { database, path: path_of(database), token, command, reader, brake })
+    }
+
+    /// A read has ended; its connection is for the next. Gives one that is too many.
+    pub(super) fn on_read(
+        &mut self,
+        database: DatabaseId,
+        token: Token,
+        reader: Option<Box<Reader>>,
+    ) -> Option<Box<Reader>> {
+        self.active.retain(|it| it.token != token);
+        self.idle.extend(reader.map(|it| (database, it)));
+        let is_full = self.idle.len() > limits::READERS_IDLE_MAX;
+        is_full.then(|| self.idle.pop_front()).flatten().map(|(_, reader)| reader)
+    }
+
+    /// The connections of a database that is to be closed; none of them has work.
+    pub(super) fn take_idle(&mut self, database: DatabaseId) -> Vec<Reader> {
+        let (gone, kept) = std::mem::take(&mut self.idle)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(it, _)| *it == database);
+        self.idle = kept;
+        gone.into_iter().map(|(_, reader)| *reader).collect()
+    }
+
+    /// Stop the oldest read of a database whose log is too long (R23).
+    pub(super) fn stop_oldest(&self, database: DatabaseId) {
+        if let Some(oldest) = self.active.iter().find(|it| it.database == database) {
+            oldest.brake.pull(Why::Log);
+        }
+    }
+
+    /// When [`Self::on_timeout`] has something to do.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let limit = self.statement_time + LATE_MARGIN;
+        let active = self.active.first().map(|it| it.since.after(limit));
+        let waiting = self.waiting.front().map(|it| it.since.after(limits::REQUEST_DEADLINE));
+        active.into_iter().chain(waiting).min()
+    }
+
+    /// Stop what runs too long, refuse what has waited too long.
+    pub(super) fn on_timeout(&mut self, now: Instant, events: &mut Vec<Event>) {
+        let limit = self.statement_time + LATE_MARGIN;
+        for late in self.active.iter_mut().filter(|it| now.since(it.since) >= limit) {
+            late.brake.pull(Why::Late);
+            // Not asked for again in the same instant; what cannot be stopped here is stopped next time.
+            late.since = now;
+        }
+        self.active.sort_by_key(|it| it.since);
+        let is_late = |it: &mut Waiting| now.since(it.since) >= limits::REQUEST_DEADLINE;
+        while let Some(late) = self.waiting.pop_front_if(is_late) {
+            self.waiting_bytes -= late.command.len();
+            events.push(overloaded(late.database, late.token));
+        }
+    }
+}
+
+fn overloaded(database: DatabaseId, token: Token) -> Event {
+    let error = StatementError::coded("overloaded", "too many long reads at once");
+    Event::ReadFinished { database, token, outcome: Err(error) }
+}

@@ -1,0 +1,117 @@
+//! A second connection to a database, which only reads: for statements that take long (R13).
+//!
+//! It sees what was committed when a read begins, whatever the writing connection does meanwhile. Opened,
+//! used and dropped on threads that have time; the core only keeps it in between.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use rusqlite::InterruptHandle;
+use rusqlite::OpenFlags;
+
+use crate::sql::connection::Role;
+use crate::sql::database::Ask;
+use crate::sql::database::Database;
+use crate::sql::database::OpenError;
+use crate::sql::fault::Fault;
+use crate::sql::vfs::Vfs;
+use crate::wire::rows::Outcome;
+use crate::wire::rows::StatementError;
+
+/// A connection that only reads.
+#[derive(Debug)]
+pub struct Reader(Database);
+
+/// What a long read gave.
+#[derive(Debug)]
+pub struct LongRead {
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// It was not long after all: what [`Database::learn`] wants to know of it.
+    pub learned: Option<u64>,
+}
+
+impl Reader {
+    /// Connect to the database at `path`, which another connection has open for writing.
+    pub fn open(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
+        Database::connect(path, vfs, role, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Self)
+    }
+
+    /// Run one command, until `is_late` says so, or `brake` is pulled.
+    pub fn read(
+        &mut self,
+        command: &Bytes,
+        brake: &Brake,
+        is_late: &mut dyn FnMut() -> bool,
+    ) -> Result<LongRead, Fault> {
+        // What nothing counts (`count(*)` of a large table) can be stopped only like this.
+        let _ = brake.handle.set(self.0.interrupt_handle());
+        self.0.learned = None;
+        let mut enough = |ask| ask == Ask::Tick && (brake.pulled().is_some() || is_late());
+        let ran = self.0.read(std::slice::from_ref(command), &mut enough)?;
+        let mut outcome = ran.into_iter().next().expect("one command has one outcome");
+        if outcome.is_err()
+            && let Some(Why::Log) = brake.pulled()
+        {
+            let message = "read was stopped: the log of its database grew too long meanwhile";
+            outcome = Err(StatementError::coded("busy", message));
+        }
+        Ok(LongRead { outcome, learned: self.0.learned.take() })
+    }
+}
+
+/// Why a read is stopped from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It has had the time that statements have.
+    Late,
+    /// The log of its database cannot start anew because of it, and is too long (R23).
+    Log,
+}
+
+/// Stops one read, from any thread.
+#[derive(Default)]
+pub struct Brake {
+    handle: OnceLock<InterruptHandle>,
+    /// Zero, or one more than the [`Why`].
+    why: AtomicU8,
+}
+
+impl fmt::Debug for Brake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Brake").field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
+impl Brake {
+    /// One that nobody has pulled.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Stop the read; the first reason counts.
+    pub fn pull(&self, why: Why) {
+        let code = match why {
+            Why::Late => 1,
+            Why::Log => 2,
+        };
+        // It only has to arrive at some time.
+        let _ = self.why.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
+        if let Some(handle) = self.handle.get() {
+            handle.interrupt();
+        }
+    }
+
+    fn pulled(&self) -> Option<Why> {
+        match self.why.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(Why::Late),
+            _ => Some(Why::Log),
+        }
+    }
+}
