@@ -31,13 +31,14 @@ const TWIN: Manner = Manner {
     copy: NEVER,
     crash: NEVER,
     checkpoint: NEVER,
+    hurry: NEVER,
 };
 
 /// The others: undisturbed; one by one, remembering all; as a node lives; as one that has no luck.
 const MANNERS: [Manner; 4] = [
     Manner { batch_max: 64, reopen: NEVER, ..TWIN },
     Manner { batch_max: 1, reopen: NEVER, read: 3, thread: 9, ..TWIN },
-    Manner { batch_max: 9, reopen: 20, rest: 5, read: 4, thread: 6, again: 8, ..TWIN },
+    Manner { batch_max: 9, reopen: 20, rest: 5, read: 4, thread: 6, again: 8, hurry: 3, ..TWIN },
     Manner {
         batch_max: 30,
         reopen: 15,
@@ -48,6 +49,7 @@ const MANNERS: [Manner; 4] = [
         copy: 10,
         crash: 12,
         checkpoint: 9,
+        hurry: 2,
     },
 ];
 
@@ -125,7 +127,7 @@ fn neither_batches_nor_times_nor_threads_nor_crashes_show() {
         return check(seed);
     }
     let Some(seconds) = number("DETERMINISM_SECONDS") else {
-        return (0..20).for_each(check);
+        return (0..16).for_each(check);
     };
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut seed = number("DETERMINISM_FROM").unwrap_or(1_000);

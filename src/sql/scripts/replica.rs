@@ -14,6 +14,7 @@ use crate::sql::Database;
 use crate::sql::Entry;
 use crate::sql::Rest;
 use crate::sql::Role;
+use crate::sql::Share;
 use crate::sql::Vfs;
 use crate::sql::scripts::statements;
 use crate::sql::testing::print;
@@ -45,6 +46,8 @@ pub(super) struct Manner {
     pub(super) crash: u64,
     /// The log is moved into the file.
     pub(super) checkpoint: u64,
+    /// Whoever hands it in gives it little time, and hands in later what it had no time for.
+    pub(super) hurry: u64,
 }
 
 /// See [`Manner`].
@@ -75,10 +78,11 @@ pub(super) fn run(commands: &[Bytes], manner: Manner, dice: &mut Dice) -> (Vec<S
         let end = (at + size).min(entries.len());
         let back = if is_time(dice, manner.again) { dice.below(20) } else { 0 };
         let from = at.saturating_sub(usize::try_from(back).unwrap());
+        let hurry = is_time(dice, manner.hurry).then(|| dice.roll());
         if is_time(dice, manner.thread) {
-            replica.apply_elsewhere(&entries[from..end], at - from);
+            replica.apply_elsewhere(&entries[from..end], at - from, hurry);
         } else {
-            replica.apply(&entries[from..end], at - from);
+            replica.apply(&entries[from..end], at - from, hurry);
         }
         at = end;
         if is_time(dice, manner.read) {
@@ -107,7 +111,8 @@ pub(super) fn run(commands: &[Bytes], manner: Manner, dice: &mut Dice) -> (Vec<S
 
 impl Replica {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // In memory, if that is to be had: there is much to sync, and no power to lose.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut replica = Self { folder, database: None, printed: Vec::new(), copied: None };
         Database::create(&replica.path(), Vfs::system(), "").unwrap();
         replica.reopen();
@@ -127,12 +132,32 @@ impl Replica {
         self.database = Some(Database::open(&self.path(), Vfs::system(), Role::Tenant).unwrap());
     }
 
-    /// Apply `entries`, of which it has had `n_had`.
-    fn apply(&mut self, entries: &[Entry], n_had: usize) {
-        let batch = self.database().apply(entries).unwrap();
+    /// Apply `entries`, of which it has had `n_had`; the first time in a hurry, if so asked by a seed.
+    fn apply(&mut self, entries: &[Entry], n_had: usize, hurry: Option<u64>) {
+        let mut n_done = 0;
+        if let Some(seed) = hurry {
+            let mut dice = Dice::new(seed);
+            let share = if dice.below(3) == 0 { Share::Whole } else { Share::Inline };
+            let mut asks_left = dice.below(40);
+            let mut enough = |_| {
+                asks_left = asks_left.saturating_sub(1);
+                asks_left == 0
+            };
+            let batch = self.database().apply_within(entries, share, &mut enough).unwrap();
+            let is_left = matches!(batch.rest, Rest::Long | Rest::Later);
+            assert_eq!(batch.applied.len() < entries.len(), is_left, "{:?}", batch.rest);
+            self.note(&batch.applied, n_had);
+            n_done = batch.applied.len();
+        }
+        let rest = &entries[n_done..];
+        let batch = self.database().apply(rest).unwrap();
         assert_eq!(batch.rest, Rest::None);
-        assert_eq!(batch.applied.len(), entries.len());
-        for (n, one) in batch.applied.iter().enumerate() {
+        assert_eq!(batch.applied.len(), rest.len());
+        self.note(&batch.applied, n_had.saturating_sub(n_done));
+    }
+
+    fn note(&mut self, applied: &[Applied], n_had: usize) {
+        for (n, one) in applied.iter().enumerate() {
             match one {
                 Applied::Skipped => assert!(n < n_had, "a new entry was skipped"),
                 Applied::Done(outcome) | Applied::Replayed(outcome) => {
@@ -143,9 +168,9 @@ impl Replica {
         }
     }
 
-    fn apply_elsewhere(&mut self, entries: &[Entry], n_had: usize) {
+    fn apply_elsewhere(&mut self, entries: &[Entry], n_had: usize, hurry: Option<u64>) {
         thread::scope(|scope| {
-            scope.spawn(|| self.apply(entries, n_had)).join().unwrap();
+            scope.spawn(|| self.apply(entries, n_had, hurry)).join().unwrap();
         });
     }
 
