@@ -275,14 +275,7 @@ pub(super) fn vacuum(handle: Handle, n_pages: u32) -> Result<(), Fault> {
 
 /// The one number that a statement gives.
 fn number(prepared: &mut Prepared) -> Result<u32, SqlError> {
-    let mut found = 0;
-    prepared.run(std::iter::empty(), |row| {
-        if let Ok(Value::Integer(it)) = row.value(0) {
-            found = u32::try_from(it).unwrap_or(0);
-        }
-        Ok::<(), SqlError>(())
-    })?;
-    Ok(found)
+    Ok(u32::try_from(prepared.number()?).unwrap_or(0))
 }
 
 fn run(prepared: &mut Prepared) -> Result<(), EngineError> {
