@@ -39,6 +39,7 @@ use crate::node::mail::Mail;
 use crate::node::mesh::Mesh;
 use crate::node::recover;
 use crate::node::settings;
+use crate::node::turns::Turns;
 use crate::shard::Shard;
 use crate::shard::ShardBoot;
 use crate::types::DatabaseId;
@@ -160,14 +161,14 @@ pub(super) async fn run(boot: CoreBoot) {
     main.await;
     mailbox.cancel().await;
     let driver = Rc::into_inner(driver).expect("everything that used the driver has ended");
-    let log = driver.into_inner().into_log();
+    let (log, turns) = driver.into_inner().into_parts();
     let stats = log.with_stats(LogStats::clone);
     log.close().await;
-    report(me, &stats);
+    report(me, &stats, &turns);
 }
 
-/// What the log did, for whoever wonders how the disk was.
-fn report(me: ShardId, stats: &LogStats) {
+/// What the log did, and the loop, for whoever wonders how the disk was and how long anybody waited.
+fn report(me: ShardId, stats: &LogStats, turns: &Turns) {
     let (batches, syncs) = (&stats.batch_records, &stats.sync_us);
     info!(
         shard = me.0,
@@ -180,6 +181,11 @@ fn report(me: ShardId, stats: &LogStats) {
         fsync_us_p99 = syncs.value_at_quantile(0.99),
         fsync_us_max = syncs.max(),
         written_bytes = stats.written_bytes,
+        turns = turns.wall_us.len(),
+        turn_us_p99 = turns.wall_us.value_at_quantile(0.99),
+        turn_us_max = turns.wall_us.max(),
+        turn_cpu_us_p99 = turns.cpu_us.value_at_quantile(0.99),
+        turn_cpu_us_max = turns.cpu_us.max(),
         "core has stopped"
     );
 }

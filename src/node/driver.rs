@@ -22,6 +22,8 @@ use crate::node::mail::Back;
 use crate::node::mail::Mail;
 use crate::node::mesh::Mesh;
 use crate::node::timer::Timer;
+use crate::node::turns;
+use crate::node::turns::Turns;
 use crate::shard::Shard;
 use crate::shard::event::Effect;
 use crate::shard::event::Event;
@@ -42,6 +44,7 @@ pub(super) struct Driver {
     log: LogWriter,
     clock: Clock,
     timer: Timer,
+    turns: Turns,
     /// Batches of the log that are being written, and the last ticket in each.
     unpersisted: VecDeque<(Lsn, Ticket)>,
     told_time_at: Instant,
@@ -65,6 +68,7 @@ impl Driver {
             log,
             clock,
             timer,
+            turns: Turns::new(),
             unpersisted: VecDeque::new(),
             told_time_at: clock.now(),
             events: vec![Event::Start],
@@ -87,9 +91,9 @@ impl Driver {
         self.events.extend(last.map(|ticket| Event::Persisted { ticket }));
     }
 
-    /// The log, once the loop has ended.
-    pub(super) fn into_log(self) -> LogWriter {
-        self.log
+    /// The log, once the loop has ended, and how long the turns took.
+    pub(super) fn into_parts(self) -> (LogWriter, Turns) {
+        (self.log, self.turns)
     }
 
     /// One piece of mail for this core.
@@ -112,7 +116,13 @@ impl Driver {
 
     /// One turn: everything that waits, and what follows from it.
     pub(super) fn turn(&mut self) {
-        let now = self.clock.now();
+        let (began, cpu_before) = (self.clock.now(), turns::cpu_time());
+        self.take_turn(began);
+        let cpu = turns::cpu_time().saturating_sub(cpu_before);
+        self.turns.record(self.clock.now().since(began), cpu);
+    }
+
+    fn take_turn(&mut self, now: Instant) {
         if now.since(self.told_time_at) >= CLOCK_INTERVAL {
             self.told_time_at = now;
             self.events.insert(0, Event::Clock { wall: Clock::wall() });

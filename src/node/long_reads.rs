@@ -170,3 +170,65 @@ fn overloaded(database: DatabaseId, token: Token) -> Event {
     let error = StatementError::coded("overloaded", "too many long reads at once");
     Event::ReadFinished { database, token, outcome: Err(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Incarnation;
+    use crate::types::PartitionId;
+
+    fn database(n: u64) -> DatabaseId {
+        DatabaseId { partition: PartitionId(1), incarnation: Incarnation(n) }
+    }
+
+    /// Push reads of these databases, whose tokens count from one; those refused.
+    fn push(reads: &mut LongReads, of: &[u64]) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (n, of) in (1..).zip(of) {
+            let command = Bytes::from_static(b"read");
+            reads.push(Instant::START, database(*of), Token(n), command, &mut events);
+        }
+        events
+    }
+
+    fn start(reads: &mut LongReads) -> Vec<u64> {
+        let next = || reads.start(Instant::START, |_| PathBuf::new()).map(|it| it.token.0);
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_namespace_leaves_threads_to_the_others() {
+        let mut reads = LongReads::new(Duration::from_secs(1));
+        assert!(push(&mut reads, &[7, 7, 7, 7, 8, 7]).is_empty());
+        assert_eq!(start(&mut reads), [1, 2, 5]);
+        reads.on_read(database(7), Token(1), None);
+        assert_eq!(start(&mut reads), [3]);
+        assert_eq!(start(&mut reads), [0; 0]);
+    }
+
+    #[test]
+    fn what_waits_too_long_or_is_too_much_is_refused() {
+        let mut reads = LongReads::new(Duration::from_mins(1));
+        let refused = push(&mut reads, &[7; limits::LONG_READS_WAITING_MAX + 1]);
+        assert_eq!(refused.len(), 1);
+        assert_eq!(start(&mut reads).len(), limits::READERS_OF_NAMESPACE_MAX);
+        let late = Instant::START.after(limits::REQUEST_DEADLINE);
+        assert_eq!(reads.next_timeout(), Some(late));
+        let mut events = Vec::new();
+        reads.on_timeout(late, &mut events);
+        assert_eq!(events.len(), limits::LONG_READS_WAITING_MAX - limits::READERS_OF_NAMESPACE_MAX);
+        assert_eq!(reads.waiting_bytes, 0);
+    }
+
+    #[test]
+    fn what_runs_too_long_is_stopped() {
+        let mut reads = LongReads::new(Duration::from_secs(1));
+        push(&mut reads, &[7]);
+        let task = reads.start(Instant::START, |_| PathBuf::new()).unwrap();
+        let at = reads.next_timeout().unwrap();
+        reads.on_timeout(at, &mut Vec::new());
+        assert!(format!("{:?}", task.brake).contains("why: 1"), "{:?}", task.brake);
+        // What did not hear it is told again, later.
+        assert!(reads.next_timeout().unwrap() > at);
+    }
+}

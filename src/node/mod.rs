@@ -21,6 +21,7 @@ mod recover;
 mod settings;
 mod signals;
 mod timer;
+mod turns;
 
 use std::io;
 use std::path::PathBuf;

@@ -6,6 +6,11 @@
 //! [`begin`] for a command, by [`begin_statement`] for each of its statements.
 
 use std::cell::Cell;
+use std::cell::RefCell;
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::types::Dice;
 use crate::types::Timestamp;
@@ -13,6 +18,13 @@ use crate::wire::command::Stamp;
 
 /// VM instructions between two calls of the progress handler.
 pub(super) const STEPS_PER_TICK: u64 = 1_000;
+
+/// What a row that changes takes, and each of its entries in an index, in VM instructions: a page may have
+/// to be read, and another be written to make room for it.
+const STEPS_PER_ENTRY: u64 = 32;
+
+/// How many indexes tables have; those that have none are left out.
+pub(super) type Indexes = FxHashMap<Vec<u8>, u64>;
 
 /// The first word of a statement, as far as it decides what the statement may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +52,10 @@ pub(super) struct Seen {
     pub(super) table_list: bool,
     /// A trigger of the statement writes.
     pub(super) triggers: bool,
+    /// The statement calls `LIKE` or `GLOB`.
+    pub(super) searches: bool,
+    /// The statement calls a function of JSON.
+    pub(super) json: bool,
 }
 
 struct Context {
@@ -50,6 +66,7 @@ struct Context {
     running: Cell<bool>,
     verb: Cell<Verb>,
     seen: Cell<Seen>,
+    indexes: RefCell<Option<Arc<Indexes>>>,
     fault: Cell<bool>,
     rowid_spent: Cell<bool>,
     ticks_left: Cell<u64>,
@@ -68,7 +85,14 @@ thread_local! {
             engine: Cell::new(false),
             running: Cell::new(false),
             verb: Cell::new(Verb::Other),
-            seen: Cell::new(Seen { changes: false, table_list: false, triggers: false }),
+            seen: Cell::new(Seen {
+                changes: false,
+                table_list: false,
+                triggers: false,
+                searches: false,
+                json: false,
+            }),
+            indexes: RefCell::new(None),
             fault: Cell::new(false),
             rowid_spent: Cell::new(false),
             ticks_left: Cell::new(u64::MAX),
@@ -159,13 +183,24 @@ pub(super) fn begin_preparing(verb: Verb) {
     });
 }
 
-/// A statement that starts with `verb` is about to run. What is prepared now is part of it: a virtual table
-/// asks for something, or SQLite prepares the statement again.
-pub(super) fn begin_running(verb: Verb) {
+/// A statement that starts with `verb` is about to run, where tables have `indexes`. What is prepared now is
+/// part of it: a virtual table asks for something, or SQLite prepares the statement again.
+pub(super) fn begin_running(verb: Verb, indexes: &Arc<Indexes>) {
     CONTEXT.with(|it| {
         it.running.set(true);
         it.verb.set(verb);
+        it.indexes.replace(Some(Arc::clone(indexes)));
     });
+}
+
+/// A row of `table` has changed: charged for what its pages take.
+pub(super) fn charge_row(table: &CStr) {
+    let n_indexes = CONTEXT.with(|it| {
+        let indexes = it.indexes.borrow();
+        indexes.as_ref().and_then(|it| it.get(table.to_bytes()).copied()).unwrap_or_default()
+    });
+    // If that is too much, the next tick stops the statement.
+    charge_steps(STEPS_PER_ENTRY * (1 + n_indexes));
 }
 
 /// Whether a statement runs, not is prepared.

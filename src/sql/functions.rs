@@ -41,7 +41,8 @@ pub(super) fn register(connection: &Connection, handle: Handle) -> rusqlite::Res
 fn too_big() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(
         rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_TOOBIG),
-        Some("string or blob too big".to_owned()),
+        // With words of its own it would count as any other error.
+        None,
     )
 }
 

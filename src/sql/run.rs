@@ -40,6 +40,12 @@ const COPIED_MAX: usize = 64 << 10;
 /// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
 /// time in proportion to it, between two calls of the progress handler.
 const INLINE_VALUE_MAX: u32 = 32 << 10;
+/// The same for a statement with `LIKE`, `GLOB` or JSON: with the longest pattern, `LIKE` takes 4 ms for a
+/// value of 32 KiB.
+const INLINE_SEARCHED_MAX: u32 = 1 << 10;
+/// What an instruction counts for in a statement with `LIKE` or `GLOB`, which takes as long as a thousand
+/// others, or a million.
+const SEARCH_WEIGHT: u64 = 16;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
 /// How often in a row a statement that was long is not even tried where there is little time.
@@ -292,14 +298,18 @@ impl Database {
         // (preparing a statement, for one) must not fail for a smaller one.
         let length = match (nature, running.share) {
             (Nature::Schema, _) => running.limits.value_bytes.max(SCHEMA_ROW_MAX),
+            (_, Share::Inline) if cached.seen.searches || cached.seen.json => {
+                running.limits.value_bytes.min(INLINE_SEARCHED_MAX)
+            }
             (_, Share::Inline) => running.limits.value_bytes.min(INLINE_VALUE_MAX),
             (_, Share::Whole) => running.limits.value_bytes,
         };
         let has_virtual_tables = self.shape.virtual_tables > 0;
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-        let steps = running.steps_left.saturating_mul(ticks);
+        let weight = if cached.seen.searches { SEARCH_WEIGHT } else { 1 };
+        let steps = (running.steps_left / weight).saturating_mul(ticks);
         context::begin_statement(steps, running.limits.temp_bytes);
-        context::begin_running(cached.verb);
+        context::begin_running(cached.verb, &self.indexes);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
         let ran = run_one(cached, mode, arguments, &mut self.scratch, running);
@@ -320,7 +330,7 @@ impl Database {
         }
         let mut used = context::charged_steps();
         if running.setting != Setting::Read {
-            used = used.saturating_add(n_steps);
+            used = used.saturating_add(n_steps).saturating_mul(weight);
             if has_virtual_tables && used > running.steps_left {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }

@@ -1,0 +1,215 @@
+//! Statements that take long: they run on threads, and nobody else on their core waits for them.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::client::Client;
+use crate::process::Node;
+use crate::process::wait_until;
+
+/// Mebibytes of the large table; `TABLE_MIB=1024` for the real thing.
+fn table_mib() -> u64 {
+    std::env::var("TABLE_MIB").ok().and_then(|it| it.parse().ok()).unwrap_or(48)
+}
+
+fn exec(client: &Client, sql: &str) -> (u16, Value) {
+    let reply = client.post("/v1/rqlite/exec", &json!({ "sql": sql })).expect("a reply");
+    (reply.status, reply.json())
+}
+
+fn must(client: &Client, sql: &str) -> Value {
+    let (status, json) = exec(client, sql);
+    assert_eq!(status, 200, "{sql}: {json}");
+    json
+}
+
+fn query(client: &Client, sql: &str) -> (u16, Value) {
+    let reply = client.post("/v1/rqlite/query", &json!({ "sql": sql })).expect("a reply");
+    (reply.status, reply.json())
+}
+
+/// Fill `table` with rows of about a kilobyte each.
+fn fill(client: &Client, table: &str, mib: u64) {
+    must(client, &format!("CREATE TABLE {table}(a INTEGER PRIMARY KEY, b INTEGER, c BLOB)"));
+    for _ in 0..mib.div_ceil(16) {
+        let rows = 16 * 1024;
+        must(
+            client,
+            &format!(
+                "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {rows})
+                 INSERT INTO {table}(b, c) SELECT x % 1000, randomblob(950) FROM n"
+            ),
+        );
+    }
+}
+
+/// Write and read in a namespace of its own until `is_over` of so many; how long each took, sorted.
+fn be_served(port: u16, is_over: impl Fn(usize) -> bool) -> Vec<Duration> {
+    let client = Client::try_connect(port).expect("the node listens").with_key("k2");
+    let mut took = Vec::new();
+    let mut n = 0;
+    while !is_over(took.len()) {
+        let before = Instant::now();
+        n += 1;
+        let (path, body) = if n % 2 == 0 {
+            ("/v1/rqlite/query", json!({ "sql": "SELECT b FROM t WHERE a = ?", "args": [n / 2] }))
+        } else {
+            ("/v1/rqlite/exec", json!({ "sql": "INSERT INTO t(b) VALUES (?)", "args": [n] }))
+        };
+        let reply = client.post(path, &body).expect("a reply");
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        took.push(before.elapsed());
+    }
+    took.sort_unstable();
+    took
+}
+
+fn quantile(sorted: &[Duration], q: usize) -> Duration {
+    sorted[(sorted.len() * q / 1000).min(sorted.len() - 1)]
+}
+
+/// While `work` is done, how another namespace on the same core is served: median and 99th percentile.
+fn meanwhile(port: u16, work: impl FnOnce()) -> (Duration, Duration) {
+    let is_over = AtomicBool::new(false);
+    let took = std::thread::scope(|scope| {
+        let neighbour = scope.spawn(|| be_served(port, |_| is_over.load(Ordering::Relaxed)));
+        work();
+        is_over.store(true, Ordering::Relaxed);
+        neighbour.join().expect("the neighbour is served")
+    });
+    median_and_tail(&took)
+}
+
+fn median_and_tail(sorted: &[Duration]) -> (Duration, Duration) {
+    (quantile(sorted, 500), quantile(sorted, 990))
+}
+
+/// A number that the core tells when it stops.
+fn told(log: &str, field: &str) -> u64 {
+    let line = log.lines().rfind(|it| it.contains("core has stopped")).expect("the core tells");
+    let line = plain(line);
+    let (_, after) = line.split_once(&format!("{field}=")).expect("it tells this");
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+/// A line of the log without its colours.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |so_far, it| so_far + it.split_once('m').map_or("", |(_, after)| after))
+}
+
+#[test]
+fn long_statements_hold_up_no_other_namespace() {
+    let mib = table_mib();
+    let mut limits = tempfile::NamedTempFile::new().expect("a file");
+    let text = "limits:\n  statement_ms: 2000\n  statement_steps: 60000000\n  database_bytes: 4294967296\n";
+    write!(limits, "{text}").expect("it takes the text");
+    let path = limits.path().to_str().expect("UTF-8").to_owned();
+    let mut node = Node::start_with(1, &["--config", &path]);
+    let (tenant, other) = (node.client(), node.client().with_key("k2"));
+    must(&other, "CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    fill(&tenant, "large", mib);
+    fill(&tenant, "second", mib);
+    let (quiet_p50, quiet_p99) = median_and_tail(&be_served(node.port, |n| n == 3_000));
+    let port = node.port;
+    let mut told_of = Vec::new();
+    let mut run = |name: &str, work: &mut dyn FnMut(&Client)| {
+        let client = Client::try_connect(port).expect("the node listens");
+        let before = Instant::now();
+        let (p50, p99) = meanwhile(port, || work(&client));
+        told_of.push(format!("{name}: {:?}, meanwhile p50 {p50:?}, p99 {p99:?}", before.elapsed()));
+    };
+    run("count(*)", &mut |it| {
+        assert_eq!(query(it, "SELECT count(*) FROM large").1["rows"][0][0], mib * 1024);
+    });
+    run("endless SELECT", &mut |it| {
+        let endless =
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n";
+        let (status, json) = query(it, endless);
+        assert_eq!((status, &json["code"]), (400, &json!("statement_ms")), "{json}");
+    });
+    run("endless INSERT", &mut |it| {
+        let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) INSERT INTO large(b) SELECT x FROM n";
+        let (status, json) = exec(it, endless);
+        assert_eq!((status, &json["code"]), (400, &json!("statement_steps")), "{json}");
+    });
+    run("CREATE INDEX", &mut |it| drop(must(it, "CREATE INDEX large_b ON large(b)")));
+    run("UPDATE", &mut |it| drop(must(it, "UPDATE large SET b = b + 1")));
+    run("DELETE FROM", &mut |it| drop(must(it, "DELETE FROM large")));
+    run("DROP TABLE", &mut |it| drop(must(it, "DROP TABLE second")));
+    assert!(node.stop().success());
+    let log = node.log();
+    let cpu_max = told(&log, "turn_cpu_us_max");
+    println!(
+        "table of {mib} MiB; quiet p50 {quiet_p50:?}, p99 {quiet_p99:?}\n{}\nturns: p99 {} us, max {} us; CPU p99 {} us, max {cpu_max} us",
+        told_of.join("\n"),
+        told(&log, "turn_us_p99"),
+        told(&log, "turn_us_max"),
+        told(&log, "turn_cpu_us_p99"),
+    );
+    assert!(cpu_max < 10_000, "the core worked {cpu_max} us in one turn");
+}
+
+/// Bytes of the largest file in `dir`, and below, whose name ends with `suffix`.
+fn largest(dir: &Path, suffix: &str) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(it) if it.is_dir() => largest(&entry.path(), suffix),
+        Ok(it) if entry.file_name().to_string_lossy().ends_with(suffix) => it.len(),
+        _ => 0,
+    });
+    sizes.max().unwrap_or(0)
+}
+
+#[test]
+fn a_reader_does_not_keep_the_log_of_its_database_from_its_bound() {
+    let mut limits = tempfile::NamedTempFile::new().expect("a file");
+    let text = "limits:\n  statement_ms: 25000\n";
+    write!(limits, "{text}").expect("it takes the text");
+    let path = limits.path().to_str().expect("UTF-8").to_owned();
+    let mut node = Node::start_with(1, &["--config", &path]);
+    let client = node.client();
+    must(&client, "CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)");
+    must(&client, "INSERT INTO t VALUES (1, zeroblob(1000000))");
+    let port = node.port;
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let reader = Client::try_connect(port).expect("the node listens");
+            let endless = "WITH RECURSIVE n(x) AS (SELECT a FROM t UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n";
+            query(&reader, endless)
+        });
+        let mut wal_max = 0;
+        let mut n_refused = 0;
+        wait_until("the reader is stopped", || {
+            let (status, json) = exec(&client, "UPDATE t SET b = randomblob(1000000)");
+            match status {
+                200 => {}
+                503 => n_refused += 1,
+                _ => panic!("{status}: {json}"),
+            }
+            wal_max = wal_max.max(largest(&node.data_dir(), "-wal"));
+            reader.is_finished().then_some(())
+        });
+        let (status, json) = reader.join().expect("a reply");
+        assert_eq!((status, &json["code"]), (503, &json!("busy")), "{json}");
+        println!("the -wal reached {} MiB; {n_refused} writes were refused", wal_max >> 20);
+        assert!((200 << 20..300 << 20).contains(&wal_max), "{wal_max}");
+    });
+    // It starts anew, and writes are taken again.
+    for _ in 0..60 {
+        wait_until("a write is taken", || {
+            let (status, _) = exec(&client, "UPDATE t SET b = randomblob(1000000)");
+            (status == 200).then_some(())
+        });
+    }
+    assert!(node.stop().success());
+}
