@@ -74,6 +74,9 @@ struct Context {
     charged: Cell<u64>,
     temp_left: Cell<u64>,
     given_up: Cell<bool>,
+    memory: Cell<i64>,
+    memory_max: Cell<i64>,
+    out_of_memory: Cell<bool>,
 }
 
 thread_local! {
@@ -100,6 +103,9 @@ thread_local! {
             charged: Cell::new(0),
             temp_left: Cell::new(u64::MAX),
             given_up: Cell::new(false),
+            memory: Cell::new(0),
+            memory_max: Cell::new(i64::MAX),
+            out_of_memory: Cell::new(false),
         }
     };
 }
@@ -295,4 +301,49 @@ pub(super) fn charge_temp(n: u64) -> bool {
 /// Whether the statement was stopped by [`charge_temp`].
 pub(super) fn is_out_of_temp() -> bool {
     CONTEXT.with(|it| it.temp_left.get() == 0)
+}
+
+/// Run `f`; meanwhile SQLite may take `bytes` of memory on this thread. What comes next to `f`'s answer:
+/// whether it asked for more.
+pub(super) fn with_memory<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, bool) {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|it| it.memory_max.set(i64::MAX));
+        }
+    }
+    CONTEXT.with(|it| {
+        it.memory.set(0);
+        it.memory_max.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        it.out_of_memory.set(false);
+    });
+    let restore = Restore;
+    let answer = f();
+    drop(restore);
+    let is_out = CONTEXT.with(|it| it.out_of_memory.get());
+    (answer, is_out)
+}
+
+/// Whether memory is counted on this thread.
+pub(super) fn is_memory_bounded() -> bool {
+    // A thread that ends frees what it has left after this is gone.
+    CONTEXT.try_with(|it| it.memory_max.get() != i64::MAX).unwrap_or(false)
+}
+
+/// SQLite takes `n` bytes, or gives some back. Whether it must not.
+pub(super) fn charge_memory(n: i64) -> bool {
+    let charge = |it: &Context| {
+        if it.memory_max.get() == i64::MAX {
+            return false;
+        }
+        let memory = it.memory.get() + n;
+        let is_out = n > 0 && memory > it.memory_max.get();
+        if is_out {
+            it.out_of_memory.set(true);
+        } else {
+            it.memory.set(memory);
+        }
+        is_out
+    };
+    CONTEXT.try_with(charge).unwrap_or(false)
 }

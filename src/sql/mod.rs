@@ -6,7 +6,8 @@
 //! - `random()`, `randomblob()`, `total_changes()`: functions of our own (`functions`);
 //! - functions whose time is not in proportion to their input: charged for it (`costly`);
 //! - what cannot be made equal, or reaches outside the database: refused by the authorizer;
-//! - cost: counted in VM steps, rows and bytes (`run`), never in time; but for reads, which change nothing.
+//! - cost: counted in VM steps, rows, bytes (`run`) and memory (`memory`), never in time; but for reads, which
+//!   change nothing.
 //!
 //! How commands are cut into transactions never shows (`apply`): one transaction takes many commands, and
 //! what SQLite would carry from one to the next is reset.
@@ -30,6 +31,7 @@ mod functions;
 mod costly;
 mod context;
 mod fault;
+mod memory;
 mod connection;
 mod statement;
 mod vfs;

@@ -21,6 +21,7 @@ use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
+use crate::sql::memory;
 use crate::sql::statement::Row;
 use crate::wire::command::Arguments;
 use crate::wire::command::Command;
@@ -50,6 +51,10 @@ const SEARCH_WEIGHT: u64 = 16;
 const LONG_STEPS: u64 = 10_000;
 /// How often in a row a statement that was long is not even tried where there is little time.
 const LONG_FOR: u32 = 64;
+/// Bytes of memory that running a statement may take, beside its result and its longest values.
+const RUNNING_MEMORY_MAX: u64 = 64 << 20;
+/// Values of the greatest length that there may be at once. (JSON takes twenty times its text.)
+const VALUES_IN_MEMORY_MAX: u64 = 32;
 /// Bytes that a row of the schema may have, whatever the limit of values: a text, and two names from it.
 const SCHEMA_ROW_MAX: u32 = 4 << 20;
 /// How many times the limit of steps may tick by for a database with virtual tables, whose own statements
@@ -312,7 +317,15 @@ impl Database {
         context::begin_running(cached.verb, &self.indexes);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
-        let ran = run_one(cached, mode, arguments, &mut self.scratch, running);
+        let memory = RUNNING_MEMORY_MAX
+            .saturating_add(VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length)));
+        let run = || run_one(cached, mode, arguments, &mut self.scratch, running);
+        let (mut ran, is_out_of_memory) = context::with_memory(memory, run);
+        if is_out_of_memory {
+            // SQLite goes on after some failures to allocate, which another replica may not have.
+            ran =
+                Err(Halt::ErrorAfter(StatementError::coded("statement_memory", memory::TOO_MUCH)));
+        }
         self.handle.limit_length(u32::MAX);
         let n_steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
         let is_long = n_steps > LONG_STEPS || matches!(ran, Err(Halt::Long));
@@ -455,6 +468,9 @@ fn halt(error: SqlError, running: &Running) -> Halt {
     let is_large = running.share == Share::Inline && error.code & 0xff == ffi::SQLITE_TOOBIG;
     if !context::has_fault() && (is_large || is_given_up(running)) {
         return Halt::Long;
+    }
+    if error.code == ffi::SQLITE_NOMEM && error.message == memory::TOO_MUCH {
+        return Halt::Error(StatementError::coded("statement_memory", error.message));
     }
     match classify(error.code, context::has_fault()) {
         Class::Statement => Halt::Error(statement_error(error, running)),
