@@ -92,6 +92,10 @@ fn check(seed: u64) {
     // The scripts are worth something only if most of what they try happens.
     let failed = want.iter().filter(|it| it.starts_with("error")).count();
     assert!(failed * 2 < want.len(), "{failed} of {} commands failed, seed {seed}", want.len());
+    let n_of = |what: &str| want.iter().filter(|it| it.starts_with(what)).count();
+    for what in ["again 1 rows", "again error", "error idempotency_key_reused"] {
+        assert!(n_of(what) * 200 > want.len(), "{what}: {} of {}", n_of(what), want.len());
+    }
 }
 
 fn texts(command: &Bytes) -> String {

@@ -11,6 +11,7 @@ mod crash;
 mod exits;
 mod fence;
 mod hostile;
+mod idempotency;
 mod large;
 mod process;
 mod sql;
