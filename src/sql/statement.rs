@@ -159,7 +159,7 @@ impl Handle {
         unsafe { ffi::sqlite3_progress_handler(self.0.as_ptr(), n, Some(handler), argument) };
     }
 
-    /// Watch for rows that get the largest rowid.
+    /// Watch for rows that change: they cost, and may get the largest rowid.
     pub(super) fn watch_rowids(self) {
         // SAFETY: the connection is open; the hook takes no argument.
         unsafe { ffi::sqlite3_update_hook(self.0.as_ptr(), Some(on_update), ptr::null_mut()) };
@@ -210,9 +210,11 @@ unsafe extern "C" fn on_update(
     _: *mut c_void,
     _operation: c_int,
     _database: *const c_char,
-    _table: *const c_char,
+    table: *const c_char,
     rowid: i64,
 ) {
+    // SAFETY: SQLite passes the name of the table.
+    context::charge_row(unsafe { CStr::from_ptr(table) });
     if rowid == i64::MAX {
         context::set_rowid_spent();
     }
