@@ -12,7 +12,7 @@ LINKS := node identity
 # Seconds for each fuzz target.
 FUZZ_SECONDS := $(or $(SECONDS),60)
 
-.PHONY: help setup build run test lint sim torture fuzz bench startup clean
+.PHONY: help setup build run test lint sim torture fuzz bench startup long clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ bench: build ## First figures: wrk against this node, the bare disk and Redis (n
 
 startup: build ## How fast does a node start, and what does it cost when idle
 	benches/startup.sh
+
+long: build ## What do long statements cost those beside them? TABLE_MIB=1024 ROWS=1000000 make long
+	benches/long.sh
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# What do long statements cost those beside them?
+#
+# 1. A table of ROWS rows; CLIENTS clients insert into the same database, first alone, then while a SELECT over all
+#    of it runs for READ_SECONDS. Percentiles of the inserts, and the largest -wal seen.
+# 2. A table of TABLE_MIB; each statement whose time grows with it, while another namespace on the same core is
+#    served by one client. Then what the core tells of its turns when it stops.
+#
+# Starts its own node with one shard on a fresh directory, and stops it. Phases alternate, ROUNDS times; medians.
+#
+# Environment: ROWS (1000000), TABLE_MIB (1024), CLIENTS (4), READ_SECONDS (10), ROUNDS (3), DEBROS (bin/debros),
+# DIR (target/; a directory on the disk to measure).
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+debros=${DEBROS:-$root/bin/debros}
+fail() { echo "long.sh: $*" >&2; exit 1; }
+command -v python3 >/dev/null || fail "python3 is missing"
+[ -x "$debros" ] || fail "$debros is missing: make build, or set DEBROS"
+mkdir -p "${DIR:=$root/target}"
+
+exec python3 - "$debros" "$DIR" "${ROWS:-1000000}" "${TABLE_MIB:-1024}" "${CLIENTS:-4}" "${READ_SECONDS:-10}" \
+    "${ROUNDS:-3}" <<'PYTHON'
+import glob, http.client, json, os, re, socket, statistics, subprocess, sys, tempfile, threading, time
+
+debros, parent, rows, mib, clients, read_seconds, rounds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+PATIENCE = 120
+
+def free_port():
+    with socket.socket() as it:
+        it.bind(("127.0.0.1", 0))
+        return it.getsockname()[1]
+
+class Client:
+    def __init__(self, port, key):
+        self.http = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self.key = key
+
+    def post(self, what, sql, args=()):
+        body = json.dumps({"sql": sql, "args": list(args)})
+        self.http.request("POST", f"/v1/rqlite/{what}", body, {"X-API-Key": self.key})
+        reply = self.http.getresponse()
+        return reply.status, json.loads(reply.read())
+
+    def must(self, what, sql, args=()):
+        status, reply = self.post(what, sql, args)
+        assert status == 200, (status, reply, sql)
+        return reply
+
+def wal_bytes(data):
+    return max((os.path.getsize(it) for it in glob.glob(f"{data}/partitions/*/*/*-wal")), default=0)
+
+def under_load(port, key, n, is_over, sql):
+    """Run `sql` from n clients, one request at a time each, until it is over; milliseconds, sorted."""
+    took, lock = [], threading.Lock()
+    def one():
+        client, own = Client(port, key), []
+        while not is_over():
+            began = time.perf_counter()
+            client.must("exec", sql, [len(own)])
+            own.append((time.perf_counter() - began) * 1e3)
+        with lock:
+            took.extend(own)
+    threads = [threading.Thread(target=one) for _ in range(n)]
+    for it in threads: it.start()
+    for it in threads: it.join()
+    return sorted(took)
+
+def quantiles(took):
+    at = lambda q: took[min(int(len(took) * q), len(took) - 1)]
+    return at(0.5), at(0.99)
+
+with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
+    data, port = f"{work}/data", free_port()
+    config = f"{work}/node.yaml"
+    with open(config, "w") as file:
+        file.write(f"limits:\n  statement_ms: {read_seconds * 1000}\n  statement_steps: 2000000000\n"
+                   f"  database_bytes: {8 << 30}\n")
+    log = open(f"{work}/log", "w")
+    ports = [arg for flag in ("--rqlite-http-port", "--rqlite-raft-port", "--p2p-port") for arg in (flag, str(free_port()))]
+    node = subprocess.Popen(
+        [debros, "node", "--data", data, "--gateway-addr", f"127.0.0.1:{port}", "--shards", "1", "--config", config] + ports,
+        env={**os.environ, "GATEWAY_API_KEYS": "k1:one,k2:two"}, stdout=log, stderr=log)
+    try:
+        for _ in range(500):
+            try:
+                tenant = Client(port, "k1"); tenant.must("query", "SELECT 1"); break
+            except OSError:
+                time.sleep(0.02)
+        numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < ?)"
+        tenant.must("exec", "CREATE TABLE many(a INTEGER PRIMARY KEY, b INTEGER, c TEXT)")
+        tenant.must("exec", f"{numbers} INSERT INTO many(b, c) SELECT x % 1000, 'row number ' || x FROM n", [rows])
+        endless = "SELECT sum(x.b * y.b) FROM many x, many y"
+        insert = "INSERT INTO many(b, c) VALUES (?, 'some text to insert')"
+        alone, beside, wal_max = [], [], 0
+        for _ in range(rounds):
+            until = time.time() + read_seconds
+            alone.append(quantiles(under_load(port, "k1", clients, lambda: time.time() > until, insert)))
+            ended = threading.Event()
+            def read():
+                status, reply = Client(port, "k1").post("query", endless)
+                assert reply.get("code") == "statement_ms", (status, reply)
+                ended.set()
+            reader = threading.Thread(target=read)
+            reader.start()
+            def is_over():
+                global wal_max
+                wal_max = max(wal_max, wal_bytes(data))
+                return ended.is_set()
+            beside.append(quantiles(under_load(port, "k1", clients, is_over, insert)))
+            reader.join()
+        median = lambda pairs, at: statistics.median(it[at] for it in pairs)
+        print(f"{rows} rows, {clients} clients insert: alone p50 {median(alone, 0):.2f} ms, p99 {median(alone, 1):.2f} ms; "
+              f"beside a SELECT of {read_seconds} s p50 {median(beside, 0):.2f} ms, p99 {median(beside, 1):.2f} ms; "
+              f"largest -wal {wal_max >> 20} MiB")
+        print("  p99 of each round, ms: alone", [round(it[1], 2) for it in alone], "beside", [round(it[1], 2) for it in beside])
+
+        for table in ("large", "other"):
+            tenant.must("exec", f"CREATE TABLE {table}(a INTEGER PRIMARY KEY, b INTEGER, c BLOB)")
+            for _ in range(max(1, mib // 64)):
+                tenant.must("exec", f"{numbers} INSERT INTO {table}(b, c) SELECT x % 1000, randomblob(950) FROM n", [64 << 10])
+        neighbour = Client(port, "k2")
+        neighbour.must("exec", "CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+        until = time.time() + 5
+        quiet = quantiles(under_load(port, "k2", 1, lambda: time.time() > until, "INSERT INTO t(b) VALUES (?)"))
+        print(f"table of {mib} MiB; another namespace alone: p50 {quiet[0]:.2f} ms, p99 {quiet[1]:.2f} ms")
+        for what, sql in [("query", "SELECT count(*) FROM large"), ("exec", "CREATE INDEX large_b ON large(b)"),
+                          ("query", "SELECT b, max(c) FROM other GROUP BY b ORDER BY 2 LIMIT 1"),
+                          ("exec", "DELETE FROM large"), ("exec", "DROP TABLE other")]:
+            ended, ending = threading.Event(), {}
+            def run():
+                began = time.time()
+                ending["is"] = Client(port, "k1").post(what, sql)
+                ending["took"] = time.time() - began
+                ended.set()
+            thread = threading.Thread(target=run)
+            thread.start()
+            p50, p99 = quantiles(under_load(port, "k2", 1, ended.is_set, "INSERT INTO t(b) VALUES (?)"))
+            thread.join()
+            status, reply = ending["is"]
+            told = "" if status == 200 else f" ({status} {reply.get('code')})"
+            print(f"  {sql}: {ending['took']:.2f} s{told}; meanwhile p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    finally:
+        node.terminate()
+        node.wait(PATIENCE)
+        log.close()
+    with open(f"{work}/log") as file:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", file.read())
+    for line in text.splitlines():
+        if "core has stopped" in line:
+            print(" ", " ".join(it for it in line.split() if it.startswith("turn")))
+PYTHON
