@@ -33,9 +33,10 @@ use crate::wire::rows::StatementResult;
 const VERSION: u8 = 1;
 
 /// Every code that a statement's error may have.
-pub const CODES: [&str; 13] = [
+pub const CODES: [&str; 14] = [
     "busy",
     "database_bytes",
+    "disk_reserve",
     "fenced",
     "idempotency_key_reused",
     "idempotency_keys_full",
