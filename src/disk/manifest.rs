@@ -17,6 +17,7 @@ use std::io;
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::disk;
 use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
@@ -48,14 +49,39 @@ pub fn read(dir: &Path) -> Result<BTreeMap<Incarnation, Floor>, ManifestError> {
     }
 }
 
+/// Why a manifest was not written.
+#[derive(Debug)]
+pub enum WriteError {
+    /// There is no room on the disk; the one that was there is there.
+    NoRoom,
+    /// The disk failed.
+    Io(io::Error),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// Replace the manifest of a directory. It is on disk when this returns.
-pub fn write(dir: &Path, floors: &[(Incarnation, Floor)]) -> io::Result<()> {
+pub fn write(dir: &Path, floors: &[(Incarnation, Floor)]) -> Result<(), WriteError> {
     let temporary = dir.join("manifest.new");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(encode(floors).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(NAME))?;
-    fs::File::open(dir)?.sync_all()
+    let prepare = || {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(encode(floors).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, dir.join(NAME))
+    };
+    match prepare() {
+        Ok(()) => Ok(fs::File::open(dir)?.sync_all()?),
+        Err(error) if disk::lacks_room(&error) => {
+            // Nobody reads it; the next attempt begins it anew, sync and all.
+            let _ = fs::remove_file(&temporary);
+            Err(WriteError::NoRoom)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn encode(floors: &[(Incarnation, Floor)]) -> String {

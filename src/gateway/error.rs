@@ -10,6 +10,7 @@
 //! | too many keys in too short a time | 429 + `Retry-After` | `idempotency_keys_full` | send it again when it says |
 //! | body or command too large | 413 | | send less at once |
 //! | database at its limit | 507 | `database_bytes` | delete something |
+//! | disk almost full | 507 | `disk_reserve` | delete or drop something, or tell the operator |
 //! | a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
 //! | wrong method | 405 | | |
 //! | head too large, body too slow | 431, 408 | | |
@@ -37,6 +38,8 @@ use crate::wire::rows::StatementError;
 
 /// Code of a statement's error that is about the size of the whole database.
 const DATABASE_FULL: &str = "database_bytes";
+/// Code of what needs room on a disk that has hardly any.
+const DISK_FULL: &str = "disk_reserve";
 /// Code of a read that found its database in use by the engine itself.
 const BUSY: &str = "busy";
 /// Code of a statement that met a database, or a node, that takes none any more.
@@ -136,6 +139,12 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
         SubmitError::Overloaded => later(OVERLOADED, &message),
         SubmitError::ShuttingDown => later("shutting_down", &message),
         SubmitError::Fenced => later(FENCED, &message),
+        SubmitError::DatabaseFull => {
+            refuse(StatusCode::INSUFFICIENT_STORAGE, Some(DATABASE_FULL), &message)
+        }
+        SubmitError::DiskReserve => {
+            refuse(StatusCode::INSUFFICIENT_STORAGE, Some(DISK_FULL), &message)
+        }
         SubmitError::OutcomeUnknown => {
             refuse(StatusCode::CONFLICT, Some("outcome_unknown"), &message)
         }
@@ -145,7 +154,7 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
 fn failed(error: &StatementError) -> Response<Bytes> {
     let status = match error.code {
         Some(code @ (BUSY | FENCED | OVERLOADED)) => return later(code, &error.message),
-        Some(DATABASE_FULL) => StatusCode::INSUFFICIENT_STORAGE,
+        Some(DATABASE_FULL | DISK_FULL) => StatusCode::INSUFFICIENT_STORAGE,
         Some(KEY_REUSED) => StatusCode::UNPROCESSABLE_ENTITY,
         Some(KEYS_FULL) => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::BAD_REQUEST,

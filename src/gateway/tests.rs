@@ -337,6 +337,18 @@ fn a_client_is_told_whose_move_it_is() {
             ]],
         ),
         (
+            SubmitError::DatabaseFull,
+            expect![[r#"507 {"code":"database_bytes","error":"database is full"}"#]],
+        ),
+        (
+            SubmitError::DiskReserve,
+            expect![[r#"507 {"code":"disk_reserve","error":"disk is almost full"}"#]],
+        ),
+        (
+            statement(Some("disk_reserve")),
+            expect![[r#"507 {"code":"disk_reserve","error":"no such table: t"}"#]],
+        ),
+        (
             SubmitError::OutcomeUnknown,
             expect![[r#"409 {"code":"outcome_unknown","error":"outcome unknown"}"#]],
         ),

@@ -201,6 +201,7 @@ impl Driver {
             }
             Effect::Sync { databases } => self.databases.sync(&databases),
             Effect::WriteManifests { floors } => self.databases.write_manifests(floors),
+            Effect::Checkpoint { database } => self.databases.checkpoint(database),
             Effect::Evict { database } => self.databases.evict(database, &mut self.events),
             Effect::Stop { reason } => fail_stop("go on", &reason),
         }

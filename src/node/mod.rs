@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! main thread: preflight → recover logs and engine databases → start the cores → wait for a signal
+//! a thread:    looks how much room the disk has
 //! each core:   mailbox task · driver loop · log writer · HTTP server · (thread) helper
 //! ```
 //!
@@ -20,6 +21,7 @@ mod preflight;
 mod recover;
 mod settings;
 mod signals;
+mod space;
 mod timer;
 mod turns;
 

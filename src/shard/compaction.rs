@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! idle ──log is large──► syncing ──Synced──► writing manifests ──ManifestsWritten──► idle, compacted
+//!                                                    └──ManifestsNotWritten──► idle, for a moment
 //! ```
 //!
 //! What a sync covers is sampled before it begins, and what must be kept is computed before the manifests
@@ -9,11 +10,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::limits;
 use crate::shard::event::Effect;
 use crate::shard::event::Ticket;
 use crate::shard::partition::Partition;
 use crate::shard::partition::Step;
 use crate::types::DatabaseId;
+use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 
@@ -39,6 +42,8 @@ pub(super) struct Compaction {
     start_at: usize,
     /// The last ticket that the round before saw.
     ticket: Ticket,
+    /// No round starts before: the last one found no room on the disk.
+    not_before: Instant,
 }
 
 /// Bytes on disk of the smallest batch. A lone writer's entries lie in a batch each, and take far more there
@@ -49,7 +54,13 @@ const DISK_RATIO: usize = 4;
 
 impl Compaction {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { phase: Phase::Idle, bytes_max, start_at: bytes_max, ticket: Ticket(0) }
+        Self {
+            phase: Phase::Idle,
+            bytes_max,
+            start_at: bytes_max,
+            ticket: Ticket(0),
+            not_before: Instant::START,
+        }
     }
 
     /// Whether a round is under way.
@@ -58,11 +69,12 @@ impl Compaction {
     }
 
     /// Whether the log has grown past its bound, so that [`Self::start`] is due.
-    pub(super) fn is_due(&self, partitions: &Partitions, ticket: Ticket) -> bool {
+    pub(super) fn is_due(&self, partitions: &Partitions, ticket: Ticket, now: Instant) -> bool {
         let n_batches = usize::try_from(ticket.0 - self.ticket.0).unwrap_or(usize::MAX);
         let on_disk = n_batches.saturating_mul(BATCH_SIZE_MIN);
         let is_long = on_disk >= self.bytes_max.saturating_mul(DISK_RATIO);
-        self.is_idle() && (bytes(partitions) >= self.start_at || is_long)
+        let may_start = self.is_idle() && self.not_before <= now;
+        may_start && (bytes(partitions) >= self.start_at || is_long)
     }
 
     /// Begin a round: sync every database that is dirty.
@@ -102,6 +114,13 @@ impl Compaction {
         }
         self.phase = Phase::WritingManifests(forget);
         step.out.push(Effect::WriteManifests { floors });
+    }
+
+    /// The manifests found no room: nothing is forgotten, and a later round tries again.
+    pub(super) fn on_manifests_not_written(&mut self, step: &mut Step<'_>) {
+        assert!(matches!(self.phase, Phase::WritingManifests(_)), "nobody asked for manifests");
+        self.phase = Phase::Idle;
+        self.not_before = step.now.after(limits::ROOM_RETRY);
     }
 
     /// The manifests are on disk: forget.

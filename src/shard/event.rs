@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::catalog;
 use crate::raft;
 use crate::shard::request::SubmitError;
+use crate::shard::room::Room;
 use crate::sql::Applied;
 use crate::types::DatabaseId;
 use crate::types::DatabaseSize;
@@ -36,6 +37,11 @@ pub enum Event {
     Clock {
         /// The clock's time.
         wall: Timestamp,
+    },
+    /// How much room the disk of the databases has now, if it has changed.
+    DiskSpace {
+        /// That much.
+        room: Room,
     },
     /// A client writes; [`Effect::Reply`] answers `token`.
     Write {
@@ -125,6 +131,8 @@ pub enum Event {
     Synced,
     /// [`Effect::WriteManifests`] is done.
     ManifestsWritten,
+    /// [`Effect::WriteManifests`] found no room on the disk: all manifests are the old ones or the new ones.
+    ManifestsNotWritten,
     /// Entries of this partition pin an old log segment: write those up to `last` again (R3).
     Lagging {
         /// Which.
@@ -206,6 +214,11 @@ pub enum Effect {
     WriteManifests {
         /// The durable index of every database of each partition.
         floors: Vec<(PartitionId, Vec<(Incarnation, Floor)>)>,
+    },
+    /// Checkpoint a database that has become smaller, so that its file does, too. Nothing comes back.
+    Checkpoint {
+        /// Which.
+        database: DatabaseId,
     },
     /// Checkpoint and close a clean database, then report [`Event::Evicted`].
     Evict {

@@ -72,6 +72,12 @@ pub enum SubmitError {
     /// Not executed: this replica of the namespace is damaged and fenced. The operator must look.
     #[error("namespace is fenced: its database is damaged")]
     Fenced,
+    /// Not executed: the namespace has used up its quota. The client may delete something.
+    #[error("database is full")]
+    DatabaseFull,
+    /// Not executed: the disk is almost full. The client may delete something, or the operator make room.
+    #[error("disk is almost full")]
+    DiskReserve,
     /// Proposed, and its fate not known by the deadline. The client must look before it writes again.
     #[error("outcome unknown")]
     OutcomeUnknown,

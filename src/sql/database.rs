@@ -136,6 +136,8 @@ pub struct Database {
     wal_frames: Arc<AtomicU32>,
     /// The limit that was set, if SQLite took it as it is.
     pub(super) page_limit: Option<u64>,
+    /// The connection has met a full disk: another takes its place before it writes again.
+    pub(super) is_worn: bool,
 }
 
 impl Database {
@@ -149,11 +151,17 @@ impl Database {
     /// pays for syncing the log's header and folder (R22). Waits for the disk.
     pub fn open(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
         let mut database = Self::connect(path, vfs, role, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        database.engine.touch().map_err(|error| match error {
-            EngineError::Busy => OpenError::Busy,
-            error => connection::fault_of(error, "open a database").into(),
-        })?;
-        Ok(database)
+        match database.engine.touch() {
+            Ok(()) => Ok(database),
+            Err(EngineError::Busy) => Err(OpenError::Busy),
+            // It can be read all the same.
+            Err(EngineError::Fault(Fault::NoRoom(_))) => {
+                context::idle();
+                database.engine.rollback_if_open(database.handle)?;
+                Ok(database)
+            }
+            Err(error) => Err(connection::fault_of(error, "open a database").into()),
+        }
     }
 
     /// Open a connection, by `flags` to write or only to read.
@@ -184,7 +192,8 @@ impl Database {
             context::as_engine(give).map_err(open_error)?;
             schema = engine_schema(handle).map_err(open_error)?;
         }
-        let engine = EngineStatements::new(handle).map_err(open_error)?;
+        let mut engine = EngineStatements::new(handle).map_err(open_error)?;
+        let size = engine.size()?;
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = shape(handle).map_err(open_error)?;
         let applied = u64::try_from(applied)
@@ -200,7 +209,6 @@ impl Database {
             role,
             applied: LogIndex(applied),
             engine_schema: schema,
-            size: DatabaseSize::default(),
             shape,
             quick: FxHashSet::default(),
             learned: None,
@@ -208,6 +216,8 @@ impl Database {
             scratch: BytesMut::new(),
             wal_frames,
             page_limit: None,
+            size,
+            is_worn: false,
         })
     }
 
@@ -275,6 +285,10 @@ impl Database {
         context::idle();
         match self.engine.begin_read() {
             Ok(()) => {}
+            Err(EngineError::Fault(Fault::NoRoom(_))) => {
+                let refused = |_| Read::Done(Err(no_room_to_read()));
+                return Ok(commands.iter().map(refused).collect());
+            }
             Err(error) => return Err(connection::fault_of(error, "begin to read")),
         }
         let handle = self.handle;
@@ -392,6 +406,11 @@ impl Database {
     }
 }
 
+/// A read that needs room on a full disk.
+pub(super) fn no_room_to_read() -> StatementError {
+    StatementError::coded("disk_reserve", "the disk is full: the statement needs room to work")
+}
+
 /// What a text is remembered by.
 pub(super) fn hash_of(sql: &str) -> u64 {
     let mut hasher = FxHasher::default();
@@ -415,7 +434,7 @@ fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
             Ok(names) if is_any_random(&names) => return Ok(true),
             Ok(_) => {}
             // A view of what is not there has no columns.
-            Err(error) if classify(error.code, context::has_fault()) == Class::Statement => {}
+            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
             Err(error) => return Err(error),
         }
     }
@@ -521,7 +540,7 @@ fn count_frames(connection: &mut Connection, frames: Arc<AtomicU32>) -> Result<(
 }
 
 pub(super) fn open_error(error: SqlError) -> OpenError {
-    match classify(error.code, context::has_fault()) {
+    match classify(error.code, context::trouble()) {
         Class::Busy => OpenError::Busy,
         _ => error.into_fault("open a database").into(),
     }

@@ -58,21 +58,26 @@ impl Checkpointer {
         context::idle();
         match self.handle.checkpoint() {
             Ok((log, checkpointed)) => Ok(Some(Checkpoint { log, checkpointed })),
-            Err(error) => match classify(error.code, context::has_fault()) {
-                Class::Busy | Class::Statement => Ok(None),
-                _ if error.code & 0xff == rusqlite::ffi::SQLITE_FULL => Ok(None),
+            Err(error) => match classify(error.code, context::trouble()) {
+                Class::Busy | Class::Statement | Class::NoRoom => Ok(None),
                 Class::Stop | Class::Fence => Err(error.into_fault("checkpoint")),
             },
         }
     }
 
     /// Commit a transaction that changes nothing, so that the writer never pays for syncing a header or a
-    /// folder. False: the writer is at work, which serves as well.
+    /// folder. False: the writer is at work, which serves as well; or the disk is full.
     pub fn touch(&mut self) -> Result<bool, Fault> {
         context::idle();
         match self.engine.touch() {
             Ok(()) => Ok(true),
             Err(EngineError::Busy) => Ok(false),
+            Err(EngineError::Fault(Fault::NoRoom(_))) => {
+                // The next commit pays for it, once there is room for one.
+                context::idle();
+                self.engine.rollback_if_open(self.handle)?;
+                Ok(false)
+            }
             Err(error) => Err(connection::fault_of(error, "touch a database")),
         }
     }

@@ -61,5 +61,7 @@ pub use reader::Brake;
 pub use reader::LongRead;
 pub use reader::Reader;
 pub use reader::Why;
+pub use text::only_drops;
+pub use text::only_shrinks;
 pub use vfs::Rename;
 pub use vfs::Vfs;

@@ -14,10 +14,13 @@ use crate::sql::apply::Entry;
 use crate::sql::authorizer;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
+use crate::sql::connection;
 use crate::sql::context;
+use crate::sql::context::Trouble;
 use crate::sql::database::Database;
 use crate::sql::database::Share;
 use crate::sql::database::hash_of;
+use crate::sql::database::no_room_to_read;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
@@ -138,9 +141,32 @@ impl Database {
         let command = Command::decode(&entry.command)
             .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;
         match command.kind {
-            Kind::Execute => self.run_once(&command, setting, share),
+            Kind::Execute => {
+                let ran = self.run_once(&command, setting, share)?;
+                // Something that SQLite can do without was not written, and perhaps it is not the same
+                // without: how full this disk is decides nothing (R12).
+                if context::trouble() == Trouble::NoRoom {
+                    return Err(Fault::NoRoom("run a command".to_owned()));
+                }
+                Ok(ran)
+            }
             Kind::Create | Kind::Drop => Ok(Run::Done(Ok(Vec::new()))),
+            Kind::Vacuum if share == Share::Inline => Ok(Run::Long { has_run: false }),
+            Kind::Vacuum if setting == Setting::Shared => Ok(Run::Alone),
+            Kind::Vacuum => self.vacuum(&command),
         }
+    }
+
+    /// Give free pages back to the file system (R16). Moves pages, never rows: what the database holds stays
+    /// the same, and so does the order of its trees.
+    fn vacuum(&mut self, command: &Command<'_>) -> Result<Run, Fault> {
+        let n_pages = command
+            .vacuum_pages()
+            .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;
+        context::begin(&command.stamp, self.handle.total_changes());
+        context::unbounded();
+        connection::vacuum(self.handle, n_pages)?;
+        Ok(Run::Done(Ok(Vec::new())))
     }
 
     /// Run a command that executes statements.
@@ -452,16 +478,17 @@ fn is_given_up(running: &Running) -> bool {
 /// What an error of SQLite means for the command.
 fn halt(error: SqlError, running: &Running) -> Halt {
     let is_large = running.share == Share::Inline && error.code & 0xff == ffi::SQLITE_TOOBIG;
-    if !context::has_fault() && (is_large || is_given_up(running)) {
+    if context::trouble() == Trouble::None && (is_large || is_given_up(running)) {
         return Halt::Long;
     }
-    match classify(error.code, context::has_fault()) {
+    match classify(error.code, context::trouble()) {
         Class::Statement => Halt::Error(statement_error(error, running)),
         Class::Busy if running.setting == Setting::Read => {
             Halt::Error(StatementError::coded("busy", error.message))
         }
+        Class::NoRoom if running.setting == Setting::Read => Halt::Error(no_room_to_read()),
         // Expected at the beginning of a transaction only.
-        Class::Busy | Class::Stop | Class::Fence => {
+        Class::Busy | Class::Stop | Class::Fence | Class::NoRoom => {
             Halt::Fault(error.into_fault("run a statement"))
         }
     }

@@ -6,7 +6,7 @@
 //! ```text
 //! header, 80 bytes, little-endian
 //!    0 u8   format version, 1
-//!    1 u8   kind: 1 execute, 2 create a database, 3 drop a database
+//!    1 u8   kind: 1 execute, 2 create a database, 3 drop a database, 4 give free pages back
 //!    2 u16  flags: bit 0 transaction (a result per statement, else only the last),
 //!           bit 1 the request has a key (`execute` only); others refused
 //!    4 u32  number of statements
@@ -26,6 +26,7 @@
 //!    and behind the last statement, if the request has a key:
 //!    the key (1 to 255 printable ASCII characters), 16 bytes hash of the request, u8 length of the key
 //! payload of `create`, `drop`: the namespace's name, UTF-8
+//! payload of `vacuum` (4): u32 pages to give back, 1 to 256
 //! ```
 
 use bytes::BufMut;
@@ -116,6 +117,8 @@ pub enum Kind {
     Create,
     /// Drop it, and leave a tombstone.
     Drop,
+    /// Give free pages of it back to the file system (R16).
+    Vacuum,
 }
 
 /// How many results a command has.
@@ -229,6 +232,14 @@ impl Draft {
         draft
     }
 
+    /// A command that gives `n_pages` free pages back to the file system.
+    pub fn vacuum(n_pages: u32) -> Self {
+        assert!((1..=limits::VACUUM_PAGES_MAX).contains(&n_pages), "a bounded piece of work");
+        let mut draft = Self::with_kind(Kind::Vacuum, Results::Last, 4);
+        draft.bytes.put_u32_le(n_pages);
+        draft
+    }
+
     fn with_kind(kind: Kind, results: Results, capacity: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(HEADER_SIZE + capacity);
         bytes.put_bytes(0, HEADER_SIZE);
@@ -302,6 +313,18 @@ impl Draft {
         if fits { Ok(()) } else { Err(DraftError::Size) }
     }
 
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its statements so far, in order.
+    pub fn statements(&self) -> impl Iterator<Item = Result<Statement<'_>, DecodeError>> {
+        let reader = Reader::new(&self.bytes[HEADER_SIZE..]);
+        let n = usize::try_from(self.n_statements).unwrap_or(usize::MAX);
+        Statements { reader, left: self.n_statements }.take(n)
+    }
+
     /// Number of statements so far.
     pub fn n_statements(&self) -> u32 {
         self.n_statements
@@ -321,6 +344,7 @@ impl Draft {
             Kind::Execute => 1,
             Kind::Create => 2,
             Kind::Drop => 3,
+            Kind::Vacuum => 4,
         });
         let results = match self.results {
             Results::Last => 0,
@@ -371,6 +395,7 @@ impl<'a> Command<'a> {
             1 => Kind::Execute,
             2 => Kind::Create,
             3 => Kind::Drop,
+            4 => Kind::Vacuum,
             _ => return Err(DecodeError::Malformed("unknown kind of command")),
         };
         let flags = reader.u16()?;
@@ -406,6 +431,18 @@ impl<'a> Command<'a> {
     /// The statements in order. Stops after the first error.
     pub fn statements(&self) -> Statements<'a> {
         Statements { reader: Reader::new(self.payload), left: self.n_statements }
+    }
+
+    /// How many pages a command of kind [`Kind::Vacuum`] gives back.
+    pub fn vacuum_pages(&self) -> Result<u32, DecodeError> {
+        let mut reader = Reader::new(self.payload);
+        let n_pages = reader.u32()?;
+        let is_whole = reader.rest().is_empty();
+        if is_whole && (1..=limits::VACUUM_PAGES_MAX).contains(&n_pages) {
+            Ok(n_pages)
+        } else {
+            Err(DecodeError::Malformed("not a number of pages to give back"))
+        }
     }
 
     /// The namespace's name, for a command that creates or drops one.
@@ -591,17 +628,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn pages_to_give_back_are_bounded() {
+        for (payload, want) in [
+            (&[1, 0, 0, 0][..], Some(1)),
+            (&[0, 1, 0, 0], Some(256)),
+            (&[1, 1, 0, 0], None),
+            (&[0, 0, 0, 0], None),
+            (&[1, 0, 0], None),
+            (&[1, 0, 0, 0, 0], None),
+        ] {
+            let mut bytes = Draft::vacuum(1).seal(&STAMP)[..HEADER_SIZE].to_vec();
+            bytes.extend_from_slice(payload);
+            let command = Command::decode(&bytes).unwrap();
+            assert_eq!(command.kind, Kind::Vacuum);
+            assert_eq!(command.vacuum_pages().ok(), want, "{payload:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut bytes = bytes;
             if let [version, kind, flags, zero, ..] = &mut bytes[..] {
-                (*version, *kind, *flags, *zero) = (1, 1 + *kind % 3, *flags & 3, 0);
+                (*version, *kind, *flags, *zero) = (1, 1 + *kind % 4, *flags & 3, 0);
             }
             if let Ok(command) = Command::decode(&bytes) {
                 for statement in command.statements().flatten() {
                     let _ = statement.arguments.count();
                 }
+                let _ = command.vacuum_pages();
             }
         }
     }
