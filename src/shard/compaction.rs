@@ -9,6 +9,7 @@
 //! are written: both err on the side of keeping.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::limits;
 use crate::shard::event::Effect;
@@ -28,8 +29,12 @@ type Partitions = BTreeMap<PartitionId, Partition>;
 enum Phase {
     Idle,
     Syncing(Vec<DatabaseId>),
-    /// What may be forgotten once the manifests are on disk.
-    WritingManifests(Vec<(PartitionId, LogIndex)>),
+    WritingManifests {
+        /// What may be forgotten once the manifests are on disk.
+        forget: Vec<(PartitionId, LogIndex)>,
+        /// Those of [`Compaction::fenced`] that they tell of.
+        fenced: BTreeSet<PartitionId>,
+    },
 }
 
 /// The compaction of one shard's log.
@@ -40,6 +45,10 @@ pub(super) struct Compaction {
     bytes_max: usize,
     /// Bytes at which the next round starts; more than `bytes_max` after one that freed little.
     start_at: usize,
+    /// Bytes of kept log of a partition at which nothing is held for fenced databases any more.
+    fence_bytes_max: usize,
+    /// Partitions whose manifest is to say that a database is fenced.
+    fenced: BTreeSet<PartitionId>,
     /// The last ticket that the round before saw.
     ticket: Ticket,
     /// No round starts before: the last one found no room on the disk.
@@ -53,11 +62,13 @@ const BATCH_SIZE_MIN: usize = 4096;
 const DISK_RATIO: usize = 4;
 
 impl Compaction {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize, fence_bytes_max: usize) -> Self {
         Self {
             phase: Phase::Idle,
             bytes_max,
             start_at: bytes_max,
+            fence_bytes_max,
+            fenced: BTreeSet::new(),
             ticket: Ticket(0),
             not_before: Instant::START,
         }
@@ -73,8 +84,14 @@ impl Compaction {
         let n_batches = usize::try_from(ticket.0 - self.ticket.0).unwrap_or(usize::MAX);
         let on_disk = n_batches.saturating_mul(BATCH_SIZE_MIN);
         let is_long = on_disk >= self.bytes_max.saturating_mul(DISK_RATIO);
+        let is_wanted = is_long || !self.fenced.is_empty();
         let may_start = self.is_idle() && self.not_before <= now;
-        may_start && (bytes(partitions) >= self.start_at || is_long)
+        may_start && (is_wanted || bytes(partitions) >= self.start_at)
+    }
+
+    /// A database of this partition is fenced: a round writes that down, so that whoever repairs it knows.
+    pub(super) fn note_fence(&mut self, partition: PartitionId) {
+        self.fenced.insert(partition);
     }
 
     /// Begin a round: sync every database that is dirty.
@@ -105,21 +122,37 @@ impl Compaction {
         }
         let mut forget = Vec::new();
         let mut floors = Vec::new();
+        let mut fenced = BTreeSet::new();
         for (id, partition) in partitions {
+            partition.let_go(step, self.fence_bytes_max);
             let index = partition.compactable();
-            if partition.replica.first() <= index {
+            let may_forget = partition.replica.first() <= index;
+            if may_forget {
                 forget.push((*id, index));
+            }
+            let is_fenced = self.fenced.remove(id);
+            if is_fenced {
+                fenced.insert(*id);
+            }
+            if is_fenced || may_forget {
                 floors.push((*id, partition.floors()));
             }
         }
-        self.phase = Phase::WritingManifests(forget);
+        self.phase = Phase::WritingManifests { forget, fenced };
         step.out.push(Effect::WriteManifests { floors });
+    }
+
+    fn end_writing(&mut self) -> (Vec<(PartitionId, LogIndex)>, BTreeSet<PartitionId>) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::WritingManifests { forget, fenced } => (forget, fenced),
+            other => panic!("nobody asked for manifests: {other:?}"),
+        }
     }
 
     /// The manifests found no room: nothing is forgotten, and a later round tries again.
     pub(super) fn on_manifests_not_written(&mut self, step: &mut Step<'_>) {
-        assert!(matches!(self.phase, Phase::WritingManifests(_)), "nobody asked for manifests");
-        self.phase = Phase::Idle;
+        let (_, mut fenced) = self.end_writing();
+        self.fenced.append(&mut fenced);
         self.not_before = step.now.after(limits::ROOM_RETRY);
     }
 
@@ -129,15 +162,14 @@ impl Compaction {
         step: &mut Step<'_>,
         partitions: &mut Partitions,
     ) {
-        let Phase::WritingManifests(forget) = std::mem::replace(&mut self.phase, Phase::Idle)
-        else {
-            panic!("manifests were written that nobody asked for");
-        };
+        let (forget, _) = self.end_writing();
         for (id, index) in forget {
             partitions.get_mut(&id).expect("partitions stay").compact(step, index);
         }
-        // A round that freed little is not repeated at once.
-        self.start_at = self.bytes_max.max(bytes(partitions).saturating_mul(2));
+        // A round that freed little is not repeated at once. What is held for fenced databases may be much
+        // more than the others need.
+        let bytes = bytes(partitions);
+        self.start_at = self.bytes_max.max(bytes + bytes.min(self.bytes_max));
     }
 }
 

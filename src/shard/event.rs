@@ -220,6 +220,14 @@ pub enum Effect {
         /// Which.
         database: DatabaseId,
     },
+    /// The log has kept too much for a database that is fenced, and forgets what that may lack (R38). For the
+    /// operator to know.
+    LetGo {
+        /// Which.
+        database: DatabaseId,
+        /// Bytes of log that its partition keeps.
+        bytes: usize,
+    },
     /// Checkpoint and close a clean database, then report [`Event::Evicted`].
     Evict {
         /// Which.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::types::Dice;
+use crate::types::LogIndex;
 use crate::types::Timestamp;
 use crate::wire::command::Stamp;
 
@@ -89,6 +90,8 @@ struct Context {
     memory: Cell<i64>,
     memory_max: Cell<i64>,
     out_of_memory: Cell<bool>,
+    /// The log index of the command at work; zero is none.
+    index: Cell<LogIndex>,
 }
 
 thread_local! {
@@ -118,8 +121,26 @@ thread_local! {
             memory: Cell::new(0),
             memory_max: Cell::new(i64::MAX),
             out_of_memory: Cell::new(false),
+            index: Cell::new(LogIndex(0)),
         }
     };
+}
+
+/// The command at `index` of the log begins on this thread.
+pub(super) fn begin_command(index: LogIndex) {
+    CONTEXT.with(|it| it.index.set(index));
+}
+
+/// No command of the log is at work on this thread.
+pub fn forget_command() {
+    begin_command(LogIndex(0));
+}
+
+/// Where in the log the command stands that began last on this thread, if any has since
+/// [`forget_command`]. For whoever must say at what the process stopped.
+pub fn command_at_work() -> Option<LogIndex> {
+    let index = CONTEXT.with(|it| it.index.get());
+    (index > LogIndex(0)).then_some(index)
 }
 
 /// A command begins: its time, its seed; nothing has failed yet.

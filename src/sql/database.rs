@@ -167,6 +167,11 @@ impl Database {
         }
     }
 
+    /// Open the database at `path` to look at it: nothing is written to it.
+    pub fn look_at(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
+        Self::connect(path, vfs, role, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    }
+
     /// Open a connection, by `flags` to write or only to read.
     pub(super) fn connect(
         path: &Path,
@@ -635,6 +640,19 @@ mod tests {
         Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t(a)").unwrap();
         let error = Database::open(&foreign, vfs, Role::Tenant).unwrap_err();
         assert!(matches!(error, OpenError::Fault(Fault::Fence(_))), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.db");
+        // A loop: the system cannot say what is there.
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let error = Database::open(&path, Vfs::system(), Role::Tenant).unwrap_err();
+        assert!(matches!(error, OpenError::Fault(Fault::Stop(_))), "{error}");
+        std::os::unix::fs::symlink("1.db-wal", connection::beside(&path, "-wal")).unwrap();
+        let fault = sync_wal(&path, Vfs::system()).unwrap_err();
+        assert!(matches!(fault, Fault::Stop(_)), "{fault}");
     }
 
     #[test]

@@ -148,6 +148,7 @@ impl Database {
         setting: Setting,
         share: Share,
     ) -> Result<Run, Fault> {
+        context::begin_command(entry.index);
         // Written by this program and checked by the log: if it cannot be read, this program is too old.
         let command = Command::decode(&entry.command)
             .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;

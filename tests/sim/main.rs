@@ -7,6 +7,7 @@ mod cluster;
 mod corpora;
 mod databases;
 mod disk;
+mod faults;
 mod log;
 mod seeds;
 mod vfs;

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
+use std::collections::btree_map;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ use debros::shard::request::SubmitError;
 use debros::sql::Checkpointer;
 use debros::sql::Database;
 use debros::sql::Entry;
+use debros::sql::Fault;
+use debros::sql::OpenError;
 use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::Share;
@@ -67,6 +70,8 @@ use debros::wire::rows::StatementResult;
 
 use crate::disk::Disk;
 use crate::vfs;
+use crate::vfs::Lasts;
+use crate::vfs::Sickness;
 
 /// Faults happen before this; afterwards everything must settle.
 pub(crate) const FAULTS_END: Duration = Duration::from_secs(6);
@@ -97,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) log_bytes: usize,
     /// Databases a node may have open.
     pub(crate) open_databases: usize,
+    /// Once in how many effects on databases the power goes in the middle; zero is never.
+    pub(crate) cut_once_in: u64,
 }
 
 enum Happening {
@@ -181,6 +188,8 @@ pub(crate) enum End {
 pub(crate) struct World {
     plan: Plan,
     dice: Dice,
+    /// Decides where the power goes, and nothing else.
+    cut_dice: Dice,
     now: Instant,
     agenda: BTreeMap<(Instant, u64), (usize, u32, Happening)>,
     planned: u64,
@@ -198,6 +207,8 @@ pub(crate) struct World {
     /// Requests that were told what an earlier one had been told.
     pub(crate) n_replayed: u64,
     resending: Option<Resending>,
+    /// Times the power went in the middle of something.
+    pub(crate) n_cut: u64,
     vfs: Vfs,
 }
 
@@ -245,6 +256,7 @@ impl World {
         let mut world = Self {
             plan,
             dice: Dice::new(seed),
+            cut_dice: Dice::new(seed ^ 0xcafe),
             now: Instant::START,
             agenda: BTreeMap::new(),
             planned: 0,
@@ -260,6 +272,7 @@ impl World {
             n_crashed: 0,
             n_replayed: 0,
             resending,
+            n_cut: 0,
             vfs: vfs::vfs(),
         };
         for node in 0..plan.n_nodes {
@@ -562,6 +575,7 @@ impl World {
             n_partitions: N_PARTITIONS,
             limits: LIMITS,
             log_bytes: self.plan.log_bytes,
+            fence_log_bytes: usize::MAX,
             open_databases: self.plan.open_databases,
             seed,
             now,
@@ -573,8 +587,44 @@ impl World {
     }
 
     fn crash(&mut self, id: usize) {
-        self.n_crashed += 1;
         let mut dice = Dice::new(self.dice.roll());
+        let is_power_lost = dice.below(3) > 0;
+        self.end(id, is_power_lost, dice);
+    }
+
+    /// The power goes in the middle of what a node does to its databases: the calls that are left fail.
+    fn cut(&mut self, id: usize) {
+        self.n_cut += 1;
+        vfs::stop();
+        let dice = Dice::new(self.cut_dice.roll());
+        self.end(id, true, dice);
+        vfs::heal();
+    }
+
+    /// Whether the power is to go in the middle of the next effect. Then it is set up to.
+    fn plan_cut(&mut self) {
+        let is_faulty = self.now < Instant::from_start(FAULTS_END);
+        let once_in = self.plan.cut_once_in;
+        if is_faulty && once_in > 0 && self.cut_dice.below(once_in) == 0 {
+            let magnitude = 1 + self.cut_dice.below(8);
+            let n = 1 + self.cut_dice.below(1 << magnitude);
+            vfs::fail(Some((n, Sickness::Io, Lasts::FromThenOn)));
+        }
+    }
+
+    /// After an effect: whether it all went well. If not, the node is gone.
+    fn is_whole(&mut self, id: usize, is_well: bool) -> bool {
+        let has_failed = vfs::failed().is_some();
+        assert!(is_well || has_failed, "the machine is well");
+        vfs::fail(None);
+        if has_failed {
+            self.cut(id);
+        }
+        !has_failed
+    }
+
+    fn end(&mut self, id: usize, is_power_lost: bool, mut dice: Dice) {
+        self.n_crashed += 1;
         let node = &mut self.nodes[id];
         node.shard = None;
         node.log = None;
@@ -586,7 +636,6 @@ impl World {
                 node.manifests.insert(partition, floors);
             }
         }
-        let is_power_lost = dice.below(3) > 0;
         if is_power_lost {
             node.disk.crash(&mut dice);
             vfs::crash_under(&node.dir, &mut dice);
@@ -626,7 +675,9 @@ impl World {
         self.note(&format!("n{id} {what} -> {}", out.len()));
         self.check_leaders(id);
         for effect in out {
-            self.perform(id, effect);
+            if self.nodes[id].shard.is_some() {
+                self.perform(id, effect);
+            }
         }
         self.step_log(id);
     }
@@ -650,9 +701,11 @@ impl World {
             Effect::CatalogChanged { row } => self.nodes[id].catalog.fold(row),
             Effect::Sync { databases } => {
                 // At once: what is committed until the end is reported is not covered.
-                for database in databases {
-                    let path = self.nodes[id].path(database);
-                    sync_wal(&path, self.vfs).expect("the machine is well");
+                self.plan_cut();
+                let mut paths = databases.iter().map(|it| self.nodes[id].path(*it));
+                let is_well = paths.all(|it| sync_wal(&it, self.vfs).is_ok());
+                if !self.is_whole(id, is_well) {
+                    return;
                 }
                 let at = self.micros(100, 20_000);
                 self.plan(at, id, Happening::Step(Event::Synced));
@@ -673,13 +726,17 @@ impl World {
             }
             Effect::Evict { database } => {
                 let path = self.nodes[id].path(database);
-                let checkpointer = Checkpointer::open(&path, self.vfs);
-                let mut checkpointer = checkpointer.expect("the machine is well");
-                checkpointer.checkpoint().expect("the machine is well");
+                self.plan_cut();
+                let checkpointer = Checkpointer::open(&path, self.vfs).ok();
+                let done = checkpointer.map(|mut it| it.checkpoint().and_then(|_| it.touch()));
                 self.nodes[id].databases.remove(&database);
+                if !self.is_whole(id, matches!(done, Some(Ok(_)))) {
+                    return;
+                }
                 let at = self.micros(100, 5_000);
                 self.plan(at, id, Happening::Step(Event::Evicted { database }));
             }
+            Effect::LetGo { .. } => panic!("nothing is fenced here"),
             Effect::Stop { reason } => panic!("n{id} stops: {reason}"),
         }
     }
@@ -705,14 +762,21 @@ impl World {
         let vfs = self.vfs;
         let mut dice = Dice::new(self.dice.roll());
         let is_impatient = dice.below(3) == 0;
-        let open = self.nodes[id].open(vfs, database, "");
         let entries: Vec<_> =
             commands.into_iter().map(|(index, command)| Entry { index, command }).collect();
         let mut enough = |_| is_impatient && dice.below(8) == 0;
-        let here = open.apply_within(&entries, Share::Inline, &mut enough);
-        let here = here.expect("the machine is well");
-        let rest = &entries[here.applied.len()..];
-        let there = open.apply(rest).expect("the machine is well");
+        self.plan_cut();
+        let open = self.nodes[id].try_open(vfs, database, "");
+        let ran = open.and_then(|open| {
+            let here = open.apply_within(&entries, Share::Inline, &mut enough)?;
+            let there = open.apply(&entries[here.applied.len()..])?;
+            Ok([here, there])
+        });
+        if !self.is_whole(id, ran.is_ok()) {
+            assert!(is_stop(&ran), "{ran:?}");
+            return;
+        }
+        let [here, there] = ran.expect("the machine is well");
         assert_eq!(there.rest, Rest::None, "nobody else has the database");
         let mut at = self.now;
         for batch in [here, there].into_iter().filter(|it| !it.applied.is_empty()) {
@@ -935,21 +999,33 @@ impl Resending {
 impl Node {
     /// Its connection to a database, which is created if the log says so.
     fn open(&mut self, vfs: Vfs, id: DatabaseId, schema: &str) -> &mut Database {
+        self.try_open(vfs, id, schema).expect("it can be opened")
+    }
+
+    /// The same on a machine that may fail.
+    fn try_open(
+        &mut self,
+        vfs: Vfs,
+        id: DatabaseId,
+        schema: &str,
+    ) -> Result<&mut Database, OpenError> {
         let path = self.path(id);
         let floors = self.manifests.get(&id.partition);
         let floor =
             floors.and_then(|it| it.get(&id.incarnation)).copied().unwrap_or_default().index;
-        self.databases.entry(id).or_insert_with(|| {
-            if !vfs::files_under(&path).contains(&path) {
-                assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
-                Database::create(&path, vfs, schema).expect("it can be created");
-            }
-            let is_engine = id.incarnation == Incarnation::ENGINE;
-            let role = if is_engine { Role::Engine } else { Role::Tenant };
-            let open = Database::open(&path, vfs, role).expect("it can be opened");
-            assert!(open.applied() >= floor, "{id:?} is behind its floor");
-            open
-        })
+        let vacant = match self.databases.entry(id) {
+            btree_map::Entry::Occupied(open) => return Ok(open.into_mut()),
+            btree_map::Entry::Vacant(it) => it,
+        };
+        if !vfs::files_under(&path).contains(&path) {
+            assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
+            Database::create(&path, vfs, schema)?;
+        }
+        let is_engine = id.incarnation == Incarnation::ENGINE;
+        let role = if is_engine { Role::Engine } else { Role::Tenant };
+        let open = Database::open(&path, vfs, role)?;
+        assert!(open.applied() >= floor, "{id:?} is behind its floor");
+        Ok(vacant.insert(open))
     }
 
     fn path(&self, id: DatabaseId) -> PathBuf {
@@ -970,6 +1046,11 @@ impl Node {
         found.sort_unstable();
         found
     }
+}
+
+/// Whether what went wrong is the machine's fault, or nothing went wrong.
+fn is_stop<T>(ran: &Result<T, OpenError>) -> bool {
+    matches!(ran, Ok(_) | Err(OpenError::Fault(Fault::Stop(_))))
 }
 
 fn brief(event: &Event) -> String {
