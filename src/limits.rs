@@ -15,6 +15,21 @@ pub const ARGUMENTS_MAX: usize = 32_766;
 /// Bytes of one SQL text.
 pub const SQL_SIZE_MAX: usize = 1_000_000;
 
+/// Bytes of the message of one error; what is longer is cut.
+pub const MESSAGE_SIZE_MAX: usize = 4 << 10;
+/// Bytes of an `Idempotency-Key`, whose length is one byte in a command.
+pub const REQUEST_KEY_SIZE_MAX: usize = 255;
+/// How long the outcome of a request with a key is kept, by the time of commands.
+pub const REQUEST_KEPT: Duration = Duration::from_hours(24);
+/// Requests with a key that a namespace remembers.
+pub const REQUESTS_KEPT_MAX: u64 = 10_000;
+/// A full memory forgets the oldest request if it is as old as this, else it takes no other (429).
+pub const REQUEST_KEPT_MIN: Duration = Duration::from_mins(10);
+/// Bytes of one kept outcome. A request with a key whose results are larger fails.
+pub const REQUEST_OUTCOME_SIZE_MAX: usize = 1 << 20;
+/// Outcomes up to here are kept even if the database is full: all of them together take 80 MB at most.
+pub const REQUEST_OUTCOME_SIZE_SMALL: usize = 8 << 10;
+
 /// Commands proposed but not yet applied, per partition.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 8_192;
 /// Bytes of commands proposed but not yet applied, per partition.
@@ -26,6 +41,19 @@ pub const BODIES_HELD_BYTES_MAX: usize = 256 << 20;
 
 /// Commands of one transaction of one database: what a step of apply may cost.
 pub const APPLY_BATCH_MAX: usize = 512;
+/// Free pages that one command gives back to the file system: what a step of apply may cost (R16).
+pub const VACUUM_PAGES_MAX: u32 = 256;
+/// Free pages below which a database is left as it is.
+pub const VACUUM_FREE_PAGES_MIN: u32 = 64;
+/// Free pages are given back while they are more than one part in this many.
+pub const VACUUM_FREE_RATIO: u32 = 10;
+/// A database with less than this left of its quota is nearly full: statements are looked at before they
+/// are proposed. One that only shrinks may take this much beyond the quota while it works: a DELETE
+/// needs a page now and then.
+pub const QUOTA_SLACK: ByteSize = ByteSize::mib(16);
+/// How long a batch of commands, a file or a manifest that found no room on the disk waits before it is tried
+/// again.
+pub const ROOM_RETRY: Duration = Duration::from_millis(100);
 /// Threads of a shard that apply what takes long; one namespace has one at most.
 pub const SQL_THREADS: usize = 4;
 /// Threads of a shard that read what takes long.
@@ -95,6 +123,10 @@ pub const TEMP_BYTES: ByteSize = ByteSize::mib(256);
 pub const REQUESTS_PER_SECOND: u64 = 0;
 /// Default of `limits.connections`: open client connections of the node.
 pub const CONNECTIONS: u64 = 10_000;
+/// Default of `limits.disk_reserve_bytes`: bytes that are to stay free on the disk of the databases (507). The
+/// half of it, below which only DROP passes, is for what is under way: on four shards the next
+/// log segment each (64 MiB), and eight `-wal` files that grow to their bound (33 MB) before a checkpoint.
+pub const DISK_RESERVE_BYTES: ByteSize = ByteSize::mib(1_024);
 /// Default of `limits.open_databases`: SQLite databases open at once, per node.
 pub const OPEN_DATABASES: u64 = 256;
 /// Default of `limits.log_bytes`: log kept in memory per shard before it is compacted; on disk it may take a
@@ -108,12 +140,20 @@ const _: () = {
     assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
     // A read that takes all its time on a core must not make the writes beside it late.
     assert!(REQUEST_DEADLINE.as_millis() > STATEMENT_MS as u128 + 1_000);
+    // An error can always be kept, whatever its message.
+    assert!(MESSAGE_SIZE_MAX + 64 <= REQUEST_OUTCOME_SIZE_SMALL);
+    assert!(REQUEST_OUTCOME_SIZE_SMALL < REQUEST_OUTCOME_SIZE_MAX);
+    assert!(REQUEST_KEPT_MIN.as_millis() < REQUEST_KEPT.as_millis());
+    assert!(REQUEST_KEY_SIZE_MAX == u8::MAX as usize);
     // A partition can be filled from one core alone.
     assert!(PROPOSALS_IN_FLIGHT_MAX <= MESH_DEPTH_MAX);
     assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
     assert!(TICK.as_millis() * 4 <= ELECTION_TIMEOUT_MIN.as_millis());
     assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);
     assert!(BODY_BYTES.0 <= BODIES_HELD_BYTES_MAX as u64);
+    // The half of the reserve covers the next segment of four shards, and as much again.
+    assert!(DISK_RESERVE_BYTES.0 / 2 >= 8 * LOG_SEGMENT_SIZE);
+    assert!(VACUUM_FREE_PAGES_MIN <= VACUUM_PAGES_MAX);
     // The length of a batch is a u32, and one more record goes into one that is not full.
     assert!(LOG_BATCH_SIZE_MAX + COMMAND_SIZE_MAX < u32::MAX as usize);
 };

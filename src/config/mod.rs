@@ -203,6 +203,8 @@ pub struct Limits {
     pub connections: u32,
     /// A namespace's database, if there is a limit.
     pub database_bytes: Option<ByteSize>,
+    /// What is to stay free on the disk of the databases; zero is nothing.
+    pub disk_reserve: ByteSize,
     /// Databases open at once, on all shards together.
     pub open_databases: u32,
     /// Log that a shard keeps before it is compacted.

@@ -153,6 +153,7 @@ section! {
         connections "connections" int64: i64 = count(limits::CONNECTIONS),
         // Left out: database.max_database_size.
         database_bytes "database_bytes" int64: i64 = 1 << 30,
+        disk_reserve_bytes "disk_reserve_bytes" int64: i64 = bytes(limits::DISK_RESERVE_BYTES),
         open_databases "open_databases" int64: i64 = count(limits::OPEN_DATABASES),
         log_bytes "log_bytes" int64: i64 = bytes(limits::LOG_BYTES),
         fence_log_bytes "fence_log_bytes" int64: i64 = bytes(limits::FENCE_LOG_BYTES),

@@ -321,6 +321,8 @@ fn limits(raw: &RawLimits, database: &RawDatabase, rules: &mut Rules) -> Option<
     } else {
         rules.between("limits.database_bytes", raw.database_bytes(), 0..=i64::MAX)
     };
+    let disk_reserve_bytes =
+        rules.between("limits.disk_reserve_bytes", raw.disk_reserve_bytes(), 0..=1 << 50);
     let open_databases =
         rules.between("limits.open_databases", raw.open_databases(), 1..=1_000_000);
     let log_bytes = rules.between("limits.log_bytes", raw.log_bytes(), 1 << 20..=1 << 40);
@@ -338,6 +340,7 @@ fn limits(raw: &RawLimits, database: &RawDatabase, rules: &mut Rules) -> Option<
         requests_per_second: std::num::NonZeroU64::new(requests_per_second?),
         connections: connections?,
         database_bytes: Some(ByteSize(database_bytes?)).filter(|it| it.0 > 0),
+        disk_reserve: ByteSize(disk_reserve_bytes?),
         open_databases: open_databases?,
         log_bytes: ByteSize(log_bytes?),
         fence_log_bytes: ByteSize(fence_log_bytes?),

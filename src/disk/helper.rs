@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::disk::fail_stop;
 use crate::disk::manifest;
+use crate::disk::manifest::WriteError;
 use crate::shard::event::Token;
 use crate::sql::Batch;
 use crate::sql::Checkpointer;
@@ -102,6 +103,8 @@ pub enum Done {
     Synced,
     /// Of [`Job::WriteManifests`].
     ManifestsWritten,
+    /// Of the same: there was no room, and some manifests may be the old ones.
+    ManifestsNotWritten,
     /// Of [`Job::Checkpoint`].
     Checkpointed {
         /// Which.
@@ -170,10 +173,17 @@ impl OpenFailure {
             Self::Missing
             | Self::Behind { .. }
             | Self::Open(OpenError::Missing | OpenError::Fault(Fault::Fence(_))) => true,
-            Self::Open(OpenError::Exists | OpenError::Busy | OpenError::Fault(Fault::Stop(_))) => {
-                false
-            }
+            Self::Open(
+                OpenError::Exists
+                | OpenError::Busy
+                | OpenError::Fault(Fault::Stop(_) | Fault::NoRoom(_)),
+            ) => false,
         }
+    }
+
+    /// Whether there was no room on the disk, so that it may go better later.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::Open(OpenError::Fault(Fault::NoRoom(_))))
     }
 }
 
@@ -245,8 +255,12 @@ impl Worker {
             }
             Job::WriteManifests { manifests } => {
                 for (dir, floors) in manifests {
-                    if let Err(error) = manifest::write(&dir, &floors) {
-                        fail_stop(&format!("write the manifest in {}", dir.display()), &error);
+                    match manifest::write(&dir, &floors) {
+                        Ok(()) => {}
+                        Err(WriteError::NoRoom) => return Some(Done::ManifestsNotWritten),
+                        Err(WriteError::Io(error)) => {
+                            fail_stop(&format!("write the manifest in {}", dir.display()), &error);
+                        }
                     }
                 }
                 Done::ManifestsWritten
@@ -290,6 +304,7 @@ impl Worker {
         };
         match checkpointer.checkpoint() {
             Ok(done) => done.is_some_and(|it| it.checkpointed >= it.log),
+            Err(Fault::NoRoom(_)) => false,
             Err(Fault::Stop(cause)) => fail_stop("checkpoint a database", &cause),
             // The core finds out by itself, and fences it.
             Err(Fault::Fence(cause)) => {

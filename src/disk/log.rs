@@ -28,11 +28,15 @@ use glommio::io::DmaFile;
 use glommio::io::OpenOptions;
 use glommio::timer::TimerActionOnce;
 use hdrhistogram::Histogram;
+use tracing::info;
+use tracing::warn;
 
 use crate::disk::fail_stop;
 use crate::disk::segments;
+use crate::disk::segments::Prepared;
 use crate::disk::segments::Preparer;
 use crate::disk::segments::Request;
+use crate::limits;
 use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
@@ -150,6 +154,8 @@ struct Shared {
     /// Something was staged, or the timer fired, since the task looked last.
     has_news: Cell<bool>,
     timer_fired: Cell<bool>,
+    /// The disk is too full for the next segment.
+    lacks_room: Cell<bool>,
     /// The task, if it waits.
     writer: Cell<Option<Waker>>,
     /// Who waits for the log to be ready.
@@ -173,6 +179,7 @@ impl Shared {
             is_closing: Cell::new(false),
             has_news: Cell::new(false),
             timer_fired: Cell::new(false),
+            lacks_room: Cell::new(false),
             writer: Cell::new(None),
             opener: Cell::new(None),
         }
@@ -328,16 +335,39 @@ impl Writer {
     fn take_prepared(&self) -> bool {
         let mut is_any = false;
         while let Some(prepared) = self.preparer.poll() {
-            let (segment, size) = self.or_stop("prepare a segment in", prepared);
-            self.shared.log.borrow_mut().on_prepared(segment, size);
             is_any = true;
+            match prepared {
+                Prepared::Ready(segment, size) => {
+                    self.shared.log.borrow_mut().on_prepared(segment, size);
+                    if self.shared.lacks_room.replace(false) {
+                        info!(log = %self.directory.display(), "the log has a next segment again");
+                    }
+                }
+                Prepared::NoRoom(error) => self.on_no_room(&error),
+                Prepared::Failed(error) => self.stop("prepare a segment in", &error),
+            }
         }
         is_any
     }
 
+    /// The segment at hand is whole and needs no more room. Before there is one, there is no log.
+    fn on_no_room(&self, error: &std::io::Error) {
+        if !self.shared.log.borrow().is_ready() {
+            let size = limits::LOG_SEGMENT_SIZE_FIRST;
+            let why = format!("{error}: the disk must have {size} bytes for the first segment");
+            self.stop("begin", &why);
+        }
+        if !self.shared.lacks_room.replace(true) {
+            warn!(log = %self.directory.display(), "the disk has no room for the log's next segment");
+        }
+    }
+
     fn is_finished(&self) -> bool {
         let log = self.shared.log.borrow();
-        self.shared.is_closing.get() && log.is_flushed() && log.next_timeout().is_none()
+        // What waits for room that does not come was never called durable.
+        let is_stuck = self.shared.lacks_room.get();
+        let is_done = log.is_flushed() && log.next_timeout().is_none();
+        self.shared.is_closing.get() && (is_done || is_stuck)
     }
 
     /// Until something is staged, a segment is prepared, or the log is to be sealed.

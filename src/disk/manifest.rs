@@ -18,6 +18,7 @@ use std::io;
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::disk;
 use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
@@ -49,14 +50,35 @@ pub fn read(dir: &Path) -> Result<BTreeMap<Incarnation, Floor>, ManifestError> {
     }
 }
 
+/// Why a manifest was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// There is no room on the disk; the one that was there is there.
+    #[error("no room on the disk")]
+    NoRoom,
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 /// Replace the manifest of a directory. It is on disk when this returns.
-pub fn write(dir: &Path, floors: &[(Incarnation, Floor)]) -> io::Result<()> {
+pub fn write(dir: &Path, floors: &[(Incarnation, Floor)]) -> Result<(), WriteError> {
     let temporary = dir.join("manifest.new");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(encode(floors).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, dir.join(NAME))?;
-    fs::File::open(dir)?.sync_all()
+    let prepare = || {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(encode(floors).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, dir.join(NAME))
+    };
+    match prepare() {
+        Ok(()) => Ok(fs::File::open(dir)?.sync_all()?),
+        Err(error) if disk::lacks_room(&error) => {
+            // Nobody reads it; the next attempt begins it anew, sync and all.
+            let _ = fs::remove_file(&temporary);
+            Err(WriteError::NoRoom)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn encode(floors: &[(Incarnation, Floor)]) -> String {

@@ -15,15 +15,21 @@ pub mod stops;
 pub mod guard;
 
 use std::fmt::Display;
+use std::io;
 use std::io::Write as _;
 
 use tracing::error;
+
+/// Whether a call failed because the disk, or what one may use of it, is full.
+fn lacks_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
 /// The disk, or something that must not fail, has failed: say so and end the process at once (R8). What was
 /// acknowledged is on disk; what was not may or may not be.
 pub fn fail_stop(during: &str, cause: &dyn Display) -> ! {
     error!(%cause, "failed to {during}; the process stops");
     // The log may go to a file that is part of the trouble; nothing can be done if this fails, too.
-    let _ = writeln!(std::io::stderr(), "debros: failed to {during}: {cause}: the process stops");
+    let _ = writeln!(io::stderr(), "debros: failed to {during}: {cause}: the process stops");
     std::process::abort()
 }

@@ -4,6 +4,9 @@
 //! log does it, and everything else that changes names in the log's directory while the node runs, in
 //! the order asked. A segment is written under a temporary name, synced, renamed, and the directory
 //! synced, so that after a crash it has its size and its name, or does not exist.
+//!
+//! A full disk is no failure here: the log goes on in the segments it has, and what is missing is tried again
+//! and again, until there is room or nobody wants it any more.
 
 use std::fs;
 use std::fs::File;
@@ -12,10 +15,13 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::task::Waker;
 use std::thread;
 use std::thread::JoinHandle;
 
+use crate::disk;
+use crate::limits;
 use crate::wal::record::SegmentId;
 
 /// Bytes written between two syncs: a larger heap of unsynced bytes would make the log's own syncs wait.
@@ -59,8 +65,16 @@ pub enum Request {
     },
 }
 
-/// What it says: a segment is ready, with its size, or the disk failed.
-pub type Prepared = io::Result<(SegmentId, u64)>;
+/// What it says.
+#[derive(Debug)]
+pub enum Prepared {
+    /// A segment is ready, with its size.
+    Ready(SegmentId, u64),
+    /// There is no room for one. It is tried again until there is.
+    NoRoom(io::Error),
+    /// The disk failed.
+    Failed(io::Error),
+}
 
 /// The owner's end of a segment thread. Dropping it ends the thread, once all requests are done.
 #[derive(Debug)]
@@ -76,11 +90,7 @@ impl Preparer {
         let (requests, inbox) = mpsc::channel();
         let (outbox, prepared) = mpsc::channel();
         let directory = directory.to_owned();
-        let work = move || {
-            for request in inbox {
-                perform(&directory, request, &outbox);
-            }
-        };
+        let work = move || Worker { directory, inbox, outbox, lacking: None }.run();
         let thread = thread::Builder::new().name("log-segments".to_owned()).spawn(work)?;
         Ok((Self { requests, prepared }, thread))
     }
@@ -99,25 +109,71 @@ impl Preparer {
             Ok(it) => Some(it),
             Err(mpsc::TryRecvError::Empty) => None,
             Err(mpsc::TryRecvError::Disconnected) => {
-                Some(Err(io::Error::other("the segment thread is gone")))
+                Some(Prepared::Failed(io::Error::other("the segment thread is gone")))
             }
         }
     }
 }
 
-fn perform(directory: &Path, request: Request, outbox: &mpsc::Sender<Prepared>) {
-    match request {
-        Request::Prepare { segment, size, recycled, waker } => {
-            let prepared = prepare(directory, segment, size, recycled);
-            // Nobody listens any more if the log is closed.
-            let _ = outbox.send(prepared.map(|()| (segment, size)));
-            waker.wake();
-        }
-        Request::Remove { segment } => {
-            // The name may come back after a crash, and does no harm: recovery knows it is not needed.
-            if let Err(error) = fs::remove_file(path_of(directory, segment)) {
-                let _ = outbox.send(Err(error)); // as above
+/// A segment for which there was no room.
+struct Lacking {
+    segment: SegmentId,
+    size: u64,
+    waker: Waker,
+}
+
+/// The thread's own state.
+struct Worker {
+    directory: PathBuf,
+    inbox: mpsc::Receiver<Request>,
+    outbox: mpsc::Sender<Prepared>,
+    lacking: Option<Lacking>,
+}
+
+impl Worker {
+    /// Until the other end is dropped. What is lacking then, nobody wants.
+    fn run(mut self) {
+        loop {
+            let request = match self.lacking {
+                None => self.inbox.recv().map_err(RecvTimeoutError::from),
+                Some(_) => self.inbox.recv_timeout(limits::ROOM_RETRY),
+            };
+            match request {
+                // One that is asked for while another is lacking takes its place.
+                Ok(Request::Prepare { segment, size, recycled, waker }) => {
+                    self.prepare(Lacking { segment, size, waker }, recycled);
+                }
+                Ok(Request::Remove { segment }) => self.remove(segment),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(lacking) = self.lacking.take() {
+                        self.prepare(lacking, None);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
             }
+        }
+    }
+
+    fn prepare(&mut self, wanted: Lacking, recycled: Option<SegmentId>) {
+        let Lacking { segment, size, waker } = wanted;
+        self.lacking = None;
+        let said = match prepare(&self.directory, segment, size, recycled) {
+            Ok(()) => Prepared::Ready(segment, size),
+            Err(error) if disk::lacks_room(&error) && recycled.is_none() => {
+                self.lacking = Some(Lacking { segment, size, waker: waker.clone() });
+                Prepared::NoRoom(error)
+            }
+            Err(error) => Prepared::Failed(error),
+        };
+        // Nobody listens any more if the log is closed.
+        let _ = self.outbox.send(said);
+        waker.wake();
+    }
+
+    fn remove(&self, segment: SegmentId) {
+        // The name may come back after a crash, and does no harm: recovery knows it is not needed.
+        if let Err(error) = fs::remove_file(path_of(&self.directory, segment)) {
+            let _ = self.outbox.send(Prepared::Failed(error)); // as above
         }
     }
 }
@@ -133,7 +189,10 @@ fn prepare(
         path_of(directory, old)
     } else {
         let temporary = path.with_extension("tmp");
-        write_zeros(&temporary, size)?;
+        write_zeros(&temporary, size).inspect_err(|_| {
+            // It holds nothing, and others may need what it takes.
+            let _ = fs::remove_file(&temporary);
+        })?;
         temporary
     };
     fs::rename(source, path)?;
@@ -181,7 +240,8 @@ mod tests {
         for (segment, recycled) in [(one, None), (two, Some(one))] {
             let waker = Waker::noop().clone();
             preparer.ask(Request::Prepare { segment, size, recycled, waker });
-            assert_eq!(preparer.prepared.recv().unwrap().unwrap(), (segment, size));
+            let said = preparer.prepared.recv().unwrap();
+            assert!(matches!(said, Prepared::Ready(it, n) if (it, n) == (segment, size)));
         }
         assert!(!path_of(directory.path(), one).exists());
         assert_eq!(fs::metadata(path_of(directory.path(), two)).unwrap().len(), size);

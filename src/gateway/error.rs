@@ -5,8 +5,12 @@
 //! | credential missing or wrong | 401 | | authenticate |
 //! | no namespace | 403 | | ask for one |
 //! | body, arguments, statement | 400 | the statement's, if any | change it |
+//! | `Idempotency-Key` not 1 to 255 printable characters | 400 | `idempotency_key` | change it |
+//! | the key was another request's | 422 | `idempotency_key_reused` | use a new one |
+//! | too many keys in too short a time | 429 + `Retry-After` | `idempotency_keys_full` | send it again when it says |
 //! | body or command too large | 413 | | send less at once |
 //! | database at its limit | 507 | `database_bytes` | delete something |
+//! | disk almost full | 507 | `disk_reserve` | delete or drop something, or tell the operator |
 //! | a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
 //! | wrong method | 405 | | |
 //! | head too large, body too slow | 431, 408 | | |
@@ -14,7 +18,8 @@
 //! | fenced | 503 + `Retry-After` | `fenced` | send it again later: another replica may take over; if it stays, tell the operator |
 //! | outcome unknown | 409 | `outcome_unknown` | look whether it happened (R19) |
 //!
-//! The last has no `Retry-After` and is no 5xx, because client libraries repeat those by themselves.
+//! The last has no `Retry-After` and is no 5xx, because client libraries repeat those by themselves. What was
+//! replied before to a request with the same key is replied again, with `Idempotency-Replayed: true`.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -29,13 +34,23 @@ use crate::gateway::reply;
 use crate::http::Refusal;
 use crate::shard::request::SubmitError;
 use crate::wire::command::DraftError;
+use crate::wire::rows::StatementError;
 
 /// Code of a statement's error that is about the size of the whole database.
 const DATABASE_FULL: &str = "database_bytes";
+/// Code of what needs room on a disk that has hardly any.
+const DISK_FULL: &str = "disk_reserve";
 /// Code of a read that found its database in use by the engine itself.
 const BUSY: &str = "busy";
 /// Code of a statement that met a database, or a node, that takes none any more.
 const FENCED: &str = "fenced";
+
+/// Code of whatever met a queue that is full.
+const OVERLOADED: &str = "overloaded";
+/// Code of a request whose key belongs to another one.
+const KEY_REUSED: &str = "idempotency_key_reused";
+/// Code of a request for whose key there is no room yet.
+const KEYS_FULL: &str = "idempotency_keys_full";
 
 /// Why a request fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +68,8 @@ pub enum ApiError {
     },
     /// A table's name that is no plain identifier.
     TableName,
+    /// A header `Idempotency-Key` that is none.
+    IdempotencyKey,
     /// The node did not do it, or nobody knows.
     Submit(SubmitError),
     /// The server refused it before it was read.
@@ -84,6 +101,11 @@ pub fn reply_to(error: &ApiError) -> Response<Bytes> {
         }
         ApiError::Body { error, .. } => refuse(StatusCode::BAD_REQUEST, None, &error.to_string()),
         ApiError::TableName => refuse(StatusCode::BAD_REQUEST, None, "invalid table identifier"),
+        ApiError::IdempotencyKey => refuse(
+            StatusCode::BAD_REQUEST,
+            Some("idempotency_key"),
+            "invalid Idempotency-Key: one header with 1 to 255 printable ASCII characters",
+        ),
         ApiError::Submit(error) => not_done(error),
         ApiError::Refused(refusal) => refused(*refusal),
     }
@@ -107,22 +129,41 @@ fn denied(error: Denied) -> Response<Bytes> {
 fn not_done(error: &SubmitError) -> Response<Bytes> {
     let message = error.to_string();
     match error {
-        SubmitError::Statement(error) if error.code == Some(BUSY) => later(BUSY, &message),
-        SubmitError::Statement(error) if error.code == Some(FENCED) => later(FENCED, &message),
-        SubmitError::Statement(error) => {
-            let is_full = error.code == Some(DATABASE_FULL);
-            let status =
-                if is_full { StatusCode::INSUFFICIENT_STORAGE } else { StatusCode::BAD_REQUEST };
-            refuse(status, error.code, &message)
+        SubmitError::Statement(error) => failed(error),
+        SubmitError::Replayed(error) => {
+            let mut reply = failed(error);
+            reply::mark_replayed(&mut reply);
+            reply
         }
         SubmitError::NoLeader => later("no_leader", &message),
-        SubmitError::Overloaded => later("overloaded", &message),
+        SubmitError::Overloaded => later(OVERLOADED, &message),
         SubmitError::ShuttingDown => later("shutting_down", &message),
         SubmitError::Fenced => later(FENCED, &message),
+        SubmitError::DatabaseFull => {
+            refuse(StatusCode::INSUFFICIENT_STORAGE, Some(DATABASE_FULL), &message)
+        }
+        SubmitError::DiskReserve => {
+            refuse(StatusCode::INSUFFICIENT_STORAGE, Some(DISK_FULL), &message)
+        }
         SubmitError::OutcomeUnknown => {
             refuse(StatusCode::CONFLICT, Some("outcome_unknown"), &message)
         }
     }
+}
+
+fn failed(error: &StatementError) -> Response<Bytes> {
+    let status = match error.code {
+        Some(code @ (BUSY | FENCED | OVERLOADED)) => return later(code, &error.message),
+        Some(DATABASE_FULL | DISK_FULL) => StatusCode::INSUFFICIENT_STORAGE,
+        Some(KEY_REUSED) => StatusCode::UNPROCESSABLE_ENTITY,
+        Some(KEYS_FULL) => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let mut reply = refuse(status, error.code, &error.message);
+    if let Some(seconds) = error.retry_after_s {
+        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    reply
 }
 
 fn refused(refusal: Refusal) -> Response<Bytes> {
@@ -134,7 +175,7 @@ fn refused(refusal: Refusal) -> Response<Bytes> {
         Refusal::BodyTooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, None, &message),
         Refusal::BodyTimeout => refuse(StatusCode::REQUEST_TIMEOUT, None, &message),
         Refusal::BodyBroken => refuse(StatusCode::BAD_REQUEST, None, &message),
-        Refusal::Overloaded => later("overloaded", &message),
+        Refusal::Overloaded => later(OVERLOADED, &message),
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub mod body;
 pub mod error;
+mod idempotency;
 pub mod json;
 pub mod pages;
 mod reply;
@@ -125,8 +126,7 @@ impl<S: Submit> Gateway<S> {
         match route {
             Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
                 let core = self.node.elsewhere(&namespace);
-                let served =
-                    sql::serve(endpoint, namespace, head.uri.query(), body, &self.node).await;
+                let served = sql::serve(endpoint, namespace, head, body, &self.node).await;
                 served.map(|mut reply| {
                     if let Some(core) = core {
                         reply.extensions_mut().insert(ServedBy(core));

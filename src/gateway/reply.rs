@@ -51,9 +51,15 @@ pub(super) fn text(status: StatusCode, body: &'static str) -> Response<Bytes> {
 fn reply(status: StatusCode, body: Bytes) -> Response<Bytes> {
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
-    // Content type, the five below, and one of an error.
+    // Content type, the five below, and one or two of an error.
     *reply.headers_mut() = HeaderMap::with_capacity(8);
     reply
+}
+
+/// Say that it is the reply to an earlier request with the same key.
+pub(super) fn mark_replayed(reply: &mut Response<Bytes>) {
+    let name = HeaderName::from_static("idempotency-replayed");
+    reply.headers_mut().insert(name, HeaderValue::from_static("true"));
 }
 
 /// The reply, readable from pages of any origin.

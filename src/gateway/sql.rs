@@ -9,17 +9,20 @@
 //! | `create-table` | `{schema}` | 201, `status` |
 //! | `drop-table` | `{table}` | `status`, whether or not there was such a table |
 //!
-//! `?blobs=object` has blobs written as `{"base64":…}`. A transaction of queries only is a read.
+//! `?blobs=object` has blobs written as `{"base64":…}`. A transaction of queries only is a read. What writes
+//! takes an `Idempotency-Key` ([`idempotency`]).
 
 use bytes::Bytes;
 use http::Method;
 use http::Response;
 use http::StatusCode;
+use http::request::Parts;
 
 use crate::auth::credential;
 use crate::gateway::body;
 use crate::gateway::body::BodyError;
 use crate::gateway::error::ApiError;
+use crate::gateway::idempotency;
 use crate::gateway::json;
 use crate::gateway::reply;
 use crate::gateway::rows::Blobs;
@@ -63,6 +66,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether what it does may not be done twice.
+    fn may_write(self) -> bool {
+        !matches!(self, Self::Query | Self::Schema)
+    }
+
     /// What its body looks like.
     fn shape(self) -> &'static str {
         match self {
@@ -78,14 +86,28 @@ impl Endpoint {
 pub async fn serve(
     endpoint: Endpoint,
     namespace: Namespace,
-    query: Option<&str>,
+    head: &Parts,
     body: &[u8],
     node: &impl Submit,
 ) -> Result<Response<Bytes>, ApiError> {
+    let query = head.uri.query();
+    let key = if endpoint.may_write() { idempotency::key_of(&head.headers)? } else { None };
     let wrong = |error| ApiError::Body { error, shape: endpoint.shape() };
-    let read = async |draft| run(node, Request::Read { namespace: namespace.clone(), draft }).await;
-    let write =
-        async |draft| run(node, Request::Write { namespace: namespace.clone(), draft }).await;
+    let mut is_replayed = false;
+    let read = async |draft| {
+        let (results, _) = run(node, Request::Read { namespace: namespace.clone(), draft }).await?;
+        Ok::<_, ApiError>(results)
+    };
+    let mut write = async |mut draft: Draft| {
+        if let Some(key) = key {
+            let request = idempotency::name(key, head, body)?;
+            draft.key(request).map_err(|error| wrong(error.into()))?;
+        }
+        let (results, replayed) =
+            run(node, Request::Write { namespace: namespace.clone(), draft }).await?;
+        is_replayed = replayed;
+        Ok::<_, ApiError>(results)
+    };
     let (status, out) = match endpoint {
         Endpoint::Query => {
             let draft = body::statement(body, Mode::Query).map_err(wrong)?;
@@ -120,14 +142,23 @@ pub async fn serve(
             (StatusCode::OK, DONE.to_vec())
         }
     };
-    Ok(reply::json(status, out))
+    let mut reply = reply::json(status, out);
+    if is_replayed {
+        reply::mark_replayed(&mut reply);
+    }
+    Ok(reply)
 }
 
 const DONE: &[u8] = br#"{"status":"ok"}"#;
 
-async fn run(node: &impl Submit, request: Request) -> Result<Vec<StatementResult>, ApiError> {
+/// The results, and whether they are those of an earlier request.
+async fn run(
+    node: &impl Submit,
+    request: Request,
+) -> Result<(Vec<StatementResult>, bool), ApiError> {
     match node.submit(request).await? {
-        Reply::Results(results) => Ok(results),
+        Reply::Results(results) => Ok((results, false)),
+        Reply::Replayed(results) => Ok((results, true)),
         Reply::Status(_) => unreachable!("statements are answered with results"),
     }
 }

@@ -59,7 +59,8 @@ fn show(draft: Draft) -> String {
         let it = it.unwrap();
         format!("{:?} {:?} {:?}", it.mode, it.sql, it.arguments.collect::<Vec<_>>())
     });
-    format!("{:?} {}", command.results, statements.collect::<Vec<_>>().join("; "))
+    let key = command.request.map_or(String::new(), |it| format!(" as {:?}", it.key()));
+    format!("{:?} {}{key}", command.results, statements.collect::<Vec<_>>().join("; "))
 }
 
 fn options() -> GatewayOptions {
@@ -291,7 +292,7 @@ fn schema_and_tables() {
 #[test]
 fn a_client_is_told_whose_move_it_is() {
     let statement = |code| {
-        SubmitError::Statement(StatementError { message: "no such table: t".to_owned(), code })
+        SubmitError::Statement(StatementError { code, ..StatementError::new("no such table: t") })
     };
     for (error, want) in [
         (statement(None), expect![[r#"400 {"error":"no such table: t"}"#]]),
@@ -303,6 +304,19 @@ fn a_client_is_told_whose_move_it_is() {
         (
             statement(Some("fenced")),
             expect![[r#"503 retry-after: 1 {"code":"fenced","error":"no such table: t"}"#]],
+        ),
+        (
+            statement(Some("idempotency_key_reused")),
+            expect![[r#"422 {"code":"idempotency_key_reused","error":"no such table: t"}"#]],
+        ),
+        (
+            SubmitError::Statement(StatementError {
+                retry_after_s: Some(590),
+                ..StatementError::coded("idempotency_keys_full", "too many")
+            }),
+            expect![[
+                r#"429 retry-after: 590 {"code":"idempotency_keys_full","error":"too many"}"#
+            ]],
         ),
         (
             SubmitError::NoLeader,
@@ -323,6 +337,18 @@ fn a_client_is_told_whose_move_it_is() {
             ]],
         ),
         (
+            SubmitError::DatabaseFull,
+            expect![[r#"507 {"code":"database_bytes","error":"database is full"}"#]],
+        ),
+        (
+            SubmitError::DiskReserve,
+            expect![[r#"507 {"code":"disk_reserve","error":"disk is almost full"}"#]],
+        ),
+        (
+            statement(Some("disk_reserve")),
+            expect![[r#"507 {"code":"disk_reserve","error":"no such table: t"}"#]],
+        ),
+        (
             SubmitError::OutcomeUnknown,
             expect![[r#"409 {"code":"outcome_unknown","error":"outcome unknown"}"#]],
         ),
@@ -336,6 +362,88 @@ fn a_client_is_told_whose_move_it_is() {
         let body = String::from_utf8_lossy(reply.body());
         want.assert_eq(format!("{}{retry} {body}", reply.status().as_u16()).trim_end());
     }
+}
+
+#[test]
+fn a_key_goes_with_what_writes() {
+    let sql = r#"{"sql":"x"}"#;
+    let check = |path: &str, headers: &str, body: &str, want: &Expect| {
+        let request = format!("POST /v1/rqlite/{path} X-API-Key: ak_1, {headers}\n{body}");
+        check_with(Ok(Reply::Replayed(vec![counts(1, 2)])), &request, want);
+    };
+    check(
+        "exec",
+        "Idempotency-Key: a key",
+        sql,
+        &expect![[r#"
+            write one: Last Exec "x" [] as "a key"
+            200 idempotency-replayed: true {"execution_state":"ok","last_insert_id":2,"rows_affected":1}"#]],
+    );
+    check(
+        "transaction",
+        "Idempotency-Key: k",
+        r#"{"statements":["a"]}"#,
+        &expect![[r#"
+            write one: Each Exec "a" [] as "k"
+            200 idempotency-replayed: true {"status":"ok"}"#]],
+    );
+    check(
+        "create-table",
+        "Idempotency-Key: k",
+        r#"{"schema":"a"}"#,
+        &expect![[r#"
+            write one: Last Exec "a" [] as "k"
+            201 idempotency-replayed: true {"status":"ok"}"#]],
+    );
+    check(
+        "drop-table",
+        "Idempotency-Key: k",
+        r#"{"table":"a"}"#,
+        &expect![[r#"
+            write one: Last Exec "DROP TABLE IF EXISTS \"a\"" [] as "k"
+            200 idempotency-replayed: true {"status":"ok"}"#]],
+    );
+    let read = r#"{"ops":[{"kind":"query","sql":"b"}]}"#;
+    let reading = |path: &str, headers: &str, body: &str, want: &Expect| {
+        let request = format!("POST /v1/rqlite/{path} X-API-Key: ak_1, {headers}\n{body}");
+        check_with(Ok(Reply::Results(vec![two_rows()])), &request, want);
+    };
+    reading(
+        "transaction",
+        "Idempotency-Key: k",
+        read,
+        &expect![[r#"
+            read one: Each Query "b" []
+            200 {"status":"ok"}"#]],
+    );
+    let long = format!("Idempotency-Key: {}", "x".repeat(256));
+    for headers in
+        ["Idempotency-Key: ", "Idempotency-Key: ü", &long, "Idempotency-Key: a, Idempotency-Key: a"]
+    {
+        check(
+            "exec",
+            headers,
+            sql,
+            &expect![[
+                r#"400 {"code":"idempotency_key","error":"invalid Idempotency-Key: one header with 1 to 255 printable ASCII characters"}"#
+            ]],
+        );
+    }
+    // What the body lacks is told before anything is remembered.
+    check(
+        "exec",
+        "Idempotency-Key: k",
+        "{}",
+        &expect![[r#"400 {"error":"invalid body: {sql, args?}"}"#]],
+    );
+    let request = "POST /v1/rqlite/exec X-API-Key: ak_1, Idempotency-Key: k\n{\"sql\":\"x\"}";
+    check_with(
+        Err(SubmitError::Replayed(StatementError::coded("database_bytes", "full"))),
+        request,
+        &expect![[r#"
+            write one: Last Exec "x" [] as "k"
+            507 idempotency-replayed: true {"code":"database_bytes","error":"full"}"#]],
+    );
 }
 
 #[test]

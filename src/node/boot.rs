@@ -35,6 +35,9 @@ use crate::node::preflight;
 use crate::node::recover;
 use crate::node::settings;
 use crate::node::signals;
+use crate::node::space;
+use crate::shard::event::Event;
+use crate::shard::room::Reserve;
 use crate::types::PartitionId;
 use crate::types::ShardId;
 use crate::wal::log::Options;
@@ -67,6 +70,18 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
     let gateway = Arc::new((gateway_options(&config, &own_key)?, node_info(&identity, clock)));
     let (mailboxes, letters): (Vec<_>, Vec<_>) =
         (0..n_shards).map(|_| flume::unbounded::<Vec<Mail>>()).unzip();
+    // Cores hear of a full disk before they hear of anything else.
+    let reserve = Reserve::new(config.limits.disk_reserve.0);
+    let watched = space::watch(&config.database.data_dir, reserve, {
+        let mailboxes = mailboxes.clone();
+        move |room| {
+            for mailbox in &mailboxes {
+                // A core that is gone writes no more.
+                let _ = mailbox.send(vec![Mail::Event(Event::DiskSpace { room })]);
+            }
+        }
+    });
+    let _watch = watched.context("cannot tell how much room the disk has")?;
     let (said, heard) = flume::unbounded();
     let mut cores = Vec::new();
     let mut helpers = Vec::new();

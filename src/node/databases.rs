@@ -71,6 +71,15 @@ struct Batch {
     n_busy: u32,
 }
 
+/// What has to wait for room on the disk (R35).
+#[derive(Debug)]
+enum NoRoom {
+    /// Commands that were not applied.
+    Apply(DatabaseId, Batch),
+    /// A database that was not opened.
+    Open(DatabaseId),
+}
+
 #[derive(Debug)]
 enum Slot {
     /// The helper thread has it, or is about to.
@@ -133,6 +142,9 @@ pub(super) struct Databases {
     present_max: usize,
     /// What found its database locked, or has had its share of this turn.
     again: Vec<(DatabaseId, Batch)>,
+    /// What found no room on the disk, and when it is tried again.
+    no_room: Vec<NoRoom>,
+    retry_at: Option<Instant>,
     long_reads: LongReads,
     clock: Clock,
     helper: Helper,
@@ -197,6 +209,8 @@ impl Databases {
             n_present: 0,
             present_max,
             again: Vec::new(),
+            no_room: Vec::new(),
+            retry_at: None,
             long_reads: LongReads::new(statement_time),
             clock,
             helper,
@@ -328,14 +342,21 @@ impl Databases {
     }
 
     /// When [`Self::on_timeout`] has something to do.
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.long_reads.next_timeout()
+    pub(super) fn next_timeout(&mut self) -> Option<Instant> {
+        if !self.no_room.is_empty() && self.retry_at.is_none() {
+            self.retry_at = Some(self.clock.now().after(limits::ROOM_RETRY));
+        }
+        self.long_reads.next_timeout().into_iter().chain(self.retry_at).min()
     }
 
-    /// Stop reads that run too long, refuse those that have waited too long for a thread.
+    /// Stop reads that run too long, refuse those that have waited too long for a thread; try again what found
+    /// no room.
     pub(super) fn on_timeout(&mut self, now: Instant, events: &mut Vec<Event>) {
-        if self.next_timeout().is_some_and(|at| at <= now) {
+        if self.long_reads.next_timeout().is_some_and(|at| at <= now) {
             self.long_reads.on_timeout(now, events);
+        }
+        if self.retry_at.take_if(|at| *at <= now).is_some() {
+            self.retry_for_room(events);
         }
     }
 
@@ -372,11 +393,31 @@ impl Databases {
             && let Some(id) = self.to_open.pop_front()
         {
             self.n_present += 1;
-            let floor = self.floors.get(&id).copied().unwrap_or_default();
-            let is_engine = id.incarnation == Incarnation::ENGINE;
-            let schema = if is_engine { catalog::ENGINE_SCHEMA } else { "" };
-            self.helper.give(Job::Open { database: id, path: self.path(id), floor, schema });
+            self.open(id);
         }
+    }
+
+    fn open(&self, id: DatabaseId) {
+        let floor = self.floors.get(&id).copied().unwrap_or_default();
+        let is_engine = id.incarnation == Incarnation::ENGINE;
+        let schema = if is_engine { catalog::ENGINE_SCHEMA } else { "" };
+        self.helper.give(Job::Open { database: id, path: self.path(id), floor, schema });
+    }
+
+    /// There is no room to create a database, or to open it. Commands wait until there is; reads do not.
+    fn open_later(&mut self, id: DatabaseId, waiting: Vec<Work>, events: &mut Vec<Event>) {
+        let mut kept = Vec::new();
+        for work in waiting {
+            match work {
+                Work::Apply(_) => kept.push(work),
+                Work::Read(token, _) => {
+                    let error = StatementError::coded("disk_reserve", "the disk is full");
+                    events.push(Event::ReadFinished { database: id, token, outcome: Err(error) });
+                }
+            }
+        }
+        self.slots.insert(id, Slot::Away(kept));
+        self.no_room.push(NoRoom::Open(id));
     }
 
     /// Run what is short of a batch; what is not goes to a thread, with the connection.
@@ -412,6 +453,7 @@ impl Databases {
             Rest::None => {}
             Rest::Later => self.again.push((id, batch)),
             Rest::Busy => self.try_again(id, batch),
+            Rest::NoRoom => self.no_room.push(NoRoom::Apply(id, batch)),
             Rest::Long => {
                 let Some(Slot::Open(open)) = self.slots.get_mut(&id) else {
                     unreachable!("it was open a moment ago");
@@ -443,6 +485,28 @@ impl Databases {
     pub(super) fn go_on(&mut self, events: &mut Vec<Event>) {
         for (id, batch) in std::mem::take(&mut self.again) {
             self.work(id, Work::Apply(batch), events);
+        }
+    }
+
+    /// Try again what found no room on the disk a while ago.
+    fn retry_for_room(&mut self, events: &mut Vec<Event>) {
+        for it in std::mem::take(&mut self.no_room) {
+            match it {
+                NoRoom::Apply(id, batch) => self.work(id, Work::Apply(batch), events),
+                NoRoom::Open(id) => self.open(id),
+            }
+        }
+    }
+
+    /// Begin a checkpoint, whatever the size of the `-wal`. A database that is closed has been checkpointed then.
+    pub(super) fn checkpoint(&mut self, id: DatabaseId) {
+        let path = self.path(id);
+        // One that is under way covers what was applied before its second pass.
+        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
+            && open.checkpoint == Checkpoint::Idle
+        {
+            open.checkpoint = Checkpoint::Running;
+            self.helper.give(Job::Checkpoint { database: id, path });
         }
     }
 
@@ -490,7 +554,8 @@ impl Databases {
                 self.open_next();
                 events.push(Event::Fenced { database: id });
             }
-            Fault::Stop(cause) => fail_stop("use a database", &cause),
+            // That there is no room is dealt with where it is met.
+            Fault::Stop(cause) | Fault::NoRoom(cause) => fail_stop("use a database", &cause),
         }
     }
 
@@ -540,11 +605,15 @@ impl Databases {
         match done {
             Done::Synced => events.push(Event::Synced),
             Done::ManifestsWritten => events.push(Event::ManifestsWritten),
+            Done::ManifestsNotWritten => events.push(Event::ManifestsNotWritten),
             Done::Opened { database: id, result } => {
                 let Some(Slot::Away(waiting)) = self.slots.remove(&id) else {
                     unreachable!("a database is opened while it is away");
                 };
                 match result {
+                    Err(failure) if failure.lacks_room() => {
+                        return self.open_later(id, waiting, events);
+                    }
                     Ok(database) => {
                         self.slots.insert(id, Slot::Open(Open::new(database)));
                     }

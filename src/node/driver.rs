@@ -208,6 +208,7 @@ impl Driver {
                 bytes,
                 "the log no longer keeps what a fenced database lacks: limits.fence_log_bytes"
             ),
+            Effect::Checkpoint { database } => self.databases.checkpoint(database),
             Effect::Evict { database } => self.databases.evict(database, &mut self.events),
             Effect::Stop { reason } => fail_stop("go on", &reason),
         }

@@ -264,7 +264,9 @@ impl Mesh {
                 self.catalog.borrow_mut().fold(row);
                 Ok(found)
             }
-            Answer::Results(_) => unreachable!("a creation gives a namespace"),
+            Answer::Results(_) | Answer::Replayed(_) => {
+                unreachable!("a creation gives a namespace")
+            }
         }
     }
 
@@ -276,6 +278,7 @@ impl Mesh {
         let database = self.locate(namespace).await?;
         match self.answer(database.partition, |token| event(token, database)).await? {
             Answer::Results(results) => Ok(Reply::Results(results)),
+            Answer::Replayed(results) => Ok(Reply::Replayed(results)),
             Answer::Namespace(_) => unreachable!("statements give results"),
         }
     }

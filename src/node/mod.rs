@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! main thread: preflight → recover logs and engine databases → start the cores → wait for a signal
+//! a thread:    looks how much room the disk has
 //! each core:   mailbox task · driver loop · log writer · HTTP server · (thread) helper
 //! ```
 //!
@@ -21,6 +22,7 @@ mod recover;
 pub mod repair;
 mod settings;
 mod signals;
+mod space;
 mod timer;
 mod turns;
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! idle ──log is large──► syncing ──Synced──► writing manifests ──ManifestsWritten──► idle, compacted
+//!                                                    └──ManifestsNotWritten──► idle, for a moment
 //! ```
 //!
 //! What a sync covers is sampled before it begins, and what must be kept is computed before the manifests
@@ -10,11 +11,13 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::limits;
 use crate::shard::event::Effect;
 use crate::shard::event::Ticket;
 use crate::shard::partition::Partition;
 use crate::shard::partition::Step;
 use crate::types::DatabaseId;
+use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 
@@ -42,8 +45,12 @@ pub(super) struct Compaction {
     fence_bytes_max: usize,
     /// Partitions whose manifest is to say that a database is fenced.
     fenced: BTreeSet<PartitionId>,
+    /// Those of which the manifest that is being written says it.
+    noting: BTreeSet<PartitionId>,
     /// The last ticket that the round before saw.
     ticket: Ticket,
+    /// No round starts before: the last one found no room on the disk.
+    not_before: Instant,
 }
 
 /// Bytes on disk of the smallest batch. A lone writer's entries lie in a batch each, and take far more there
@@ -54,9 +61,16 @@ const DISK_RATIO: usize = 4;
 
 impl Compaction {
     pub(super) fn new(bytes_max: usize, fence_bytes_max: usize) -> Self {
-        let ticket = Ticket(0);
-        let (phase, start_at) = (Phase::Idle, bytes_max);
-        Self { phase, bytes_max, start_at, fence_bytes_max, fenced: BTreeSet::new(), ticket }
+        Self {
+            phase: Phase::Idle,
+            bytes_max,
+            start_at: bytes_max,
+            fence_bytes_max,
+            fenced: BTreeSet::new(),
+            noting: BTreeSet::new(),
+            ticket: Ticket(0),
+            not_before: Instant::START,
+        }
     }
 
     /// Whether a round is under way.
@@ -65,12 +79,13 @@ impl Compaction {
     }
 
     /// Whether the log has grown past its bound, so that [`Self::start`] is due.
-    pub(super) fn is_due(&self, partitions: &Partitions, ticket: Ticket) -> bool {
+    pub(super) fn is_due(&self, partitions: &Partitions, ticket: Ticket, now: Instant) -> bool {
         let n_batches = usize::try_from(ticket.0 - self.ticket.0).unwrap_or(usize::MAX);
         let on_disk = n_batches.saturating_mul(BATCH_SIZE_MIN);
         let is_long = on_disk >= self.bytes_max.saturating_mul(DISK_RATIO);
+        let may_start = self.is_idle() && self.not_before <= now;
         let is_wanted = is_long || !self.fenced.is_empty();
-        self.is_idle() && (is_wanted || bytes(partitions) >= self.start_at)
+        may_start && (is_wanted || bytes(partitions) >= self.start_at)
     }
 
     /// A database of this partition is fenced: a round writes that down, so that whoever repairs it knows.
@@ -104,6 +119,7 @@ impl Compaction {
             let queue = partition.and_then(|it| it.queues.get_mut(&database.incarnation));
             queue.expect("databases do not go away").end_sync();
         }
+        self.noting = std::mem::take(&mut self.fenced);
         let mut forget = Vec::new();
         let mut floors = Vec::new();
         for (id, partition) in partitions {
@@ -113,12 +129,20 @@ impl Compaction {
             if may_forget {
                 forget.push((*id, index));
             }
-            if self.fenced.remove(id) || may_forget {
+            if self.noting.contains(id) || may_forget {
                 floors.push((*id, partition.floors()));
             }
         }
         self.phase = Phase::WritingManifests(forget);
         step.out.push(Effect::WriteManifests { floors });
+    }
+
+    /// The manifests found no room: nothing is forgotten, and a later round tries again.
+    pub(super) fn on_manifests_not_written(&mut self, step: &mut Step<'_>) {
+        assert!(matches!(self.phase, Phase::WritingManifests(_)), "nobody asked for manifests");
+        self.phase = Phase::Idle;
+        self.fenced.append(&mut self.noting);
+        self.not_before = step.now.after(limits::ROOM_RETRY);
     }
 
     /// The manifests are on disk: forget.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::catalog;
 use crate::raft;
 use crate::shard::request::SubmitError;
+use crate::shard::room::Room;
 use crate::sql::Applied;
 use crate::types::DatabaseId;
 use crate::types::DatabaseSize;
@@ -36,6 +37,11 @@ pub enum Event {
     Clock {
         /// The clock's time.
         wall: Timestamp,
+    },
+    /// How much room the disk of the databases has now, if it has changed.
+    DiskSpace {
+        /// That much.
+        room: Room,
     },
     /// A client writes; [`Effect::Reply`] answers `token`.
     Write {
@@ -125,6 +131,8 @@ pub enum Event {
     Synced,
     /// [`Effect::WriteManifests`] is done.
     ManifestsWritten,
+    /// [`Effect::WriteManifests`] found no room on the disk: all manifests are the old ones or the new ones.
+    ManifestsNotWritten,
     /// Entries of this partition pin an old log segment: write those up to `last` again (R3).
     Lagging {
         /// Which.
@@ -215,6 +223,11 @@ pub enum Effect {
         /// Bytes of log that its partition keeps.
         bytes: usize,
     },
+    /// Checkpoint a database that has become smaller, so that its file does, too. Nothing comes back.
+    Checkpoint {
+        /// Which.
+        database: DatabaseId,
+    },
     /// Checkpoint and close a clean database, then report [`Event::Evicted`].
     Evict {
         /// Which.
@@ -232,6 +245,8 @@ pub enum Effect {
 pub enum Answer {
     /// The results of a write or a read.
     Results(Vec<StatementResult>),
+    /// The results that the same request gave before; now it had no effect (R18).
+    Replayed(Vec<StatementResult>),
     /// The namespace exists.
     Namespace(catalog::Row),
 }

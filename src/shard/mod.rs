@@ -11,6 +11,7 @@
 pub mod event;
 pub mod partition;
 pub mod request;
+pub mod room;
 
 mod compaction;
 mod namespaces;
@@ -35,8 +36,10 @@ use crate::shard::partition::PartitionBoot;
 use crate::shard::partition::Step;
 use crate::shard::request::Status;
 use crate::shard::request::SubmitError;
+use crate::shard::room::Room;
 use crate::sql::Applied;
 use crate::types::DatabaseId;
+use crate::types::DatabaseSize;
 use crate::types::Dice;
 use crate::types::Incarnation;
 use crate::types::Instant;
@@ -114,6 +117,8 @@ pub struct Shard {
     ticket: Ticket,
     /// The wall clock when it was last read, and when that was.
     wall: (Timestamp, Instant),
+    /// What the disk has, as of the last word about it.
+    room: Room,
 }
 
 impl Shard {
@@ -135,6 +140,7 @@ impl Shard {
             dice,
             ticket: Ticket(0),
             wall: (boot.wall, now),
+            room: Room::Enough,
         }
     }
 
@@ -143,6 +149,7 @@ impl Shard {
         match event {
             Event::Start => self.on_start(now, out),
             Event::Clock { wall } => self.wall = (wall, now),
+            Event::DiskSpace { room } => self.room = room,
             Event::Write { token, database, draft } => {
                 self.on_request(now, token, What::Write(database, draft), out);
             }
@@ -174,8 +181,8 @@ impl Shard {
                     partition.on_persisted(&mut step, ticket);
                 }
             }
-            Event::Applied { database, applied, .. } => {
-                self.on_applied(now, database, applied, out);
+            Event::Applied { database, applied, size } => {
+                self.on_applied(now, database, applied, size, out);
             }
             Event::ReadFinished { database, token, outcome } => {
                 let partition = self.partitions.get_mut(&database.partition);
@@ -205,6 +212,10 @@ impl Shard {
             Event::ManifestsWritten => {
                 let (mut step, rest) = self.parts(now, out);
                 rest.compaction.on_manifests_written(&mut step, rest.partitions);
+            }
+            Event::ManifestsNotWritten => {
+                let (mut step, rest) = self.parts(now, out);
+                rest.compaction.on_manifests_not_written(&mut step);
             }
             Event::Lagging { partition, last } => {
                 let (mut step, rest) = self.parts(now, out);
@@ -280,11 +291,15 @@ impl Shard {
         now: Instant,
         database: DatabaseId,
         applied: Vec<Applied>,
+        size: DatabaseSize,
         out: &mut Vec<Effect>,
     ) {
         let (mut step, rest) = self.parts(now, out);
         let Some(partition) = rest.partitions.get_mut(&database.partition) else { return };
-        let of_engine = partition.on_applied(&mut step, database.incarnation, applied);
+        let of_engine = partition.on_applied(&mut step, database.incarnation, applied, size);
+        if partition.give_pages_back(&mut step, database.incarnation) {
+            rest.unready.insert(database.partition);
+        }
         if database.partition == PartitionId::SYSTEM {
             let rows = of_engine.iter().flatten().flat_map(|it| catalog::rows_of(it)).collect();
             rest.namespaces.on_rows(&mut step, partition, rows);
@@ -325,7 +340,7 @@ impl Shard {
         while let Some(id) = rest.unready.pop_first() {
             rest.partitions.get_mut(&id).expect("partitions stay").drain(&mut step);
         }
-        if rest.compaction.is_due(rest.partitions, *step.ticket) {
+        if rest.compaction.is_due(rest.partitions, *step.ticket, now) {
             rest.compaction.start(&mut step, rest.partitions);
         }
         self.evict(now, out);
@@ -405,6 +420,7 @@ impl Shard {
         let step = Step {
             now,
             wall: Timestamp(read.0.saturating_add(passed)),
+            room: self.room,
             limits: &self.limits,
             dice: &mut self.dice,
             ticket: &mut self.ticket,

@@ -19,6 +19,7 @@ use crate::shard::event::Token;
 use crate::shard::partition::Partition;
 use crate::shard::partition::Step;
 use crate::shard::request::SubmitError;
+use crate::shard::room::Room;
 use crate::types::DatabaseId;
 use crate::types::Incarnation;
 use crate::types::Instant;
@@ -55,6 +56,9 @@ impl Namespaces {
             return step.reply(token, Ok(Answer::Namespace(row.clone())));
         }
         let is_full = self.catalog.len() + self.wanted.len() >= limits::NAMESPACES_MAX;
+        if step.room < Room::Enough {
+            return step.reply(token, Err(SubmitError::DiskReserve));
+        }
         let waiters = self.wanted.get(&namespace).map_or(0, Vec::len);
         if is_full || waiters >= limits::PARKED_MAX {
             return step.reply(token, Err(SubmitError::Overloaded));

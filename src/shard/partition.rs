@@ -24,8 +24,11 @@ use crate::shard::event::Token;
 use crate::shard::queue::Queue;
 use crate::shard::queue::Source;
 use crate::shard::request::SubmitError;
+use crate::shard::room;
+use crate::shard::room::Room;
 use crate::sql::Applied;
 use crate::types::DatabaseId;
+use crate::types::DatabaseSize;
 use crate::types::Dice;
 use crate::types::Floor;
 use crate::types::Incarnation;
@@ -77,6 +80,7 @@ struct Waiting {
 pub(super) struct Step<'a> {
     pub(super) now: Instant,
     pub(super) wall: Timestamp,
+    pub(super) room: Room,
     pub(super) limits: &'a CommandLimits,
     pub(super) dice: &'a mut Dice,
     pub(super) ticket: &'a mut Ticket,
@@ -180,7 +184,13 @@ impl Partition {
         if self.queues.get(&incarnation).is_some_and(|it| it.is_strained) {
             return Err(SubmitError::Overloaded);
         }
-        let stamp = self.stamp(step, incarnation);
+        let is_engine = incarnation == Incarnation::ENGINE;
+        let size = self.queues.get(&incarnation).and_then(|it| it.size);
+        // What the engine keeps for itself counts against nobody's quota.
+        let quota = if is_engine { u64::MAX } else { step.limits.database_bytes };
+        let database_bytes = room::admit(&draft, step.room, size, quota)?;
+        let mut stamp = self.stamp(step, incarnation);
+        stamp.limits.database_bytes = database_bytes;
         let Ok((index, term)) = self.replica.propose(draft.seal(&stamp)) else {
             return Err(SubmitError::NoLeader);
         };
@@ -500,20 +510,24 @@ impl Partition {
         step: &mut Step<'_>,
         incarnation: Incarnation,
         applied: Vec<Applied>,
+        size: DatabaseSize,
     ) -> Vec<Outcome> {
         let queue = self.queues.get_mut(&incarnation).expect("what was applied to is known");
-        let indexes = queue.on_applied(applied.len());
+        let indexes = queue.on_applied(applied.len(), size);
         let mut of_engine = Vec::new();
         for (index, applied) in indexes.into_iter().zip(applied) {
             let result = match applied {
                 // The database had it before this life began, and nobody waits for it.
                 Applied::Skipped => Err(SubmitError::OutcomeUnknown),
-                Applied::Done(outcome) | Applied::Replayed(outcome) => {
-                    if incarnation == Incarnation::ENGINE {
-                        of_engine.push(outcome);
-                        continue;
-                    }
+                Applied::Done(outcome) if incarnation == Incarnation::ENGINE => {
+                    of_engine.push(outcome);
+                    continue;
+                }
+                Applied::Done(outcome) => {
                     outcome.map(Answer::Results).map_err(SubmitError::Statement)
+                }
+                Applied::Replayed(outcome) => {
+                    outcome.map(Answer::Replayed).map_err(SubmitError::Replayed)
                 }
             };
             self.answer(step, index, result);
@@ -521,6 +535,39 @@ impl Partition {
         self.dispatch(step, incarnation);
         self.give_out_early_reads(step, incarnation);
         of_engine
+    }
+
+    /// If many pages of a database are free, or were: propose to give some back, one command at a time; in the
+    /// end have its file made smaller. Whether something was proposed.
+    pub(super) fn give_pages_back(
+        &mut self,
+        step: &mut Step<'_>,
+        incarnation: Incarnation,
+    ) -> bool {
+        let (leads, database) = (self.leads(), self.database(incarnation));
+        // Clients come first.
+        let is_busy = self.waiting.len() > limits::PROPOSALS_IN_FLIGHT_MAX / 2
+            || self.waiting_bytes > limits::PROPOSAL_BYTES_IN_FLIGHT_MAX / 2;
+        let Some(queue) = self.queues.get_mut(&incarnation) else { return false };
+        if incarnation == Incarnation::ENGINE || queue.is_fenced || queue.is_giving_back() {
+            return false;
+        }
+        let n_pages = queue.size.and_then(room::pages_to_give_back);
+        let Some(n_pages) = n_pages else {
+            if queue.take_has_shrunk() {
+                step.out.push(Effect::Checkpoint { database });
+            }
+            return false;
+        };
+        if !leads || is_busy {
+            return false;
+        }
+        let index = self.replica.last().next();
+        let proposed = self.propose(step, incarnation, Draft::vacuum(n_pages), None).is_ok();
+        if proposed && let Some(queue) = self.queues.get_mut(&incarnation) {
+            queue.give_back_at(index);
+        }
+        proposed
     }
 
     /// The database is damaged. What was proposed for it may or may not count elsewhere (R38).

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::shard::event::Token;
+use crate::types::DatabaseSize;
 use crate::types::Floor;
 use crate::types::Instant;
 use crate::types::LogIndex;
@@ -61,6 +62,12 @@ pub(super) struct Queue {
     pub(super) early_reads: Vec<(Token, Bytes)>,
     /// When it was last needed.
     pub(super) used_at: Instant,
+    /// How large it was when it was last written to; not known before the first time.
+    pub(super) size: Option<DatabaseSize>,
+    /// Pages that it has lost, and its file may still have.
+    lost_pages: u32,
+    /// Where the command that gives pages back was proposed, if one is under way.
+    giving_back_at: Option<LogIndex>,
 }
 
 impl Queue {
@@ -82,6 +89,9 @@ impl Queue {
             n_reads: 0,
             early_reads: Vec::new(),
             used_at: now,
+            size: None,
+            lost_pages: 0,
+            giving_back_at: None,
         }
     }
 
@@ -144,16 +154,37 @@ impl Queue {
         self.outstanding.iter().take(n).map(|(index, source)| (*index, source))
     }
 
-    /// The first `n` commands of the `Apply` in flight ran. Their indexes.
-    pub(super) fn on_applied(&mut self, n: usize) -> Vec<LogIndex> {
+    /// The first `n` commands of the `Apply` in flight ran, and left the database at `size`. Their indexes.
+    pub(super) fn on_applied(&mut self, n: usize, size: DatabaseSize) -> Vec<LogIndex> {
         assert!(n <= self.in_flight, "applied what was not given out");
         self.in_flight -= n;
+        let before = self.size.map_or(0, |it| it.pages);
+        self.lost_pages = self.lost_pages.saturating_add(before.saturating_sub(size.pages));
+        self.size = Some(size);
         let done: Vec<_> = self.outstanding.drain(..n).map(|(index, _)| index).collect();
         if let Some(last) = done.last() {
             assert!(self.applied < *last || self.durable >= *last, "applied backwards");
             self.applied = self.applied.max(*last);
         }
+        // Whatever stood at that index: nothing of it is to come any more.
+        self.giving_back_at.take_if(|it| *it <= self.applied);
         done
+    }
+
+    /// A command that gives pages back was proposed at `index`.
+    pub(super) fn give_back_at(&mut self, index: LogIndex) {
+        assert!(self.giving_back_at.is_none(), "one at a time");
+        self.giving_back_at = Some(index);
+    }
+
+    /// Whether such a command is under way.
+    pub(super) fn is_giving_back(&self) -> bool {
+        self.giving_back_at.is_some()
+    }
+
+    /// Whether it has become smaller since this was last asked.
+    pub(super) fn take_has_shrunk(&mut self) -> bool {
+        std::mem::take(&mut self.lost_pages) > 0
     }
 
     /// It is damaged: nothing of it is open or worth a sync. The indexes of what will not be applied.
@@ -230,9 +261,9 @@ mod tests {
         }
         assert_eq!(taken(&mut queue, 2), [3, 5]);
         assert!(taken(&mut queue, 2).is_empty());
-        assert_eq!(queue.on_applied(1), [LogIndex(3)]);
+        assert_eq!(queue.on_applied(1, DatabaseSize::default()), [LogIndex(3)]);
         assert!(taken(&mut queue, 2).is_empty(), "the second is still under way");
-        assert_eq!(queue.on_applied(1), [LogIndex(5)]);
+        assert_eq!(queue.on_applied(1, DatabaseSize::default()), [LogIndex(5)]);
         assert_eq!(taken(&mut queue, 2), [8]);
     }
 
@@ -272,10 +303,10 @@ mod tests {
             queue.push(LogIndex(index), Source::Log);
         }
         assert_eq!(taken(&mut queue, 2), [3, 5]);
-        queue.on_applied(2);
+        queue.on_applied(2, DatabaseSize::default());
         assert!(queue.begin_sync());
         assert_eq!(taken(&mut queue, 2), [8]);
-        queue.on_applied(1);
+        queue.on_applied(1, DatabaseSize::default());
         queue.push(LogIndex(9), Source::Log);
         queue.end_sync();
         assert_eq!((queue.durable(), queue.needs_from()), (LogIndex(5), Some(LogIndex(8))));

@@ -32,6 +32,8 @@ pub enum Request {
 pub enum Reply {
     /// The results of the statements, as many as the draft asked for.
     Results(Vec<StatementResult>),
+    /// The results that the same request gave before, by its key; now it had no effect (R18).
+    Replayed(Vec<StatementResult>),
     /// Answer to [`Request::Status`].
     Status(Status),
 }
@@ -55,6 +57,9 @@ pub enum SubmitError {
     /// The client must change the statement.
     #[error(transparent)]
     Statement(#[from] StatementError),
+    /// What the same request was told before, by its key; now it had no effect (R18).
+    #[error(transparent)]
+    Replayed(StatementError),
     /// Not executed: nobody led the partition before the deadline. The client may send it again.
     #[error("no leader")]
     NoLeader,
@@ -67,6 +72,12 @@ pub enum SubmitError {
     /// Not executed: this replica of the namespace is damaged and fenced. The operator must look.
     #[error("namespace is fenced: its database is damaged")]
     Fenced,
+    /// Not executed: the namespace has used up its quota. The client may delete something.
+    #[error("database is full")]
+    DatabaseFull,
+    /// Not executed: the disk is almost full. The client may delete something, or the operator make room.
+    #[error("disk is almost full")]
+    DiskReserve,
     /// Proposed, and its fate not known by the deadline. The client must look before it writes again.
     #[error("outcome unknown")]
     OutcomeUnknown,

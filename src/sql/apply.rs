@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
+use crate::sql::context;
 use crate::sql::database::Ask;
 use crate::sql::database::Database;
 use crate::sql::database::Share;
@@ -54,6 +55,8 @@ pub enum Rest {
     Busy,
     /// It takes, or may take, longer than its caller gives it: to be handed in where there is time (R13).
     Long,
+    /// The disk is full. Nothing of it was decided: to be handed in again when there may be room (R35).
+    NoRoom,
     /// Its caller had had enough before it began: to be handed in again.
     Later,
 }
@@ -107,12 +110,51 @@ impl Database {
     ) -> Result<Batch, Fault> {
         let rises = entries.is_sorted_by(|a, b| a.index < b.index);
         assert!(rises, "entries come in the order of the log");
+        context::idle();
         let n_skipped = entries.partition_point(|it| it.index <= self.applied);
         let mut applied = vec![Applied::Skipped; n_skipped];
         applied.reserve(entries.len() - n_skipped);
         let mut pace = Pace { share, enough };
-        let rest = self.apply_new(&entries[n_skipped..], &mut pace, &mut applied)?;
+        let rest = match self.apply_new(&entries[n_skipped..], &mut pace, &mut applied) {
+            Err(Fault::NoRoom(_)) => {
+                self.recover_from_no_room()?;
+                Rest::NoRoom
+            }
+            rest => rest?,
+        };
         Ok(Batch { applied, rest, size: self.size })
+    }
+
+    /// The disk was full in the middle of a transaction. Nothing of it counts, and why that is so:
+    /// - A result is given only for what has been committed, so none was given.
+    /// - SQLite's commit is the header of the wal-index, written last, in memory. Frames that reached the
+    ///   `-wal` before are behind the end that it names; the next transaction overwrites them.
+    /// - After a crash the `-wal` may turn out to end with a whole transaction all the same: its last frame was
+    ///   written, and only the wal-index had no room for it. It then holds what its commands do, and their
+    ///   index, and replay skips them.
+    /// - No result followed from the disk: a command during which a write found no room is never committed,
+    ///   whatever became of its statements ([`Self::run_entry`]).
+    ///
+    /// The connection begins anew, so that nothing depends on what SQLite remembers of an error. If that needs
+    /// room as well, it is done before the connection is used again.
+    fn recover_from_no_room(&mut self) -> Result<(), Fault> {
+        context::idle();
+        self.roll_back_if_open()?;
+        self.is_worn = true;
+        self.renew_if_worn().map(|_| ())
+    }
+
+    /// Whether the connection may write.
+    fn renew_if_worn(&mut self) -> Result<bool, Fault> {
+        if self.is_worn {
+            context::idle();
+            match self.reconnect() {
+                Ok(()) => {}
+                Err(Fault::NoRoom(_)) => return Ok(false),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(true)
     }
 
     fn apply_new(
@@ -121,6 +163,9 @@ impl Database {
         pace: &mut Pace<'_>,
         out: &mut Vec<Applied>,
     ) -> Result<Rest, Fault> {
+        if !self.renew_if_worn()? {
+            return Ok(Rest::NoRoom);
+        }
         let mut must_be_alone = vec![false; entries.len()];
         // Outcomes of the transaction at hand: those of `entries[start..at]`.
         let mut staged: Vec<Applied> = Vec::with_capacity(entries.len());
@@ -180,6 +225,10 @@ impl Database {
                     staged.push(Applied::Done(outcome));
                     at += 1;
                 }
+                Run::Decided(applied) => {
+                    staged.push(applied);
+                    at += 1;
+                }
                 Run::Alone => {
                     must_be_alone[at] = true;
                     if staged.is_empty() {
@@ -225,6 +274,10 @@ impl Database {
         }
         let outcome = match self.run_watched(entry, Setting::Alone, pace)? {
             Run::Done(outcome) => outcome,
+            Run::Decided(applied) => {
+                self.commit_alone(entry.index)?;
+                return Ok(Alone::Done(applied));
+            }
             Run::Long { .. } => {
                 self.undo_alone()?;
                 return Ok(Alone::Left(Rest::Long));
@@ -246,13 +299,18 @@ impl Database {
             Err(EngineError::Busy) => return Ok(Alone::Left(Rest::Busy)),
             Err(error) => return Err(connection::fault_of(error, "begin")),
         }
-        match self.commit(entry.index) {
-            Ok(()) => Ok(Alone::Done(Applied::Done(Err(error)))),
-            Err(NotCommitted::Fault(fault)) => Err(fault),
-            Err(NotCommitted::Statement(error)) => {
-                Err(Fault::Stop(format!("record a command: {error}")))
-            }
-        }
+        let outcome = Err(error);
+        self.keep_entry(entry, &outcome)?;
+        self.commit_alone(entry.index)?;
+        Ok(Alone::Done(Applied::Done(outcome)))
+    }
+
+    /// Commit a transaction in which no statement of a tenant has an effect.
+    fn commit_alone(&mut self, index: LogIndex) -> Result<(), Fault> {
+        self.commit(index).map_err(|error| match error {
+            NotCommitted::Fault(fault) => fault,
+            NotCommitted::Statement(error) => Fault::Stop(format!("record a command: {error}")),
+        })
     }
 
     /// Undo a command that has its transaction to itself.
@@ -263,10 +321,16 @@ impl Database {
 
     /// Commit what ran since the transaction began, with the fact that all up to `index` is applied.
     fn commit(&mut self, index: LogIndex) -> Result<(), NotCommitted> {
-        let committed = self.engine.record(index).and_then(|()| self.engine.commit());
+        let mut size = self.size;
+        let committed = self.engine.record(index).and_then(|()| {
+            // What virtual tables write at the end counts from the next time on.
+            size = self.engine.size().map_err(EngineError::Fault)?;
+            self.engine.commit()
+        });
         match committed {
             Ok(()) => {
                 self.applied = index;
+                self.size = size;
                 Ok(())
             }
             Err(EngineError::Statement(error)) => {
@@ -277,7 +341,7 @@ impl Database {
     }
 
     fn roll_back_if_open(&mut self) -> Result<(), Fault> {
-        if self.handle.is_autocommit() { Ok(()) } else { self.engine.rollback() }
+        self.engine.rollback_if_open(self.handle)
     }
 }
 

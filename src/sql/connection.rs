@@ -5,11 +5,13 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
+use rusqlite::ffi;
 use rusqlite::limits::Limit;
 
 use crate::limits;
 use crate::sql::authorizer;
 use crate::sql::context;
+use crate::sql::context::Trouble;
 use crate::sql::costly;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
@@ -19,6 +21,7 @@ use crate::sql::functions;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::vfs::Vfs;
+use crate::types::DatabaseSize;
 use crate::types::LogIndex;
 use crate::wire::command::Value;
 
@@ -58,6 +61,16 @@ pub(super) const BIRTH: &str = "
     PRAGMA synchronous = OFF;
     CREATE TABLE __debros_meta(id INTEGER PRIMARY KEY CHECK (id = 0), applied INTEGER NOT NULL);
     INSERT INTO __debros_meta VALUES (0, 0);";
+
+/// What [`BIRTH`] is followed by, and what a database of an older program is given when it is opened.
+pub(super) const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS __debros_requests(
+        seq INTEGER PRIMARY KEY,
+        key TEXT NOT NULL,
+        hash BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        outcome BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS __debros_requests_key ON __debros_requests(key);";
 
 /// Open the database at `path`, by `flags` to write, to read, or to create it.
 pub(super) fn open(
@@ -138,6 +151,8 @@ pub(super) struct EngineStatements {
     record: Prepared,
     applied: Prepared,
     no_changes: Prepared,
+    pages: Prepared,
+    free_pages: Prepared,
 }
 
 impl EngineStatements {
@@ -160,6 +175,8 @@ impl EngineStatements {
                 record: prepare("INSERT INTO __debros_meta(id, applied) VALUES (0, ?)")?,
                 applied: prepare("SELECT applied FROM __debros_meta")?,
                 no_changes: prepare("DELETE FROM __debros_meta WHERE id = 1")?,
+                pages: prepare("PRAGMA page_count")?,
+                free_pages: prepare("PRAGMA freelist_count")?,
             })
         })
     }
@@ -184,6 +201,11 @@ impl EngineStatements {
         must(run(&mut self.rollback), "roll back")
     }
 
+    /// Undo the transaction, if there is one: an error may have undone it already.
+    pub(super) fn rollback_if_open(&mut self, handle: Handle) -> Result<(), Fault> {
+        if handle.is_autocommit() { Ok(()) } else { self.rollback() }
+    }
+
     /// Mark where a command begins.
     pub(super) fn savepoint(&mut self) -> Result<(), Fault> {
         must(run(&mut self.savepoint), "mark a command")
@@ -204,14 +226,17 @@ impl EngineStatements {
     /// updated: an update to the same content would write no page, and [`Self::touch`] needs one.
     pub(super) fn record(&mut self, applied: LogIndex) -> Result<(), EngineError> {
         let applied = i64::try_from(applied.0).expect("log indexes stay below 2^63");
+        self.settle()?;
         run(&mut self.forget)?;
         run_with(&mut self.record, Value::Integer(applied))
     }
 
-    /// A transaction that changes nothing and writes a page, so that the log's header and folder are
-    /// synced now, here, and not by the next commit (R21).
-    pub(super) fn touch(&mut self) -> Result<(), EngineError> {
-        self.begin()?;
+    /// What is on record, and the certainty that what is written next belongs to the transaction.
+    ///
+    /// A statement makes SQLite load the schema, if another connection has changed it, and the statistics with
+    /// it. An error of reading those undoes the transaction, and is told to nobody: the row that is forgotten
+    /// next would be gone for good. Once a statement has run, the schema stays.
+    fn settle(&mut self) -> Result<i64, EngineError> {
         let mut applied = 0;
         let read = context::as_engine(|| {
             self.applied.run(std::iter::empty(), |row| {
@@ -222,15 +247,59 @@ impl EngineStatements {
             })
         });
         read.map_err(engine_error)?;
+        if self.applied.is_autocommit() || context::trouble() != Trouble::None {
+            let message = "the transaction was undone".to_owned();
+            return Err(engine_error(SqlError { code: ffi::SQLITE_ABORT_ROLLBACK, message }));
+        }
+        Ok(applied)
+    }
+
+    /// A transaction that changes nothing and writes a page, so that the log's header and folder are
+    /// synced now, here, and not by the next commit (R21).
+    pub(super) fn touch(&mut self) -> Result<(), EngineError> {
+        self.begin()?;
+        let applied = self.settle()?;
         run(&mut self.forget)?;
         run_with(&mut self.record, Value::Integer(applied))?;
         self.commit()
+    }
+
+    /// How large the database is. Inside a transaction it costs no lock, and below a microsecond.
+    pub(super) fn size(&mut self) -> Result<DatabaseSize, Fault> {
+        let read = context::as_engine(|| {
+            let pages = number(&mut self.pages)?;
+            Ok(DatabaseSize { pages, free_pages: number(&mut self.free_pages)? })
+        });
+        read.map_err(|error: SqlError| error.into_fault("count pages"))
     }
 
     /// Make `changes()` answer nought.
     pub(super) fn reset_changes(&mut self) -> Result<(), Fault> {
         must(run(&mut self.no_changes), "reset a counter")
     }
+}
+
+/// Give up to `n_pages` free pages back. In a transaction, with nothing else in it.
+pub(super) fn vacuum(handle: Handle, n_pages: u32) -> Result<(), Fault> {
+    let ran = context::as_engine(|| {
+        let (prepared, _) =
+            Prepared::new(handle, &format!("PRAGMA incremental_vacuum({n_pages})"))?;
+        let mut prepared = prepared.expect("not blank");
+        prepared.run(std::iter::empty(), |_| Ok::<(), SqlError>(()))
+    });
+    ran.map_err(|error| error.into_fault("give pages back"))
+}
+
+/// The one number that a statement gives.
+fn number(prepared: &mut Prepared) -> Result<u32, SqlError> {
+    let mut found = 0;
+    prepared.run(std::iter::empty(), |row| {
+        if let Ok(Value::Integer(it)) = row.value(0) {
+            found = u32::try_from(it).unwrap_or(0);
+        }
+        Ok::<(), SqlError>(())
+    })?;
+    Ok(found)
 }
 
 fn run(prepared: &mut Prepared) -> Result<(), EngineError> {
@@ -245,10 +314,12 @@ fn run_with(prepared: &mut Prepared, value: Value<'_>) -> Result<(), EngineError
 }
 
 fn engine_error(error: SqlError) -> EngineError {
-    match classify(error.code, context::has_fault()) {
+    match classify(error.code, context::trouble()) {
         Class::Busy => EngineError::Busy,
         Class::Statement => EngineError::Statement(error),
-        Class::Stop | Class::Fence => EngineError::Fault(error.into_fault("run a transaction")),
+        Class::Stop | Class::Fence | Class::NoRoom => {
+            EngineError::Fault(error.into_fault("run a transaction"))
+        }
     }
 }
 

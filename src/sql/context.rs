@@ -43,6 +43,17 @@ pub(super) struct Seen {
     pub(super) triggers: bool,
 }
 
+/// What the system calls of a command have met: the worst of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// Nothing.
+    None,
+    /// The disk is full.
+    NoRoom,
+    /// One has failed.
+    Failed,
+}
+
 struct Context {
     time: Cell<Timestamp>,
     dice: Cell<Dice>,
@@ -51,7 +62,7 @@ struct Context {
     running: Cell<bool>,
     verb: Cell<Verb>,
     seen: Cell<Seen>,
-    fault: Cell<bool>,
+    trouble: Cell<Trouble>,
     rowid_spent: Cell<bool>,
     ticks_left: Cell<u64>,
     steps_charged: Cell<u64>,
@@ -72,7 +83,7 @@ thread_local! {
             running: Cell::new(false),
             verb: Cell::new(Verb::Other),
             seen: Cell::new(Seen { changes: false, table_list: false, triggers: false }),
-            fault: Cell::new(false),
+            trouble: Cell::new(Trouble::None),
             rowid_spent: Cell::new(false),
             ticks_left: Cell::new(u64::MAX),
             steps_charged: Cell::new(0),
@@ -107,7 +118,7 @@ pub(super) fn begin(stamp: &Stamp, changes_before: i64) {
         it.time.set(stamp.time);
         it.dice.set(Dice::new(stamp.seed));
         it.changes_before.set(changes_before);
-        it.fault.set(false);
+        it.trouble.set(Trouble::None);
         it.given_up.set(false);
     });
 }
@@ -131,7 +142,7 @@ pub(super) fn unbounded() {
 /// No command runs; what the engine does for itself is not bounded and has not failed yet.
 pub(super) fn idle() {
     unbounded();
-    CONTEXT.with(|it| it.fault.set(false));
+    CONTEXT.with(|it| it.trouble.set(Trouble::None));
 }
 
 /// The command's time.
@@ -213,14 +224,14 @@ pub(super) fn seen() -> Seen {
     CONTEXT.with(|it| it.seen.get())
 }
 
-/// A system call failed: what follows is a sick machine, not a sick statement.
-pub(super) fn set_fault() {
-    CONTEXT.with(|it| it.fault.set(true));
+/// A system call failed, or found no room on the disk: what follows is not the statement's fault.
+pub(super) fn set_trouble(trouble: Trouble) {
+    CONTEXT.with(|it| it.trouble.set(it.trouble.get().max(trouble)));
 }
 
-/// Whether a system call has failed since the command began.
-pub(super) fn has_fault() -> bool {
-    CONTEXT.with(|it| it.fault.get())
+/// What system calls have met since the command began.
+pub(super) fn trouble() -> Trouble {
+    CONTEXT.with(|it| it.trouble.get())
 }
 
 /// A row got the largest rowid there is: SQLite would choose the next one at random.

@@ -33,6 +33,7 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::maintenance;
+use crate::sql::requests::Requests;
 use crate::sql::run::Run;
 use crate::sql::run::Setting;
 use crate::sql::statement::Handle;
@@ -110,6 +111,7 @@ pub struct Database {
     // In this order: statements are finalized before their connection is closed.
     pub(super) cache: Cache,
     pub(super) engine: EngineStatements,
+    pub(super) requests: Requests,
     pub(super) handle: Handle,
     connection: Connection,
     pub(super) path: PathBuf,
@@ -133,7 +135,9 @@ pub struct Database {
     /// Pages in the write-ahead log, as of the last commit. Atomic only because SQLite's hook must be `Send`.
     wal_frames: Arc<AtomicU32>,
     /// The limit that was set, if SQLite took it as it is.
-    page_limit: Option<u64>,
+    pub(super) page_limit: Option<u64>,
+    /// The connection has met a full disk: another takes its place before it writes again.
+    pub(super) is_worn: bool,
 }
 
 impl Database {
@@ -147,11 +151,17 @@ impl Database {
     /// pays for syncing the log's header and folder (R22). Waits for the disk.
     pub fn open(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
         let mut database = Self::connect(path, vfs, role, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        database.engine.touch().map_err(|error| match error {
-            EngineError::Busy => OpenError::Busy,
-            error => connection::fault_of(error, "open a database").into(),
-        })?;
-        Ok(database)
+        match database.engine.touch() {
+            Ok(()) => Ok(database),
+            Err(EngineError::Busy) => Err(OpenError::Busy),
+            // It can be read all the same.
+            Err(EngineError::Fault(Fault::NoRoom(_))) => {
+                context::idle();
+                database.engine.rollback_if_open(database.handle)?;
+                Ok(database)
+            }
+            Err(error) => Err(connection::fault_of(error, "open a database").into()),
+        }
     }
 
     /// Open the database at `path` to look at it: nothing is written to it.
@@ -175,12 +185,20 @@ impl Database {
         let wal_frames = Arc::new(AtomicU32::new(0));
         count_frames(&mut connection, Arc::clone(&wal_frames)).map_err(open_error)?;
         let handle = Handle::new(&connection);
-        let schema = engine_schema(handle).map_err(open_error)?;
+        let mut schema = engine_schema(handle).map_err(open_error)?;
         if !schema.contains("__debros_meta") {
             let cause = "the engine's table is missing".to_owned();
             return Err(Fault::Fence(cause).into());
         }
-        let engine = EngineStatements::new(handle).map_err(open_error)?;
+        let may_write = flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        if may_write && !schema.contains("__debros_requests_key") {
+            // Created by an older program.
+            let give = || Ok(connection.execute_batch(connection::TABLES)?);
+            context::as_engine(give).map_err(open_error)?;
+            schema = engine_schema(handle).map_err(open_error)?;
+        }
+        let mut engine = EngineStatements::new(handle).map_err(open_error)?;
+        let size = engine.size()?;
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = shape(handle).map_err(open_error)?;
         let applied = u64::try_from(applied)
@@ -188,6 +206,7 @@ impl Database {
         Ok(Self {
             cache: Cache::default(),
             engine,
+            requests: Requests::default(),
             handle,
             connection,
             path: path.to_owned(),
@@ -195,7 +214,6 @@ impl Database {
             role,
             applied: LogIndex(applied),
             engine_schema: schema,
-            size: DatabaseSize::default(),
             shape,
             quick: FxHashSet::default(),
             learned: None,
@@ -203,6 +221,8 @@ impl Database {
             scratch: BytesMut::new(),
             wal_frames,
             page_limit: None,
+            size,
+            is_worn: false,
         })
     }
 
@@ -270,6 +290,10 @@ impl Database {
         context::idle();
         match self.engine.begin_read() {
             Ok(()) => {}
+            Err(EngineError::Fault(Fault::NoRoom(_))) => {
+                let refused = |_| Read::Done(Err(no_room_to_read()));
+                return Ok(commands.iter().map(refused).collect());
+            }
             Err(error) => return Err(connection::fault_of(error, "begin to read")),
         }
         let handle = self.handle;
@@ -300,6 +324,7 @@ impl Database {
                 Run::Done(outcome) => return Ok(Read::Done(outcome)),
                 Run::Long { .. } => return Ok(Read::Long),
                 Run::Undone => {}
+                Run::Decided(_) => unreachable!("a read has no use for a key"),
                 Run::Alone => unreachable!("a read shares its transaction with nobody"),
             }
         }
@@ -343,6 +368,7 @@ impl Database {
     /// Give back the memory that only saves time: prepared statements and cached pages.
     pub fn rest(&mut self) {
         self.cache.clear();
+        self.requests = Requests::default();
         self.scratch = BytesMut::new();
         // Fails only for a connection in use, which this is not.
         let _ = self.connection.release_memory();
@@ -385,6 +411,11 @@ impl Database {
     }
 }
 
+/// A read that needs room on a full disk.
+pub(super) fn no_room_to_read() -> StatementError {
+    StatementError::coded("disk_reserve", "the disk is full: the statement needs room to work")
+}
+
 /// What a text is remembered by.
 pub(super) fn hash_of(sql: &str) -> u64 {
     let mut hasher = FxHasher::default();
@@ -408,7 +439,7 @@ fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
             Ok(names) if is_any_random(&names) => return Ok(true),
             Ok(_) => {}
             // A view of what is not there has no columns.
-            Err(error) if classify(error.code, context::has_fault()) == Class::Statement => {}
+            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
             Err(error) => return Err(error),
         }
     }
@@ -514,7 +545,7 @@ fn count_frames(connection: &mut Connection, frames: Arc<AtomicU32>) -> Result<(
 }
 
 pub(super) fn open_error(error: SqlError) -> OpenError {
-    match classify(error.code, context::has_fault()) {
+    match classify(error.code, context::trouble()) {
         Class::Busy => OpenError::Busy,
         _ => error.into_fault("open a database").into(),
     }

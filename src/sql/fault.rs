@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use rusqlite::ffi;
 
 use crate::sql::context;
+use crate::sql::context::Trouble;
 
 /// Why a replica cannot go on with this database. Never the fault of a statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum Fault {
     /// The file is damaged or missing: fence this database's replica and fetch it again.
     #[error("the database is damaged: {0}")]
     Fence(String),
+    /// The disk is full. Nothing has been decided: try again when there is room.
+    #[error("the disk is full: {0}")]
+    NoRoom(String),
 }
 
 /// What SQLite said.
@@ -37,12 +41,20 @@ pub(super) enum Class {
     Stop,
     /// The file's.
     Fence,
+    /// Nobody's: the disk is full (R35).
+    NoRoom,
 }
 
-/// Whose fault the extended result code `code` is, given whether a system call failed.
-pub(super) fn classify(code: c_int, has_fault: bool) -> Class {
-    if has_fault {
-        return Class::Stop;
+/// Whose fault the extended result code `code` is, given what system calls have met.
+///
+/// After a write that found no room, any error is taken for its consequence: what SQLite, or a virtual
+/// table, makes of it on the way up is not always FULL. Nothing is decided by it, so the worst of a wrong
+/// guess is that the command runs once more.
+pub(super) fn classify(code: c_int, trouble: Trouble) -> Class {
+    match trouble {
+        Trouble::None => {}
+        Trouble::NoRoom => return Class::NoRoom,
+        Trouble::Failed => return Class::Stop,
     }
     match (code & 0xff, code) {
         (ffi::SQLITE_NOMEM | ffi::SQLITE_CANTOPEN | ffi::SQLITE_PROTOCOL, _)
@@ -88,8 +100,9 @@ impl SqlError {
     /// what is not the file's fault is the machine's.
     pub(super) fn into_fault(self, during: &str) -> Fault {
         let cause = format!("{during}: {} (code {})", self.message, self.code);
-        match classify(self.code, context::has_fault()) {
+        match classify(self.code, context::trouble()) {
             Class::Fence => Fault::Fence(cause),
+            Class::NoRoom => Fault::NoRoom(cause),
             Class::Stop | Class::Busy | Class::Statement => Fault::Stop(cause),
         }
     }
@@ -108,28 +121,31 @@ mod tests {
 
     #[test]
     fn codes_tell_a_sick_machine_from_a_sick_file_and_a_sick_statement() {
-        for (code, has_fault, want) in [
-            (ffi::SQLITE_CONSTRAINT_UNIQUE, false, Class::Statement),
-            (ffi::SQLITE_CONSTRAINT_UNIQUE, true, Class::Stop),
-            (ffi::SQLITE_FULL, false, Class::Statement),
-            (ffi::SQLITE_FULL, true, Class::Stop),
-            (ffi::SQLITE_IOERR_READ, false, Class::Statement),
-            (ffi::SQLITE_IOERR_READ, true, Class::Stop),
-            (ffi::SQLITE_IOERR_NOMEM, false, Class::Stop),
-            (ffi::SQLITE_NOMEM, false, Class::Stop),
-            (ffi::SQLITE_CANTOPEN, false, Class::Stop),
-            (ffi::SQLITE_PROTOCOL, false, Class::Stop),
-            (ffi::SQLITE_CORRUPT, false, Class::Fence),
-            (ffi::SQLITE_CORRUPT, true, Class::Stop),
-            (ffi::SQLITE_CORRUPT_INDEX, false, Class::Fence),
-            (ffi::SQLITE_CORRUPT_VTAB, false, Class::Statement),
-            (ffi::SQLITE_NOTADB, false, Class::Fence),
-            (ffi::SQLITE_BUSY, false, Class::Busy),
-            (ffi::SQLITE_BUSY_SNAPSHOT, false, Class::Busy),
-            (ffi::SQLITE_LOCKED, false, Class::Statement),
-            (ffi::SQLITE_INTERRUPT, false, Class::Statement),
+        for (code, trouble, want) in [
+            (ffi::SQLITE_CONSTRAINT_UNIQUE, Trouble::None, Class::Statement),
+            (ffi::SQLITE_CONSTRAINT_UNIQUE, Trouble::Failed, Class::Stop),
+            (ffi::SQLITE_FULL, Trouble::None, Class::Statement),
+            (ffi::SQLITE_FULL, Trouble::Failed, Class::Stop),
+            (ffi::SQLITE_FULL, Trouble::NoRoom, Class::NoRoom),
+            (ffi::SQLITE_IOERR_SHMSIZE, Trouble::NoRoom, Class::NoRoom),
+            (ffi::SQLITE_ERROR, Trouble::NoRoom, Class::NoRoom),
+            (ffi::SQLITE_IOERR_READ, Trouble::None, Class::Statement),
+            (ffi::SQLITE_IOERR_READ, Trouble::Failed, Class::Stop),
+            (ffi::SQLITE_IOERR_NOMEM, Trouble::None, Class::Stop),
+            (ffi::SQLITE_NOMEM, Trouble::None, Class::Stop),
+            (ffi::SQLITE_CANTOPEN, Trouble::None, Class::Stop),
+            (ffi::SQLITE_PROTOCOL, Trouble::None, Class::Stop),
+            (ffi::SQLITE_CORRUPT, Trouble::None, Class::Fence),
+            (ffi::SQLITE_CORRUPT, Trouble::Failed, Class::Stop),
+            (ffi::SQLITE_CORRUPT_INDEX, Trouble::None, Class::Fence),
+            (ffi::SQLITE_CORRUPT_VTAB, Trouble::None, Class::Statement),
+            (ffi::SQLITE_NOTADB, Trouble::None, Class::Fence),
+            (ffi::SQLITE_BUSY, Trouble::None, Class::Busy),
+            (ffi::SQLITE_BUSY_SNAPSHOT, Trouble::None, Class::Busy),
+            (ffi::SQLITE_LOCKED, Trouble::None, Class::Statement),
+            (ffi::SQLITE_INTERRUPT, Trouble::None, Class::Statement),
         ] {
-            assert_eq!(classify(code, has_fault), want, "code {code}, fault flag {has_fault}");
+            assert_eq!(classify(code, trouble), want, "code {code}, {trouble:?}");
         }
     }
 }

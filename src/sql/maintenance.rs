@@ -58,21 +58,26 @@ impl Checkpointer {
         context::idle();
         match self.handle.checkpoint() {
             Ok((log, checkpointed)) => Ok(Some(Checkpoint { log, checkpointed })),
-            Err(error) => match classify(error.code, context::has_fault()) {
-                Class::Busy | Class::Statement => Ok(None),
-                _ if error.code & 0xff == rusqlite::ffi::SQLITE_FULL => Ok(None),
+            Err(error) => match classify(error.code, context::trouble()) {
+                Class::Busy | Class::Statement | Class::NoRoom => Ok(None),
                 Class::Stop | Class::Fence => Err(error.into_fault("checkpoint")),
             },
         }
     }
 
     /// Commit a transaction that changes nothing, so that the writer never pays for syncing a header or a
-    /// folder. False: the writer is at work, which serves as well.
+    /// folder. False: the writer is at work, which serves as well; or the disk is full.
     pub fn touch(&mut self) -> Result<bool, Fault> {
         context::idle();
         match self.engine.touch() {
             Ok(()) => Ok(true),
             Err(EngineError::Busy) => Ok(false),
+            Err(EngineError::Fault(Fault::NoRoom(_))) => {
+                // The next commit pays for it, once there is room for one.
+                context::idle();
+                self.engine.rollback_if_open(self.handle)?;
+                Ok(false)
+            }
             Err(error) => Err(connection::fault_of(error, "touch a database")),
         }
     }
@@ -108,6 +113,7 @@ fn build(path: &Path, vfs: Vfs, schema: &str) -> Result<(), SqlError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = connection::open(path, vfs, Role::Engine, flags)?;
     connection.execute_batch(connection::BIRTH)?;
+    connection.execute_batch(connection::TABLES)?;
     connection.execute_batch(schema)?;
     // Nothing of this is synced: a crash leaves a file that nobody looks at. Only the whole one is.
     connection.execute_batch("PRAGMA journal_mode = WAL")?;

@@ -8,6 +8,8 @@
 //! - what cannot be made equal, or reaches outside the database: refused by the authorizer;
 //! - cost: counted in VM steps, rows and bytes (`run`), never in time; but for reads, which change nothing.
 //!
+//! A command whose request has a key runs once; sent again, it is told what it gave (`requests`).
+//!
 //! How commands are cut into transactions never shows (`apply`): one transaction takes many commands, and
 //! what SQLite would carry from one to the next is reset.
 //!
@@ -22,6 +24,7 @@
 mod database;
 mod apply;
 mod run;
+mod requests;
 mod reader;
 mod cache;
 mod text;
@@ -60,6 +63,8 @@ pub use reader::Brake;
 pub use reader::LongRead;
 pub use reader::Reader;
 pub use reader::Why;
+pub use text::only_drops;
+pub use text::only_shrinks;
 pub use vfs::Exists;
 pub use vfs::Rename;
 pub use vfs::Vfs;

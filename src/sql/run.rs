@@ -9,18 +9,23 @@ use bytes::Bytes;
 use bytes::BytesMut;
 use rusqlite::ffi;
 
+use crate::sql::apply::Applied;
 use crate::sql::apply::Entry;
 use crate::sql::authorizer;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
+use crate::sql::connection;
 use crate::sql::context;
+use crate::sql::context::Trouble;
 use crate::sql::database::Database;
 use crate::sql::database::Share;
 use crate::sql::database::hash_of;
+use crate::sql::database::no_room_to_read;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
+use crate::sql::requests;
 use crate::sql::statement::Row;
 use crate::wire::command::Arguments;
 use crate::wire::command::Command;
@@ -66,6 +71,8 @@ pub(super) enum Setting {
 pub(super) enum Run {
     /// Its effects stand; or it failed, and (but for [`Setting::Alone`]) has none.
     Done(Outcome),
+    /// It did not need to run: what was kept of earlier requests says what it gives (R18).
+    Decided(Applied),
     /// It has not run: it needs a transaction of its own.
     Alone,
     /// The transaction is to be rolled back, or has been; the command needs one of its own.
@@ -135,9 +142,32 @@ impl Database {
         let command = Command::decode(&entry.command)
             .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;
         match command.kind {
-            Kind::Execute => self.run(&command, setting, share),
+            Kind::Execute => {
+                let ran = self.run_once(&command, setting, share)?;
+                // Something that SQLite can do without was not written, and perhaps it is not the same
+                // without: how full this disk is decides nothing (R12).
+                if context::trouble() == Trouble::NoRoom {
+                    return Err(Fault::NoRoom("run a command".to_owned()));
+                }
+                Ok(ran)
+            }
             Kind::Create | Kind::Drop => Ok(Run::Done(Ok(Vec::new()))),
+            Kind::Vacuum if share == Share::Inline => Ok(Run::Long { has_run: false }),
+            Kind::Vacuum if setting == Setting::Shared => Ok(Run::Alone),
+            Kind::Vacuum => self.vacuum(&command),
         }
+    }
+
+    /// Give free pages back to the file system (R16). Moves pages, never rows: what the database holds stays
+    /// the same, and so does the order of its trees.
+    fn vacuum(&mut self, command: &Command<'_>) -> Result<Run, Fault> {
+        let n_pages = command
+            .vacuum_pages()
+            .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;
+        context::begin(&command.stamp, self.handle.total_changes());
+        context::unbounded();
+        connection::vacuum(self.handle, n_pages)?;
+        Ok(Run::Done(Ok(Vec::new())))
     }
 
     /// Run a command that executes statements.
@@ -160,12 +190,17 @@ impl Database {
             limits: command.stamp.limits,
             n_statements: command.n_statements,
             steps_left: command.stamp.limits.steps,
-            bytes_left: command.stamp.limits.result_bytes,
+            bytes_left: requests::result_bytes(command),
             has_savepoint: false,
             has_run: false,
             has_written: false,
         };
         let ended = self.run_statements(command, &mut running);
+        let ended = ended.and_then(|results| match self.check_kept(command, setting, &results) {
+            Ok(Ok(())) => Ok(results),
+            Ok(Err(error)) => Err(Halt::ErrorAfter(error)),
+            Err(fault) => Err(Halt::Fault(fault)),
+        });
         context::unbounded();
         let (error, has_effect) = match ended {
             Ok(results) => {
@@ -260,6 +295,7 @@ impl Database {
             Ok(None) => return Ok(None),
             Err(error) => return Err(halt(error, running)),
         };
+        stop_if_failed()?;
         let tail = cached.tail;
         let nature = cached.nature;
         let may_write = running.setting != Setting::Read && mode == Mode::Exec;
@@ -311,6 +347,7 @@ impl Database {
             cached.long_for = LONG_FOR;
         }
         let rows = ran?;
+        stop_if_failed()?;
         if is_given_up(running) {
             return Err(Halt::Long);
         }
@@ -441,19 +478,31 @@ fn is_given_up(running: &Running) -> bool {
     may_go_on && context::is_given_up()
 }
 
+/// SQLite passes over some failed system calls, such as those that read the statistics. What it gives then is
+/// not what it would give on a machine that is well, and the call may have undone the transaction, so that what
+/// follows would be committed by itself.
+fn stop_if_failed() -> Result<(), Halt> {
+    if context::trouble() == Trouble::Failed {
+        let cause = "a system call failed, and the statement went on".to_owned();
+        return Err(Halt::Fault(Fault::Stop(cause)));
+    }
+    Ok(())
+}
+
 /// What an error of SQLite means for the command.
 fn halt(error: SqlError, running: &Running) -> Halt {
     let is_large = running.share == Share::Inline && error.code & 0xff == ffi::SQLITE_TOOBIG;
-    if !context::has_fault() && (is_large || is_given_up(running)) {
+    if context::trouble() == Trouble::None && (is_large || is_given_up(running)) {
         return Halt::Long;
     }
-    match classify(error.code, context::has_fault()) {
+    match classify(error.code, context::trouble()) {
         Class::Statement => Halt::Error(statement_error(error, running)),
         Class::Busy if running.setting == Setting::Read => {
             Halt::Error(StatementError::coded("busy", error.message))
         }
+        Class::NoRoom if running.setting == Setting::Read => Halt::Error(no_room_to_read()),
         // Expected at the beginning of a transaction only.
-        Class::Busy | Class::Stop | Class::Fence => {
+        Class::Busy | Class::Stop | Class::Fence | Class::NoRoom => {
             Halt::Fault(error.into_fault("run a statement"))
         }
     }

@@ -15,9 +15,11 @@ use crate::sql::testing::print;
 use crate::sql::testing::stamp;
 use crate::types::Dice;
 use crate::types::LogIndex;
+use crate::types::Timestamp;
 use crate::wire::command::CommandLimits;
 use crate::wire::command::Draft;
 use crate::wire::command::Mode;
+use crate::wire::command::RequestKey;
 use crate::wire::command::Results;
 use crate::wire::command::Stamp;
 use crate::wire::command::Value;
@@ -85,6 +87,33 @@ fn statement(dice: &mut Dice) -> String {
     }
 }
 
+/// What was asked under each key, newest last.
+type Keyed = Vec<(String, Vec<(Mode, String)>)>;
+
+/// Decide whether a command is a request with a key: none, a new one, the same again, or another one under
+/// a key that was used. Returns key and hash; `asked` becomes what is asked again.
+fn keyed(
+    dice: &mut Dice,
+    asked: &mut Vec<(Mode, String)>,
+    before: &mut Keyed,
+) -> Option<(String, [u8; 16])> {
+    let key = match dice.below(10) {
+        0..5 => return None,
+        5..7 => format!("key {}", dice.below(60)),
+        _ => {
+            let at = before.len().checked_sub(1 + usize::try_from(dice.below(20)).unwrap())?;
+            asked.clone_from(&before[at].1);
+            before[at].0.clone()
+        }
+    };
+    before.push((key.clone(), asked.clone()));
+    let mut hash = [0; 16];
+    for (at, byte) in asked.iter().flat_map(|(_, sql)| sql.bytes()).enumerate() {
+        hash[at % 16] = (hash[at % 16] ^ byte).wrapping_mul(31);
+    }
+    Some((key, hash))
+}
+
 /// The commands of a script, and the limits they run under.
 fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Bytes> {
     let limits = CommandLimits {
@@ -105,16 +134,32 @@ fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Bytes> {
     }
     let schema = (1..).zip(schema).map(|(n, sql)| command(Mode::Exec, sql, &[], &stamp(n)));
     let mut commands: Vec<Bytes> = schema.collect();
+    let (mut before, mut passed) = (Keyed::new(), 0);
     for n in 100..100 + length {
-        let stamp = Stamp { limits, ..stamp(n) };
+        // Long enough for keys to become old, now and then.
+        passed += match dice.below(100) {
+            0 => 25 * 3_600_000,
+            1..4 => 11 * 60_000,
+            _ => 0,
+        };
+        let time = Timestamp(stamp(n).time.0 + passed);
+        let stamp = Stamp { time, limits, ..stamp(n) };
         let is_transaction = dice.below(5) == 0;
         let mut draft = Draft::new(if is_transaction { Results::Each } else { Results::Last }, 0);
-        for _ in 0..if is_transaction { 1 + dice.below(4) } else { 1 } {
+        let n_statements = if is_transaction { 1 + dice.below(4) } else { 1 };
+        let mut asked = Vec::new();
+        for _ in 0..n_statements {
             let sql = statement(dice);
             let is_query = sql.starts_with("SELECT") && dice.below(2) == 0;
-            let mode = if is_query { Mode::Query } else { Mode::Exec };
-            draft.statement(mode, &sql).unwrap();
+            asked.push((if is_query { Mode::Query } else { Mode::Exec }, sql));
+        }
+        let request = keyed(dice, &mut asked, &mut before);
+        for (mode, sql) in &asked {
+            draft.statement(*mode, sql).unwrap();
             draft.bind(Value::Integer(7)).unwrap();
+        }
+        if let Some((key, hash)) = &request {
+            draft.key(RequestKey::new(key.as_bytes(), *hash).unwrap()).unwrap();
         }
         commands.push(draft.seal(&stamp));
     }
@@ -152,7 +197,8 @@ fn replica(commands: &[Bytes], manner: Manner, dice: &mut Dice) -> (Vec<String>,
         assert_eq!(applied.applied.len(), batch.len());
         for one in &applied.applied {
             match one {
-                Applied::Done(outcome) | Applied::Replayed(outcome) => printed.push(print(outcome)),
+                Applied::Done(outcome) => printed.push(print(outcome)),
+                Applied::Replayed(outcome) => printed.push(format!("again {}", print(outcome))),
                 Applied::Skipped => panic!("a new entry was skipped"),
             }
         }
@@ -188,6 +234,10 @@ fn check(seed: u64, length: u64, with_search: bool) {
     // The scripts are worth something only if most of what they try happens.
     let failed = want.iter().filter(|it| it.starts_with("error")).count();
     assert!(failed * 2 < want.len(), "{failed} of {} commands failed", want.len());
+    let n_of = |what: &str| want.iter().filter(|it| it.starts_with(what)).count();
+    for what in ["again 1 rows", "again error", "error idempotency_key_reused"] {
+        assert!(n_of(what) * 100 > want.len(), "{what}: {} of {}", n_of(what), want.len());
+    }
 }
 
 #[test]

@@ -49,6 +49,42 @@ pub(super) fn is_blank(sql: &str) -> bool {
     skip(sql).is_empty()
 }
 
+/// Whether no statement of `sql` can make a database larger, but for what triggers do: each reads, deletes or
+/// drops. False for what it does not understand.
+pub fn only_shrinks(sql: &str) -> bool {
+    begins_only_with(sql, &["DELETE", "DROP", "SELECT", "VALUES", "EXPLAIN"])
+}
+
+/// Whether every statement of `sql` reads or drops. False for what it does not understand.
+pub fn only_drops(sql: &str) -> bool {
+    begins_only_with(sql, &["DROP", "SELECT", "VALUES", "EXPLAIN"])
+}
+
+/// Whether every statement of `sql` begins with one of `words`.
+fn begins_only_with(sql: &str, words: &[&str]) -> bool {
+    let (mut at, mut is_start) = (0, true);
+    let mut before = "";
+    while at < sql.len() {
+        let whole = &sql[at..at + token(&sql[at..])];
+        at += whole.len();
+        if whole == ";" {
+            is_start = true;
+        } else if !skip(whole).is_empty() {
+            if is_start && !words.iter().any(|it| is(whole, it)) {
+                return false;
+            }
+            // `$a(…)`, `@a(…)`: the name of a parameter, in which SQLite reads on to the parenthesis.
+            let is_parameter = before.starts_with(['$', '@', '#', ':']) || whole.contains('$');
+            if is_parameter && sql[at..].starts_with('(') {
+                return false;
+            }
+            is_start = false;
+        }
+        before = whole;
+    }
+    true
+}
+
 /// Whether `sql` could have an instruction that takes time in proportion to a table, and that nothing counts:
 /// `count(*)`, a `DELETE` of everything, a pragma, a function as a table. What views, triggers and virtual
 /// tables add is another matter.
@@ -338,8 +374,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_cannot_grow_is_told_by_first_words() {
+        for (sql, shrinks, drops) in [
+            ("DELETE FROM t", true, false),
+            ("delete from t where a = 'INSERT'; DROP TABLE t;;", true, false),
+            ("DROP TABLE t -- ; INSERT", true, true),
+            ("/* x */ ; \n SELECT 1; VALUES (2); EXPLAIN INSERT INTO t VALUES (1)", true, true),
+            ("-- nothing", true, true),
+            ("", true, true),
+            ("DELETE FROM t; INSERT INTO t VALUES (1)", false, false),
+            ("SELECT ';'';'; UPDATE t SET a = 1", false, false),
+            ("SELECT \"a;\", [b;], `c;`; DROP INDEX i", true, true),
+            ("CREATE TRIGGER g AFTER DELETE ON t BEGIN DELETE FROM u; END", false, false),
+            ("WITH a AS (SELECT 1) DELETE FROM t", false, false),
+            ("REPLACE INTO t VALUES (1)", false, false),
+            ("PRAGMA user_version = 1", false, false),
+            ("DELETED", false, false),
+            ("'DELETE'", false, false),
+            ("(SELECT 1)", false, false),
+            // SQLite reads a parameter called $a(') where a string seems to begin.
+            ("SELECT $a('); INSERT INTO t VALUES (1); --')", false, false),
+            ("SELECT @a('); INSERT INTO t VALUES (1); --')", false, false),
+            ("SELECT $a::b('); INSERT INTO t VALUES (1); --')", false, false),
+            ("DELETE FROM t WHERE a = $a AND b = :b AND c IN (?1, @c)", true, false),
+        ] {
+            assert_eq!((only_shrinks(sql), only_drops(sql)), (shrinks, drops), "{sql:?}");
+        }
+    }
+
     fn check_any(sql: &str) {
         verb(sql);
+        only_shrinks(sql);
         is_blank(sql);
         is_simple(sql);
         may_have_long_step(sql);

@@ -5,7 +5,7 @@
 //! simulator's in memory. Three things are added:
 //! - `xCurrentTime` and `xCurrentTimeInt64` answer the time stamp of the command that runs, so `now`
 //!   is the same on every replica;
-//! - a call that failed below sets the fault flag (R15);
+//! - a call that failed below sets the fault flag (R15), or a flag of its own if there was no room (R35);
 //! - bytes written to temporary files are counted, and refused past the statement's limit (R12).
 //!
 //! A file of the shim is [`ShimFile`] with the file of the file system below behind it.
@@ -27,6 +27,7 @@ use std::sync::Once;
 use rusqlite::ffi;
 
 use crate::sql::context;
+use crate::sql::context::Trouble;
 use crate::sql::fault::Fault;
 
 /// Julian day of 1970-01-01T00:00:00Z, in milliseconds.
@@ -223,9 +224,29 @@ fn watch(code: c_int) -> c_int {
         _ => false,
     };
     if failed {
-        context::set_fault();
+        context::set_trouble(Trouble::Failed);
     }
     code
+}
+
+/// The same for a call that takes room on the disk: that there is none is another matter. A sync never comes
+/// here: one that fails, for whatever reason, has failed for good (R8).
+fn watch_room(code: c_int) -> c_int {
+    let is_full = || {
+        let kind = io::Error::last_os_error().kind();
+        matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    };
+    let lacks_room = match code {
+        // What the file system below makes of ENOSPC.
+        ffi::SQLITE_FULL => true,
+        ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE => is_full(),
+        _ => false,
+    };
+    if lacks_room {
+        context::set_trouble(Trouble::NoRoom);
+        return code;
+    }
+    watch(code)
 }
 
 /// The VFS below.
@@ -341,12 +362,15 @@ unsafe extern "C" fn x_current_time(_vfs: *mut ffi::sqlite3_vfs, out: *mut f64) 
 /// A method that only passes its call on and watches the answer.
 macro_rules! pass_on {
     ($name:ident, $method:ident $(, $argument:ident: $type:ty)*) => {
+        pass_on!($name, $method, watch $(, $argument: $type)*);
+    };
+    ($name:ident, $method:ident, $watch:ident $(, $argument:ident: $type:ty)*) => {
         unsafe extern "C" fn $name(file: *mut ffi::sqlite3_file $(, $argument: $type)*) -> c_int {
             // SAFETY: SQLite calls this with an open file of ours; arguments go on as they came. A method
             // of a version is called only if the file below has that version.
             unsafe {
                 let (below, methods) = file_below(file);
-                watch(methods.$method.expect("methods of its version")(below $(, $argument)*))
+                $watch(methods.$method.expect("methods of its version")(below $(, $argument)*))
             }
         }
     };
@@ -360,7 +384,7 @@ pass_on!(x_lock, xLock, level: c_int);
 pass_on!(x_unlock, xUnlock, level: c_int);
 pass_on!(x_check_reserved_lock, xCheckReservedLock, out: *mut c_int);
 pass_on!(x_file_control, xFileControl, op: c_int, argument: *mut c_void);
-pass_on!(x_shm_map, xShmMap, page: c_int, size: c_int, extend: c_int, out: *mut *mut c_void);
+pass_on!(x_shm_map, xShmMap, watch_room, page: c_int, size: c_int, extend: c_int, out: *mut *mut c_void);
 pass_on!(x_shm_lock, xShmLock, offset: c_int, n: c_int, flags: c_int);
 pass_on!(x_shm_unmap, xShmUnmap, delete: c_int);
 pass_on!(x_fetch, xFetch, at: i64, n: c_int, out: *mut *mut c_void);
@@ -408,7 +432,7 @@ unsafe extern "C" fn x_write(
             }
         }
         let (below, methods) = file_below(file);
-        watch(methods.xWrite.expect("every file has xWrite")(below, from, n, at))
+        watch_room(methods.xWrite.expect("every file has xWrite")(below, from, n, at))
     }
 }
 

@@ -6,8 +6,9 @@
 //! ```text
 //! header, 80 bytes, little-endian
 //!    0 u8   format version, 1
-//!    1 u8   kind: 1 execute, 2 create a database, 3 drop a database
-//!    2 u16  flags: bit 0 transaction (a result per statement, else only the last); others refused
+//!    1 u8   kind: 1 execute, 2 create a database, 3 drop a database, 4 give free pages back
+//!    2 u16  flags: bit 0 transaction (a result per statement, else only the last),
+//!           bit 1 the request has a key (`execute` only); others refused
 //!    4 u32  number of statements
 //!    8 u64  incarnation the command is for
 //!   16 i64  time stamp, unix ms
@@ -22,7 +23,10 @@
 //! payload of `execute`: per statement
 //!    u8 mode (0 exec, 1 query), u32 length, SQL text, u16 number of arguments, arguments
 //! argument: u8 tag (0 null, 1 integer i64, 2 real f64, 3 text, 4 blob; text and blob: u32 length, bytes)
+//!    and behind the last statement, if the request has a key:
+//!    the key (1 to 255 printable ASCII characters), 16 bytes hash of the request, u8 length of the key
 //! payload of `create`, `drop`: the namespace's name, UTF-8
+//! payload of `vacuum` (4): u32 pages to give back, 1 to 256
 //! ```
 
 use bytes::BufMut;
@@ -39,6 +43,9 @@ use crate::wire::bytes::Reader;
 pub const HEADER_SIZE: usize = 80;
 const VERSION: u8 = 1;
 const FLAG_TRANSACTION: u16 = 1;
+const FLAG_KEY: u16 = 2;
+/// Bytes of a request's hash.
+pub const REQUEST_HASH_SIZE: usize = 16;
 
 /// A value that a client binds or a database returns.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,6 +117,8 @@ pub enum Kind {
     Create,
     /// Drop it, and leave a tombstone.
     Drop,
+    /// Give free pages of it back to the file system (R16).
+    Vacuum,
 }
 
 /// How many results a command has.
@@ -119,6 +128,34 @@ pub enum Results {
     Last,
     /// One per statement.
     Each,
+}
+
+/// Names a request, so that the same one, sent again, is not run again (R18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestKey<'a> {
+    key: &'a str,
+    hash: [u8; REQUEST_HASH_SIZE],
+}
+
+impl<'a> RequestKey<'a> {
+    /// A request that its client calls `key`, and whose content has this hash. None unless the key is 1 to
+    /// 255 printable ASCII characters, blanks included.
+    pub fn new(key: &'a [u8], hash: [u8; REQUEST_HASH_SIZE]) -> Option<Self> {
+        let fits = (1..=limits::REQUEST_KEY_SIZE_MAX).contains(&key.len());
+        let is_printable = key.iter().all(|it| matches!(it, b' '..=b'~'));
+        let key = str::from_utf8(key).ok()?;
+        (fits && is_printable).then_some(Self { key, hash })
+    }
+
+    /// What the client calls it.
+    pub fn key(&self) -> &'a str {
+        self.key
+    }
+
+    /// Tells it from another request under the same key.
+    pub fn hash(&self) -> &[u8; REQUEST_HASH_SIZE] {
+        &self.hash
+    }
 }
 
 /// What one command may cost, equal on every replica (R12).
@@ -161,6 +198,8 @@ pub struct Draft {
     /// Where the number of arguments of the last statement stands.
     n_arguments_at: usize,
     n_arguments: u16,
+    /// The key has been added, behind the statements.
+    has_key: bool,
 }
 
 /// The draft is larger than a command may be.
@@ -193,14 +232,31 @@ impl Draft {
         draft
     }
 
+    /// A command that gives `n_pages` free pages back to the file system.
+    pub fn vacuum(n_pages: u32) -> Self {
+        assert!((1..=limits::VACUUM_PAGES_MAX).contains(&n_pages), "a bounded piece of work");
+        let mut draft = Self::with_kind(Kind::Vacuum, Results::Last, 4);
+        draft.bytes.put_u32_le(n_pages);
+        draft
+    }
+
     fn with_kind(kind: Kind, results: Results, capacity: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(HEADER_SIZE + capacity);
         bytes.put_bytes(0, HEADER_SIZE);
-        Self { bytes, kind, results, n_statements: 0, n_arguments_at: 0, n_arguments: 0 }
+        Self {
+            bytes,
+            kind,
+            results,
+            n_statements: 0,
+            n_arguments_at: 0,
+            n_arguments: 0,
+            has_key: false,
+        }
     }
 
     /// Add a statement without arguments; [`Self::bind`] adds those.
     pub fn statement(&mut self, mode: Mode, sql: &str) -> Result<(), DraftError> {
+        assert!(!self.has_key, "a key comes behind the statements");
         if sql.len() > limits::SQL_SIZE_MAX {
             return Err(DraftError::Sql);
         }
@@ -223,6 +279,7 @@ impl Draft {
     /// Add the next argument of the last statement.
     pub fn bind(&mut self, value: Value<'_>) -> Result<(), DraftError> {
         assert!(self.n_statements > 0, "an argument needs a statement");
+        assert!(!self.has_key, "a key comes behind the arguments");
         if usize::from(self.n_arguments) >= limits::ARGUMENTS_MAX {
             return Err(DraftError::Arguments);
         }
@@ -238,10 +295,34 @@ impl Draft {
         Ok(())
     }
 
+    /// Name the request, once all its statements are there.
+    pub fn key(&mut self, request: RequestKey<'_>) -> Result<(), DraftError> {
+        assert!(self.kind == Kind::Execute, "only statements are sent again");
+        assert!(!self.has_key, "a request has one key");
+        self.room(request.key.len() + REQUEST_HASH_SIZE)?;
+        self.has_key = true;
+        self.bytes.put_slice(request.key.as_bytes());
+        self.bytes.put_slice(&request.hash);
+        self.bytes.put_u8(u8::try_from(request.key.len()).expect("checked when it was made"));
+        Ok(())
+    }
+
     fn room(&self, n: usize) -> Result<(), DraftError> {
         // Sixteen bytes cover the head of a statement or of a value.
         let fits = self.bytes.len() + n + 16 <= limits::COMMAND_SIZE_MAX;
         if fits { Ok(()) } else { Err(DraftError::Size) }
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its statements so far, in order.
+    pub fn statements(&self) -> impl Iterator<Item = Result<Statement<'_>, DecodeError>> {
+        let reader = Reader::new(&self.bytes[HEADER_SIZE..]);
+        let n = usize::try_from(self.n_statements).unwrap_or(usize::MAX);
+        Statements { reader, left: self.n_statements }.take(n)
     }
 
     /// Number of statements so far.
@@ -263,11 +344,13 @@ impl Draft {
             Kind::Execute => 1,
             Kind::Create => 2,
             Kind::Drop => 3,
+            Kind::Vacuum => 4,
         });
-        head.put_u16_le(match self.results {
+        let results = match self.results {
             Results::Last => 0,
             Results::Each => FLAG_TRANSACTION,
-        });
+        };
+        head.put_u16_le(results | if self.has_key { FLAG_KEY } else { 0 });
         head.put_u32_le(self.n_statements);
         head.put_u64_le(stamp.incarnation.0);
         head.put_i64_le(stamp.time.0);
@@ -295,6 +378,8 @@ pub struct Command<'a> {
     pub n_statements: u32,
     /// What the leader added.
     pub stamp: Stamp,
+    /// What its client calls it, if it may be sent again.
+    pub request: Option<RequestKey<'a>>,
     payload: &'a [u8],
 }
 
@@ -310,13 +395,16 @@ impl<'a> Command<'a> {
             1 => Kind::Execute,
             2 => Kind::Create,
             3 => Kind::Drop,
+            4 => Kind::Vacuum,
             _ => return Err(DecodeError::Malformed("unknown kind of command")),
         };
-        let results = match reader.u16()? {
-            0 => Results::Last,
-            FLAG_TRANSACTION => Results::Each,
-            _ => return Err(DecodeError::Malformed("unknown flag of a command")),
-        };
+        let flags = reader.u16()?;
+        let known = FLAG_TRANSACTION | if kind == Kind::Execute { FLAG_KEY } else { 0 };
+        if flags & !known != 0 {
+            return Err(DecodeError::Malformed("unknown flag of a command"));
+        }
+        let is_transaction = flags & FLAG_TRANSACTION != 0;
+        let results = if is_transaction { Results::Each } else { Results::Last };
         let n_statements = reader.u32()?;
         let incarnation = Incarnation(reader.u64()?);
         let time = Timestamp(reader.i64()?);
@@ -333,7 +421,11 @@ impl<'a> Command<'a> {
             return Err(DecodeError::Malformed("reserved bytes of a command are in use"));
         }
         let stamp = Stamp { incarnation, time, seed, limits };
-        Ok(Self { kind, results, n_statements, stamp, payload: reader.rest() })
+        let (request, payload) = match flags & FLAG_KEY {
+            0 => (None, reader.rest()),
+            _ => split_key(reader.rest()).map(|(request, rest)| (Some(request), rest))?,
+        };
+        Ok(Self { kind, results, n_statements, stamp, request, payload })
     }
 
     /// The statements in order. Stops after the first error.
@@ -341,10 +433,32 @@ impl<'a> Command<'a> {
         Statements { reader: Reader::new(self.payload), left: self.n_statements }
     }
 
+    /// How many pages a command of kind [`Kind::Vacuum`] gives back.
+    pub fn vacuum_pages(&self) -> Result<u32, DecodeError> {
+        let mut reader = Reader::new(self.payload);
+        let n_pages = reader.u32()?;
+        let is_whole = reader.rest().is_empty();
+        if is_whole && (1..=limits::VACUUM_PAGES_MAX).contains(&n_pages) {
+            Ok(n_pages)
+        } else {
+            Err(DecodeError::Malformed("not a number of pages to give back"))
+        }
+    }
+
     /// The namespace's name, for a command that creates or drops one.
     pub fn name(&self) -> Result<&'a str, DecodeError> {
         str::from_utf8(self.payload).map_err(|_| DecodeError::Malformed("name is not UTF-8"))
     }
+}
+
+/// The key at the end of a payload, and what stands before it.
+fn split_key(payload: &[u8]) -> Result<(RequestKey<'_>, &[u8]), DecodeError> {
+    let (length, rest) = payload.split_last().ok_or(DecodeError::Truncated)?;
+    let (rest, hash) = rest.split_last_chunk().ok_or(DecodeError::Truncated)?;
+    let at = rest.len().checked_sub(usize::from(*length)).ok_or(DecodeError::Truncated)?;
+    let (rest, key) = rest.split_at(at);
+    let request = RequestKey::new(key, *hash);
+    Ok((request.ok_or(DecodeError::Malformed("a request's key is not printable"))?, rest))
 }
 
 /// Iterates over the statements of a command.
@@ -469,17 +583,81 @@ mod tests {
         assert_eq!((statements[1].mode, statements[1].sql), (Mode::Query, "SELECT 1"));
     }
 
+    const HASH: [u8; REQUEST_HASH_SIZE] = *b"0123456789abcdef";
+
+    #[test]
+    fn a_key_is_printable_and_stands_behind_the_statements() {
+        for (key, want) in [
+            (&b"k"[..], true),
+            (b" two words ~", true),
+            (&[b'x'; 255], true),
+            (b"", false),
+            (&[b'x'; 256], false),
+            (b"tab\t", false),
+            (b"\x7f", false),
+            ("ü".as_bytes(), false),
+        ] {
+            let request = RequestKey::new(key, HASH);
+            assert_eq!(request.is_some(), want, "{key:?}");
+            let Some(request) = request else { continue };
+            let sealed = |request: Option<RequestKey<'_>>| {
+                let mut draft = Draft::new(Results::Each, 0);
+                draft.statement(Mode::Exec, "SELECT ?").unwrap();
+                draft.bind(Value::Text("x")).unwrap();
+                if let Some(request) = request {
+                    draft.key(request).unwrap();
+                }
+                draft.seal(&STAMP)
+            };
+            let (with, without) = (sealed(Some(request)), sealed(None));
+            assert_eq!(with[..2], without[..2]);
+            assert_eq!(with[4..without.len()], without[4..], "a key changes nothing before it");
+            for (bytes, want) in [(&with, Some(request)), (&without, None)] {
+                let command = Command::decode(bytes).unwrap();
+                assert_eq!((command.results, command.request), (Results::Each, want));
+                let statements: Vec<_> = command.statements().map(Result::unwrap).collect();
+                assert_eq!((statements.len(), statements[0].sql), (1, "SELECT ?"));
+            }
+            // One that lost its end: what is left of it stands behind the statements, or is no key.
+            let is_whole = |command: Command<'_>| command.statements().all(|it| it.is_ok());
+            if request.key().len() < 20 {
+                for n in 0..with.len() {
+                    assert!(!Command::decode(&with[..n]).is_ok_and(is_whole), "cut at {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pages_to_give_back_are_bounded() {
+        for (payload, want) in [
+            (&[1, 0, 0, 0][..], Some(1)),
+            (&[0, 1, 0, 0], Some(256)),
+            (&[1, 1, 0, 0], None),
+            (&[0, 0, 0, 0], None),
+            (&[1, 0, 0], None),
+            (&[1, 0, 0, 0, 0], None),
+        ] {
+            let mut bytes = Draft::vacuum(1).seal(&STAMP)[..HEADER_SIZE].to_vec();
+            bytes.extend_from_slice(payload);
+            let command = Command::decode(&bytes).unwrap();
+            assert_eq!(command.kind, Kind::Vacuum);
+            assert_eq!(command.vacuum_pages().ok(), want, "{payload:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut bytes = bytes;
             if let [version, kind, flags, zero, ..] = &mut bytes[..] {
-                (*version, *kind, *flags, *zero) = (1, 1 + *kind % 3, *flags & 1, 0);
+                (*version, *kind, *flags, *zero) = (1, 1 + *kind % 4, *flags & 3, 0);
             }
             if let Ok(command) = Command::decode(&bytes) {
                 for statement in command.statements().flatten() {
                     let _ = statement.arguments.count();
                 }
+                let _ = command.vacuum_pages();
             }
         }
     }

@@ -6,3 +6,4 @@
 pub mod bytes;
 pub mod command;
 pub mod rows;
+pub mod outcome;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::limits;
 use crate::wire::bytes::Reader;
 use crate::wire::command::Value;
 
@@ -64,17 +65,24 @@ pub struct StatementError {
     pub message: String,
     /// A stable word for programs, if the message alone is not enough.
     pub code: Option<&'static str>,
+    /// Seconds after which the same may succeed, if that is known.
+    pub retry_after_s: Option<u32>,
 }
 
 impl StatementError {
     /// An error without a code.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: None }
+        let mut message = message.into();
+        if message.len() > limits::MESSAGE_SIZE_MAX {
+            // SQLite repeats what it does not understand, and a tenant's triggers say what they like.
+            message.truncate(message.floor_char_boundary(limits::MESSAGE_SIZE_MAX));
+        }
+        Self { message, code: None, retry_after_s: None }
     }
 
     /// An error with a code.
     pub fn coded(code: &'static str, message: impl Into<String>) -> Self {
-        Self { message: message.into(), code: Some(code) }
+        Self { code: Some(code), ..Self::new(message) }
     }
 }
 

@@ -652,6 +652,12 @@ impl World {
                 let at = self.micros(100, 20_000);
                 self.plan(at, id, Happening::Step(Event::ManifestsWritten));
             }
+            Effect::Checkpoint { database } => {
+                let path = self.nodes[id].path(database);
+                let checkpointer = Checkpointer::open(&path, self.vfs);
+                let mut checkpointer = checkpointer.expect("the machine is well");
+                checkpointer.checkpoint().expect("the machine is well");
+            }
             Effect::Evict { database } => {
                 let path = self.nodes[id].path(database);
                 self.plan_cut();

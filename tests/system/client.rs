@@ -59,14 +59,31 @@ impl Client {
         self.request("POST", path, &body.to_string())
     }
 
+    /// Write under an `Idempotency-Key`.
+    pub(crate) fn post_as(&self, key: &str, path: &str, body: &Value) -> io::Result<Reply> {
+        let header = format!("Idempotency-Key: {key}\r\n");
+        self.request_with(&header, "POST", path, &body.to_string())
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> io::Result<Reply> {
+        self.request_with("", method, path, body)
+    }
+
+    /// With more headers, each with its line end.
+    pub(crate) fn request_with(
+        &self,
+        headers: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> io::Result<Reply> {
         let key = if self.key.is_empty() {
             String::new()
         } else {
             format!("X-API-Key: {}\r\n", self.key)
         };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\n{key}Content-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: test\r\n{key}{headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         (&self.stream).write_all(request.as_bytes())?;
