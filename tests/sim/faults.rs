@@ -454,6 +454,47 @@ fn sweep(sickness: Sickness, lasts: Lasts) -> (u64, u64) {
     (n_runs, n_stops)
 }
 
+/// Another connection that touches the database after the schema has changed loads it anew. SQLite tells nobody
+/// if it cannot read the statistics then, and has undone the transaction: half of a touch would be committed,
+/// and the applied index be gone.
+#[test]
+fn fault_at_any_call_of_a_touch_after_the_schema_changed_loses_nothing() {
+    let mut n = 1;
+    while is_touch_whole(n) {
+        n += 1;
+    }
+    assert!(n > 10, "a touch makes more calls than {n}");
+}
+
+/// The `n`-th call of a touch fails, then the power goes. Whether there was such a call.
+fn is_touch_whole(n: u64) -> bool {
+    let path = Path::new(PATH);
+    let mut has_failed = false;
+    // Where the power goes decides what there is.
+    for seed in 0..12 {
+        vfs::reset();
+        Database::create(path, vfs::vfs(), "").expect("it can be created");
+        let mut database = databases::open(path, Role::Tenant);
+        // With statistics, and then something that is new to the other connection.
+        database.apply(&entries(1..15)).expect("applied");
+        let mut checkpointer = Checkpointer::open(path, vfs::vfs()).expect("connected");
+        checkpointer.checkpoint().expect("checkpointed");
+        database.apply(&entries(15..17)).expect("applied");
+        vfs::fail(Some((n, Sickness::Io, Lasts::Once)));
+        let touched = checkpointer.touch();
+        has_failed = vfs::failed().is_some();
+        assert!(matches!(touched, Ok(true) | Err(Fault::Stop(_))), "call {n}: {touched:?}");
+        assert!(has_failed || touched.is_ok(), "call {n}: {touched:?}");
+        vfs::stop();
+        drop((checkpointer, database));
+        vfs::crash(&mut Dice::new(seed));
+        let database = databases::open(path, Role::Tenant);
+        let applied = database.applied();
+        assert!(LogIndex(14) <= applied, "call {n} of a touch failed, seed {seed}: {applied}");
+    }
+    has_failed
+}
+
 #[test]
 fn fault_eio_once_stops_the_process_or_does_not_matter() {
     let (n_runs, n_stops) = sweep(Sickness::Io, Lasts::Once);
