@@ -32,6 +32,7 @@ use debros::wire::rows::Outcome;
 
 use crate::databases;
 use crate::databases::LIMITS;
+use crate::memory;
 use crate::vfs;
 use crate::vfs::Lasts;
 use crate::vfs::Sickness;
@@ -245,7 +246,7 @@ impl<'a> Run<'a> {
     fn fault(&self, fault: Fault) -> Halt {
         match fault {
             Fault::Stop(_) => {
-                assert!(vfs::failed().is_some(), "{}: nothing failed, and yet: {fault}", self.what);
+                assert!(has_failed(), "{}: nothing failed, and yet: {fault}", self.what);
                 Halt::Stop
             }
             // The node waits until there is room. Here it is like an end: it starts anew with room.
@@ -356,7 +357,7 @@ impl<'a> Run<'a> {
                     other => panic!("{}: {}: {other:?}", self.what, self.told),
                 }
             }
-            let has_failed = vfs::failed().is_some();
+            let has_failed = has_failed();
             match batch.rest {
                 Rest::None => assert_eq!(self.told, last, "{}: some have not run", self.what),
                 _ if n_busy == BUSY_MAX => return Err(Halt::Stop),
@@ -371,6 +372,7 @@ impl<'a> Run<'a> {
 
     /// The process ends, and perhaps the power, too. A new one goes on on a machine that is well.
     fn start_anew(mut self, dice: &mut Dice) {
+        memory::refuse(None);
         vfs::stop();
         self.checkpointer = None;
         self.database = None;
@@ -402,6 +404,11 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Whether the machine has failed in any way.
+fn has_failed() -> bool {
+    vfs::failed().is_some() || memory::has_failed()
+}
+
 /// Run the script with the `n`-th call that `sickness` can befall failing. Whether the process stopped.
 fn check(twin: &Twin, n: u64, sickness: Sickness, lasts: Lasts) -> bool {
     let what = format!("SIM_FAULTS={n}, {sickness:?} {lasts:?}");
@@ -427,11 +434,39 @@ fn count(twin: &Twin, sickness: Sickness) -> u64 {
     n
 }
 
+/// The same with the `n`-th piece of memory refused.
+fn check_memory(twin: &Twin, n: u64, lasts: Lasts) -> bool {
+    vfs::reset();
+    vfs::fail(None);
+    memory::refuse(Some((n, lasts)));
+    let mut run = Run::new(twin, format!("SIM_FAULTS={n}, memory {lasts:?}"), None);
+    let halted = SCRIPT.iter().find_map(|step| run.step(*step).err());
+    run.start_anew(&mut Dice::new(n));
+    matches!(halted, Some(Halt::Stop))
+}
+
+/// How many pieces of memory the whole script asks for.
+fn count_memory(twin: &Twin) -> u64 {
+    vfs::reset();
+    memory::refuse(Some((u64::MAX, Lasts::Once)));
+    let mut run = Run::new(twin, "nothing fails".to_owned(), None);
+    for step in SCRIPT {
+        run.step(*step).expect("nothing fails");
+    }
+    let n = memory::n_calls();
+    run.start_anew(&mut Dice::new(0));
+    n
+}
+
 /// Let calls fail, a sample of them or all. How many runs there were, and how many ended with a stop.
-#[expect(clippy::print_stdout, reason = "how many calls failed is for whoever runs all of them")]
 fn sweep(sickness: Sickness, lasts: Lasts) -> (u64, u64) {
     let twin = Twin::new();
     let n_calls = count(&twin, sickness);
+    sweep_all(&format!("{sickness:?} {lasts:?}"), n_calls, |n| check(&twin, n, sickness, lasts))
+}
+
+#[expect(clippy::print_stdout, reason = "how many calls failed is for whoever runs all of them")]
+fn sweep_all(what: &str, n_calls: u64, check: impl Fn(u64) -> bool) -> (u64, u64) {
     let wish = env::var("SIM_FAULTS").ok();
     let (first, stride) = match wish.as_deref() {
         None => (1 + n_calls % 7, (n_calls / N_SAMPLES).max(1)),
@@ -443,15 +478,51 @@ fn sweep(sickness: Sickness, lasts: Lasts) -> (u64, u64) {
     let mut n = first;
     while n <= n_calls {
         n_runs += 1;
-        n_stops += u64::from(check(&twin, n, sickness, lasts));
+        n_stops += u64::from(check(n));
         // Uneven strides, or what comes at regular intervals would be missed.
         let step =
             if stride <= 1 || stride == u64::MAX { stride } else { 1 + dice.below(2 * stride - 1) };
         n = n.saturating_add(step);
     }
-    let n = format!("{n_runs} of {n_calls} calls failed, {n_stops} stopped the process");
-    println!("{sickness:?} {lasts:?}: {n}");
+    println!("{what}: {n_runs} of {n_calls} failed, {n_stops} stopped the process");
     (n_runs, n_stops)
+}
+
+/// Set for the child of the next test: `once` or `for good`.
+const MEMORY_CHILD: &str = "SIM_MEMORY_CHILD";
+
+#[test]
+fn child_that_lacks_memory() {
+    let Ok(lasts) = env::var(MEMORY_CHILD) else { return };
+    let lasts = if lasts == "once" { Lasts::Once } else { Lasts::FromThenOn };
+    memory::install();
+    let twin = Twin::new();
+    let n_calls = count_memory(&twin);
+    let what = format!("memory {lasts:?}");
+    sweep_all(&what, n_calls, |n| check_memory(&twin, n, lasts));
+}
+
+#[expect(clippy::print_stdout, reason = "what the child says is for a human")]
+fn without_memory(lasts: &str) {
+    let child = std::process::Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", "faults::child_that_lacks_memory", "--nocapture"])
+        .env(MEMORY_CHILD, lasts)
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&child.stdout);
+    println!("{said}");
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+    assert!(said.contains("stopped the process"), "it has done nothing");
+}
+
+#[test]
+fn fault_memory_refused_once_stops_the_process_or_does_not_matter() {
+    without_memory("once");
+}
+
+#[test]
+fn fault_memory_refused_for_good_stops_the_process() {
+    without_memory("for good");
 }
 
 /// Another connection that touches the database after the schema has changed loads it anew. SQLite tells nobody
