@@ -9,10 +9,10 @@ BIN := $(CARGO_TARGET_DIR)/release/debros
 endif
 # The names under which the executable behaves as that program.
 LINKS := node identity
-# Seconds for each fuzz target.
+# Seconds for each fuzz target, or of determinism.
 FUZZ_SECONDS := $(or $(SECONDS),60)
 
-.PHONY: help setup build run test lint sim torture fuzz bench startup long clean
+.PHONY: help setup build run test lint sim torture determinism fuzz bench startup long clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ sim: setup ## Long simulation: SIM_RUNS=10000 make sim
 
 torture: setup ## kill -9 under load, 50 rounds: ROUNDS=50 make torture
 	TORTURE_ROUNDS=$${ROUNDS:-50} $(CARGO) test --profile ci --test system -- --nocapture torture
+
+determinism: setup ## Generated SQL in many manners, equal results: SECONDS=60 make determinism
+	DETERMINISM_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --profile ci --lib -- --nocapture sql::scripts::neither
 
 fuzz: setup ## Fuzz every reader of foreign bytes, SECONDS each: SECONDS=60 make fuzz (see fuzz/README.md)
 	@command -v c++ >/dev/null || { apt-get update -qq && apt-get install -y -qq g++; }

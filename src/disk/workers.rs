@@ -175,7 +175,8 @@ fn read_whole(task: ReadTask, stops: &Stops, mut is_late: impl FnMut() -> bool) 
         Ok(mut reader) => {
             let read = || reader.read(&command, &brake, &mut is_late);
             let result = guarded(stops, database, read);
-            (result.is_ok().then_some(reader), result)
+            let is_fit = result.as_ref().is_ok_and(|it| it.is_fit);
+            (is_fit.then_some(reader), result)
         }
         Err(result) => (None, result),
     };
@@ -192,7 +193,7 @@ fn open(
     Reader::open(path, Vfs::system(), role).map(Box::new).map_err(|error| match error {
         OpenError::Busy => {
             let outcome = Err(StatementError::coded("busy", "database is busy"));
-            Ok(LongRead { outcome, learned: None })
+            Ok(LongRead { outcome, learned: None, is_fit: false })
         }
         OpenError::Fault(fault) => Err(fault),
         error @ (OpenError::Missing | OpenError::Exists) => Err(Fault::Fence(error.to_string())),

@@ -663,7 +663,7 @@ impl Databases {
                     self.helper.give(Job::Close { reader });
                 }
                 match result {
-                    Ok(LongRead { outcome, learned }) => {
+                    Ok(LongRead { outcome, learned, .. }) => {
                         if let Some(text) = learned
                             && let Some(Slot::Open(Open { here: Some(database), .. })) =
                                 self.slots.get_mut(&id)

@@ -286,7 +286,12 @@ impl Database {
         };
         let error = match outcome {
             Ok(results) => match self.commit(entry.index) {
-                Ok(()) => return Ok(Alone::Done(Applied::Done(Ok(results)))),
+                Ok(()) => {
+                    if self.has_changed_schema {
+                        self.forget_schema()?;
+                    }
+                    return Ok(Alone::Done(Applied::Done(Ok(results))));
+                }
                 Err(NotCommitted::Fault(fault)) => return Err(fault),
                 Err(NotCommitted::Statement(error)) => error,
             },
@@ -316,7 +321,14 @@ impl Database {
     /// Undo a command that has its transaction to itself.
     fn undo_alone(&mut self) -> Result<(), Fault> {
         self.roll_back_if_open()?;
-        if self.has_changed_schema { self.reconnect() } else { Ok(()) }
+        if self.has_changed_schema {
+            self.reconnect()
+        } else if self.shape.virtual_tables > 0 {
+            // What they remember of their settings outlives a rollback, too.
+            self.forget_schema()
+        } else {
+            Ok(())
+        }
     }
 
     /// Commit what ran since the transaction began, with the fact that all up to `index` is applied.

@@ -201,6 +201,7 @@ impl Database {
         let size = engine.size()?;
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = shape(handle).map_err(open_error)?;
+        load_search(handle, shape).map_err(open_error)?;
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
         Ok(Self {
@@ -238,6 +239,19 @@ impl Database {
         assert_eq!(fresh.applied, self.applied, "a rollback leaves what was committed");
         *self = fresh;
         Ok(())
+    }
+
+    /// Read the schema anew: what SQLite guesses of a table's size lives on after the index is gone that
+    /// made it guess, and a connection that was opened later would plan differently (R14). Not inside a
+    /// transaction: a virtual table may have rows at hand that it has not written.
+    pub(super) fn forget_schema(&mut self) -> Result<(), Fault> {
+        self.cache.clear();
+        let sql = "PRAGMA writable_schema = RESET";
+        let reset = context::as_engine(|| {
+            number(self.handle, sql)?;
+            load_search(self.handle, self.shape)
+        });
+        reset.map_err(|error| error.into_fault("read the schema anew"))
     }
 
     /// The log index of the last command applied.
@@ -414,6 +428,25 @@ impl Database {
 /// A read that needs room on a full disk.
 pub(super) fn no_room_to_read() -> StatementError {
     StatementError::coded("disk_reserve", "the disk is full: the statement needs room to work")
+}
+
+/// Have FTS5 tables read their settings: one that has not done so writes another version of them than one
+/// that has, when its index is built anew.
+fn load_search(handle: Handle, shape: Shape) -> Result<(), SqlError> {
+    if shape.virtual_tables == 0 {
+        return Ok(());
+    }
+    let names = "SELECT name FROM main.sqlite_master
+        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%USING%fts5%'";
+    for name in texts(handle, names, None)? {
+        let sql = format!("SELECT 1 FROM main.\"{}\"('a') LIMIT 1", name.replace('"', "\"\""));
+        match texts(handle, &sql, None) {
+            // Some other table, or one that cannot be used at all.
+            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
+            read => drop(read?),
+        }
+    }
+    Ok(())
 }
 
 /// What a text is remembered by.

@@ -192,6 +192,11 @@ unsafe extern "C" fn on_counted_tick(argument: *mut c_void) -> c_int {
 }
 
 unsafe extern "C" fn on_uncounted_tick(argument: *mut c_void) -> c_int {
+    // Only the statement itself is given up. What the engine does for it cannot be wrong; and preparing it may
+    // read the schema, whose statistics SQLite would believe to have, having read a part of them.
+    if context::is_engine() || !context::is_running() {
+        return 0;
+    }
     // SAFETY: `with_watch` passes this and keeps it alive while the handler is set.
     let enough = unsafe { &mut *argument.cast::<&mut dyn FnMut(Ask) -> bool>() };
     let is_enough = enough(Ask::Tick);
