@@ -306,6 +306,7 @@ impl Database {
             Ok(None) => return Ok(None),
             Err(error) => return Err(halt(error, running)),
         };
+        stop_if_failed()?;
         let tail = cached.tail;
         let nature = cached.nature;
         let may_write = running.setting != Setting::Read && mode == Mode::Exec;
@@ -360,6 +361,7 @@ impl Database {
             cached.long_for = LONG_FOR;
         }
         let rows = ran?;
+        stop_if_failed()?;
         if is_given_up(running) {
             return Err(Halt::Long);
         }
@@ -508,6 +510,17 @@ fn out_of_steps(running: &Running) -> StatementError {
 fn is_given_up(running: &Running) -> bool {
     let may_go_on = running.setting != Setting::Read || running.share == Share::Inline;
     may_go_on && context::is_given_up()
+}
+
+/// SQLite passes over some failed system calls, such as those that read the statistics. What it gives then is
+/// not what it would give on a machine that is well, and the call may have undone the transaction, so that what
+/// follows would be committed by itself.
+fn stop_if_failed() -> Result<(), Halt> {
+    if context::trouble() == Trouble::Failed {
+        let cause = "a system call failed, and the statement went on".to_owned();
+        return Err(Halt::Fault(Fault::Stop(cause)));
+    }
+    Ok(())
 }
 
 /// What an error of SQLite means for the command.

@@ -259,6 +259,11 @@ impl Prepared {
         self.raw.as_ptr()
     }
 
+    /// Whether no transaction is open on its connection.
+    pub(super) fn is_autocommit(&self) -> bool {
+        self.handle.is_autocommit()
+    }
+
     /// Number of values it wants.
     pub(super) fn n_parameters(&self) -> usize {
         // SAFETY: the statement is not finalized.
