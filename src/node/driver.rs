@@ -202,13 +202,13 @@ impl Driver {
             }
             Effect::Sync { databases } => self.databases.sync(&databases),
             Effect::WriteManifests { floors } => self.databases.write_manifests(floors),
-            Effect::Checkpoint { database } => self.databases.checkpoint(database),
             Effect::LetGo { database, bytes } => warn!(
                 partition = database.partition.0,
                 incarnation = database.incarnation.0,
                 bytes,
                 "the log no longer keeps what a fenced database lacks: limits.fence_log_bytes"
             ),
+            Effect::Checkpoint { database } => self.databases.checkpoint(database),
             Effect::Evict { database } => self.databases.evict(database, &mut self.events),
             Effect::Stop { reason } => fail_stop("go on", &reason),
         }

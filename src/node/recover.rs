@@ -119,7 +119,8 @@ pub(super) fn partition(
     let known = check_floors(id, &floors, &incarnations, &log)?;
     if fence_what_stops(id, &mut floors, &known, stops)? {
         let floors: Vec<_> = floors.iter().map(|(id, it)| (*id, *it)).collect();
-        manifest::write(&dir, &floors).map_err(unusable)?;
+        let written = manifest::write(&dir, &floors);
+        written.with_context(|| format!("cannot start: {}: write the manifest", dir.display()))?;
     }
     let bytes = sizes(&dir, id).map_err(unusable)?;
     let stamp = log.last_stamp;

@@ -29,12 +29,8 @@ type Partitions = BTreeMap<PartitionId, Partition>;
 enum Phase {
     Idle,
     Syncing(Vec<DatabaseId>),
-    WritingManifests {
-        /// What may be forgotten once the manifests are on disk.
-        forget: Vec<(PartitionId, LogIndex)>,
-        /// Those of [`Compaction::fenced`] that they tell of.
-        fenced: BTreeSet<PartitionId>,
-    },
+    /// What may be forgotten once the manifests are on disk.
+    WritingManifests(Vec<(PartitionId, LogIndex)>),
 }
 
 /// The compaction of one shard's log.
@@ -49,6 +45,8 @@ pub(super) struct Compaction {
     fence_bytes_max: usize,
     /// Partitions whose manifest is to say that a database is fenced.
     fenced: BTreeSet<PartitionId>,
+    /// Those of which the manifest that is being written says it.
+    noting: BTreeSet<PartitionId>,
     /// The last ticket that the round before saw.
     ticket: Ticket,
     /// No round starts before: the last one found no room on the disk.
@@ -69,6 +67,7 @@ impl Compaction {
             start_at: bytes_max,
             fence_bytes_max,
             fenced: BTreeSet::new(),
+            noting: BTreeSet::new(),
             ticket: Ticket(0),
             not_before: Instant::START,
         }
@@ -84,8 +83,8 @@ impl Compaction {
         let n_batches = usize::try_from(ticket.0 - self.ticket.0).unwrap_or(usize::MAX);
         let on_disk = n_batches.saturating_mul(BATCH_SIZE_MIN);
         let is_long = on_disk >= self.bytes_max.saturating_mul(DISK_RATIO);
-        let is_wanted = is_long || !self.fenced.is_empty();
         let may_start = self.is_idle() && self.not_before <= now;
+        let is_wanted = is_long || !self.fenced.is_empty();
         may_start && (is_wanted || bytes(partitions) >= self.start_at)
     }
 
@@ -120,9 +119,9 @@ impl Compaction {
             let queue = partition.and_then(|it| it.queues.get_mut(&database.incarnation));
             queue.expect("databases do not go away").end_sync();
         }
+        self.noting = std::mem::take(&mut self.fenced);
         let mut forget = Vec::new();
         let mut floors = Vec::new();
-        let mut fenced = BTreeSet::new();
         for (id, partition) in partitions {
             partition.let_go(step, self.fence_bytes_max);
             let index = partition.compactable();
@@ -130,29 +129,19 @@ impl Compaction {
             if may_forget {
                 forget.push((*id, index));
             }
-            let is_fenced = self.fenced.remove(id);
-            if is_fenced {
-                fenced.insert(*id);
-            }
-            if is_fenced || may_forget {
+            if self.noting.contains(id) || may_forget {
                 floors.push((*id, partition.floors()));
             }
         }
-        self.phase = Phase::WritingManifests { forget, fenced };
+        self.phase = Phase::WritingManifests(forget);
         step.out.push(Effect::WriteManifests { floors });
-    }
-
-    fn end_writing(&mut self) -> (Vec<(PartitionId, LogIndex)>, BTreeSet<PartitionId>) {
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::WritingManifests { forget, fenced } => (forget, fenced),
-            other => panic!("nobody asked for manifests: {other:?}"),
-        }
     }
 
     /// The manifests found no room: nothing is forgotten, and a later round tries again.
     pub(super) fn on_manifests_not_written(&mut self, step: &mut Step<'_>) {
-        let (_, mut fenced) = self.end_writing();
-        self.fenced.append(&mut fenced);
+        assert!(matches!(self.phase, Phase::WritingManifests(_)), "nobody asked for manifests");
+        self.phase = Phase::Idle;
+        self.fenced.append(&mut self.noting);
         self.not_before = step.now.after(limits::ROOM_RETRY);
     }
 
@@ -162,7 +151,10 @@ impl Compaction {
         step: &mut Step<'_>,
         partitions: &mut Partitions,
     ) {
-        let (forget, _) = self.end_writing();
+        let Phase::WritingManifests(forget) = std::mem::replace(&mut self.phase, Phase::Idle)
+        else {
+            panic!("manifests were written that nobody asked for");
+        };
         for (id, index) in forget {
             partitions.get_mut(&id).expect("partitions stay").compact(step, index);
         }

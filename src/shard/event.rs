@@ -215,11 +215,6 @@ pub enum Effect {
         /// The durable index of every database of each partition.
         floors: Vec<(PartitionId, Vec<(Incarnation, Floor)>)>,
     },
-    /// Checkpoint a database that has become smaller, so that its file does, too. Nothing comes back.
-    Checkpoint {
-        /// Which.
-        database: DatabaseId,
-    },
     /// The log has kept too much for a database that is fenced, and forgets what that may lack (R38). For the
     /// operator to know.
     LetGo {
@@ -227,6 +222,11 @@ pub enum Effect {
         database: DatabaseId,
         /// Bytes of log that its partition keeps.
         bytes: usize,
+    },
+    /// Checkpoint a database that has become smaller, so that its file does, too. Nothing comes back.
+    Checkpoint {
+        /// Which.
+        database: DatabaseId,
     },
     /// Checkpoint and close a clean database, then report [`Event::Evicted`].
     Evict {

@@ -125,15 +125,24 @@ fn is_allowed(asked: AuthContext<'_>) -> bool {
             !mentions_engine(name)
         }
         AuthAction::Function { function_name } => {
-            if function_name.eq_ignore_ascii_case("changes") {
-                context::note(|it| it.changes = true);
-            }
+            note_function(function_name);
             !is_one_of(function_name, &FUNCTIONS)
         }
         AuthAction::Pragma { pragma_name, pragma_value } => may_ask(pragma_name, pragma_value),
         // ATTACH and DETACH, which VACUUM needs; transactions, which are the engine's; temporary objects,
         // which a replica would lose when it reopens the database; and what is not known.
         _ => false,
+    }
+}
+
+/// What a function costs, and what it asks of the connection, is known by its name.
+fn note_function(name: &str) {
+    if name.eq_ignore_ascii_case("changes") {
+        context::note(|it| it.changes = true);
+    } else if is_one_of(name, &["like", "glob"]) {
+        context::note(|it| it.searches = true);
+    } else if name.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("json")) {
+        context::note(|it| it.json = true);
     }
 }
 

@@ -14,11 +14,14 @@ use crate::sql::context;
 use crate::sql::context::Seen;
 use crate::sql::context::Verb;
 use crate::sql::fault::SqlError;
+use crate::sql::memory;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::text;
 use crate::wire::rows::Column;
 
+/// Bytes of memory that preparing a statement may take.
+const PREPARING_MEMORY_MAX: u64 = 64 << 20;
 /// Statements kept per database.
 const COUNT_MAX: usize = 128;
 /// Bytes of texts and programs kept per database.
@@ -188,7 +191,12 @@ fn prepare(handle: Handle, sql: &str, shape: Shape) -> Result<Option<Cached>, Sq
         // What is stored in the schema must stay as it is.
         _ => Cow::Borrowed(sql),
     };
-    let (prepared, end) = Prepared::new(handle, &visible)?;
+    let prepare = || Prepared::new(handle, &visible);
+    let (prepared, is_too_complex) = context::with_memory(PREPARING_MEMORY_MAX, prepare);
+    if is_too_complex {
+        return Err(error(rusqlite::ffi::SQLITE_NOMEM, memory::TOO_MUCH));
+    }
+    let (prepared, end) = prepared?;
     let Some(mut prepared) = prepared else {
         return Ok(None);
     };

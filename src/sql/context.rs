@@ -6,6 +6,11 @@
 //! [`begin`] for a command, by [`begin_statement`] for each of its statements.
 
 use std::cell::Cell;
+use std::cell::RefCell;
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::types::Dice;
 use crate::types::LogIndex;
@@ -14,6 +19,13 @@ use crate::wire::command::Stamp;
 
 /// VM instructions between two calls of the progress handler.
 pub(super) const STEPS_PER_TICK: u64 = 1_000;
+
+/// What a row that changes takes, and each of its entries in an index, in VM instructions: a page may have
+/// to be read, and another be written to make room for it.
+const STEPS_PER_ENTRY: u64 = 32;
+
+/// How many indexes tables have; those that have none are left out.
+pub(super) type Indexes = FxHashMap<Vec<u8>, u64>;
 
 /// The first word of a statement, as far as it decides what the statement may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +46,7 @@ pub(super) enum Verb {
 
 /// What the authorizer saw while a statement was prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "what is seen of a statement, each by itself")]
 pub(super) struct Seen {
     /// The statement calls `changes()`.
     pub(super) changes: bool,
@@ -41,6 +54,10 @@ pub(super) struct Seen {
     pub(super) table_list: bool,
     /// A trigger of the statement writes.
     pub(super) triggers: bool,
+    /// The statement calls `LIKE` or `GLOB`.
+    pub(super) searches: bool,
+    /// The statement calls a function of JSON.
+    pub(super) json: bool,
 }
 
 /// What the system calls of a command have met: the worst of it.
@@ -62,6 +79,7 @@ struct Context {
     running: Cell<bool>,
     verb: Cell<Verb>,
     seen: Cell<Seen>,
+    indexes: RefCell<Option<Arc<Indexes>>>,
     trouble: Cell<Trouble>,
     rowid_spent: Cell<bool>,
     ticks_left: Cell<u64>,
@@ -69,6 +87,9 @@ struct Context {
     charged: Cell<u64>,
     temp_left: Cell<u64>,
     given_up: Cell<bool>,
+    memory: Cell<i64>,
+    memory_max: Cell<i64>,
+    out_of_memory: Cell<bool>,
     /// The log index of the command at work; zero is none.
     index: Cell<LogIndex>,
 }
@@ -82,7 +103,14 @@ thread_local! {
             engine: Cell::new(false),
             running: Cell::new(false),
             verb: Cell::new(Verb::Other),
-            seen: Cell::new(Seen { changes: false, table_list: false, triggers: false }),
+            seen: Cell::new(Seen {
+                changes: false,
+                table_list: false,
+                triggers: false,
+                searches: false,
+                json: false,
+            }),
+            indexes: RefCell::new(None),
             trouble: Cell::new(Trouble::None),
             rowid_spent: Cell::new(false),
             ticks_left: Cell::new(u64::MAX),
@@ -90,6 +118,9 @@ thread_local! {
             charged: Cell::new(0),
             temp_left: Cell::new(u64::MAX),
             given_up: Cell::new(false),
+            memory: Cell::new(0),
+            memory_max: Cell::new(i64::MAX),
+            out_of_memory: Cell::new(false),
             index: Cell::new(LogIndex(0)),
         }
     };
@@ -191,13 +222,24 @@ pub(super) fn begin_preparing(verb: Verb) {
     });
 }
 
-/// A statement that starts with `verb` is about to run. What is prepared now is part of it: a virtual table
-/// asks for something, or SQLite prepares the statement again.
-pub(super) fn begin_running(verb: Verb) {
+/// A statement that starts with `verb` is about to run, where tables have `indexes`. What is prepared now is
+/// part of it: a virtual table asks for something, or SQLite prepares the statement again.
+pub(super) fn begin_running(verb: Verb, indexes: &Arc<Indexes>) {
     CONTEXT.with(|it| {
         it.running.set(true);
         it.verb.set(verb);
+        it.indexes.replace(Some(Arc::clone(indexes)));
     });
+}
+
+/// A row of `table` has changed: charged for what its pages take.
+pub(super) fn charge_row(table: &CStr) {
+    let n_indexes = CONTEXT.with(|it| {
+        let indexes = it.indexes.borrow();
+        indexes.as_ref().and_then(|it| it.get(table.to_bytes()).copied()).unwrap_or_default()
+    });
+    // If that is too much, the next tick stops the statement.
+    charge_steps(STEPS_PER_ENTRY * (1 + n_indexes));
 }
 
 /// Whether a statement runs, not is prepared.
@@ -292,4 +334,49 @@ pub(super) fn charge_temp(n: u64) -> bool {
 /// Whether the statement was stopped by [`charge_temp`].
 pub(super) fn is_out_of_temp() -> bool {
     CONTEXT.with(|it| it.temp_left.get() == 0)
+}
+
+/// Run `f`; meanwhile SQLite may take `bytes` of memory on this thread. What comes next to `f`'s answer:
+/// whether it asked for more.
+pub(super) fn with_memory<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, bool) {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|it| it.memory_max.set(i64::MAX));
+        }
+    }
+    CONTEXT.with(|it| {
+        it.memory.set(0);
+        it.memory_max.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        it.out_of_memory.set(false);
+    });
+    let restore = Restore;
+    let answer = f();
+    drop(restore);
+    let is_out = CONTEXT.with(|it| it.out_of_memory.get());
+    (answer, is_out)
+}
+
+/// Whether memory is counted on this thread.
+pub(super) fn is_memory_bounded() -> bool {
+    // A thread that ends frees what it has left after this is gone.
+    CONTEXT.try_with(|it| it.memory_max.get() != i64::MAX).unwrap_or(false)
+}
+
+/// SQLite takes `n` bytes, or gives some back. Whether it must not.
+pub(super) fn charge_memory(n: i64) -> bool {
+    let charge = |it: &Context| {
+        if it.memory_max.get() == i64::MAX {
+            return false;
+        }
+        let memory = it.memory.get() + n;
+        let is_out = n > 0 && memory > it.memory_max.get();
+        if is_out {
+            it.out_of_memory.set(true);
+        } else {
+            it.memory.set(memory);
+        }
+        is_out
+    };
+    CONTEXT.try_with(charge).unwrap_or(false)
 }

@@ -28,6 +28,7 @@ use crate::sql::connection::PAGE_SIZE;
 use crate::sql::connection::Role;
 use crate::sql::content;
 use crate::sql::context;
+use crate::sql::context::Indexes;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
@@ -124,6 +125,8 @@ pub struct Database {
     pub(super) size: DatabaseSize,
     /// What is in the schema.
     pub(super) shape: Shape,
+    /// How many indexes its tables have.
+    pub(super) indexes: Arc<Indexes>,
     /// Texts, by their hash, that could have taken long to prepare or to run, and did not.
     pub(super) quick: FxHashSet<u64>,
     /// The last such text, on a connection that only reads.
@@ -201,6 +204,7 @@ impl Database {
         let size = engine.size()?;
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = shape(handle).map_err(open_error)?;
+        let indexes = indexes(handle).map_err(open_error)?;
         load_search(handle, shape).map_err(open_error)?;
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
@@ -216,6 +220,7 @@ impl Database {
             applied: LogIndex(applied),
             engine_schema: schema,
             shape,
+            indexes: Arc::new(indexes),
             quick: FxHashSet::default(),
             learned: None,
             has_changed_schema: false,
@@ -408,6 +413,7 @@ impl Database {
             let schema = engine_schema(self.handle)?;
             let random = has_random_names(self.handle)?;
             self.shape = shape(self.handle)?;
+            self.indexes = Arc::new(indexes(self.handle)?);
             Ok::<_, SqlError>((schema, random))
         });
         let (schema, random) = found.map_err(|error| error.into_fault("check the schema"))?;
@@ -533,6 +539,17 @@ fn shape(handle: Handle) -> Result<Shape, SqlError> {
         })
     })?;
     Ok(shape)
+}
+
+/// How many indexes the tables have.
+fn indexes(handle: Handle) -> Result<Indexes, SqlError> {
+    let mut indexes = Indexes::default();
+    for table in
+        texts(handle, "SELECT tbl_name FROM main.sqlite_master WHERE type = 'index'", None)?
+    {
+        *indexes.entry(table.into_bytes()).or_default() += 1;
+    }
+    Ok(indexes)
 }
 
 /// The rows of the schema that belong to the engine, in order.

@@ -25,6 +25,7 @@ use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
+use crate::sql::memory;
 use crate::sql::requests;
 use crate::sql::statement::Row;
 use crate::wire::command::Arguments;
@@ -45,10 +46,20 @@ const COPIED_MAX: usize = 64 << 10;
 /// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
 /// time in proportion to it, between two calls of the progress handler.
 const INLINE_VALUE_MAX: u32 = 32 << 10;
+/// The same for a statement with `LIKE`, `GLOB` or JSON: with the longest pattern, `LIKE` takes 4 ms for a
+/// value of 32 KiB.
+const INLINE_SEARCHED_MAX: u32 = 1 << 10;
+/// What an instruction counts for in a statement with `LIKE` or `GLOB`, which takes as long as a thousand
+/// others, or a million.
+const SEARCH_WEIGHT: u64 = 16;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
 /// How often in a row a statement that was long is not even tried where there is little time.
 const LONG_FOR: u32 = 64;
+/// Bytes of memory that running a statement may take, beside its result and its longest values.
+const RUNNING_MEMORY_MAX: u64 = 64 << 20;
+/// Values of the greatest length that there may be at once. (JSON takes twenty times its text.)
+const VALUES_IN_MEMORY_MAX: u64 = 32;
 /// Bytes that a row of the schema may have, whatever the limit of values: a text, and two names from it.
 const SCHEMA_ROW_MAX: u32 = 4 << 20;
 /// How many times the limit of steps may tick by for a database with virtual tables, whose own statements
@@ -295,6 +306,7 @@ impl Database {
             Ok(None) => return Ok(None),
             Err(error) => return Err(halt(error, running)),
         };
+        stop_if_failed()?;
         let tail = cached.tail;
         let nature = cached.nature;
         let may_write = running.setting != Setting::Read && mode == Mode::Exec;
@@ -324,21 +336,24 @@ impl Database {
             self.engine.reset_changes().map_err(Halt::Fault)?;
         }
         running.has_run = true;
-        // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
-        // (preparing a statement, for one) must not fail for a smaller one.
-        let length = match (nature, running.share) {
-            (Nature::Schema, _) => running.limits.value_bytes.max(SCHEMA_ROW_MAX),
-            (_, Share::Inline) => running.limits.value_bytes.min(INLINE_VALUE_MAX),
-            (_, Share::Whole) => running.limits.value_bytes,
-        };
+        let length = length_max(cached, running);
         let has_virtual_tables = self.shape.virtual_tables > 0;
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-        let steps = running.steps_left.saturating_mul(ticks);
+        let weight = if cached.seen.searches { SEARCH_WEIGHT } else { 1 };
+        let steps = (running.steps_left / weight).saturating_mul(ticks);
         context::begin_statement(steps, running.limits.temp_bytes);
-        context::begin_running(cached.verb);
+        context::begin_running(cached.verb, &self.indexes);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
-        let ran = run_one(cached, mode, arguments, &mut self.scratch, running);
+        let memory = RUNNING_MEMORY_MAX
+            .saturating_add(VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length)));
+        let run = || run_one(cached, mode, arguments, &mut self.scratch, running);
+        let (mut ran, is_out_of_memory) = context::with_memory(memory, run);
+        if is_out_of_memory {
+            // SQLite goes on after some failures to allocate, which another replica may not have.
+            ran =
+                Err(Halt::ErrorAfter(StatementError::coded("statement_memory", memory::TOO_MUCH)));
+        }
         self.handle.limit_length(u32::MAX);
         let n_steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
         let is_long = n_steps > LONG_STEPS || matches!(ran, Err(Halt::Long));
@@ -346,6 +361,7 @@ impl Database {
             cached.long_for = LONG_FOR;
         }
         let rows = ran?;
+        stop_if_failed()?;
         if is_given_up(running) {
             return Err(Halt::Long);
         }
@@ -356,7 +372,7 @@ impl Database {
         }
         let mut used = context::charged_steps();
         if running.setting != Setting::Read {
-            used = used.saturating_add(n_steps);
+            used = used.saturating_add(n_steps).saturating_mul(weight);
             if has_virtual_tables && used > running.steps_left {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }
@@ -372,15 +388,7 @@ impl Database {
             let is_quick = !is_long && !cached.has_long_step;
             self.learned = is_quick.then(|| hash_of(rest));
         }
-        let result = match (mode, rows) {
-            (Mode::Query, rows) => StatementResult::Rows(rows.unwrap_or_else(no_rows)),
-            (Mode::Exec, _) if nature != Nature::Write => counts(None),
-            (Mode::Exec, returned) => StatementResult::Counts {
-                rows_affected: self.handle.changes(),
-                last_insert_id: self.handle.last_insert_rowid(),
-                returned,
-            },
-        };
+        let result = self.result(mode, nature, rows);
         running.has_written |= nature == Nature::Write;
         if nature == Nature::Schema {
             self.cache.clear();
@@ -389,6 +397,34 @@ impl Database {
             self.check_schema().map_err(Halt::Fault)?.map_err(Halt::ErrorAfter)?;
         }
         Ok(Some((result, tail)))
+    }
+
+    /// What a statement gave that just ran.
+    fn result(&self, mode: Mode, nature: Nature, rows: Option<Rows>) -> StatementResult {
+        match (mode, rows) {
+            (Mode::Query, rows) => StatementResult::Rows(rows.unwrap_or_else(no_rows)),
+            (Mode::Exec, _) if nature != Nature::Write => counts(None),
+            (Mode::Exec, returned) => StatementResult::Counts {
+                rows_affected: self.handle.changes(),
+                last_insert_id: self.handle.last_insert_rowid(),
+                returned,
+            },
+        }
+    }
+}
+
+/// Bytes that a value, or a row, of a statement may have.
+fn length_max(cached: &Cached, running: &Running) -> u32 {
+    let limit = running.limits.value_bytes;
+    match (cached.nature, running.share) {
+        // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
+        // (preparing a statement, for one) must not fail for a smaller one.
+        (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
+        (_, Share::Inline) if cached.seen.searches || cached.seen.json => {
+            limit.min(INLINE_SEARCHED_MAX)
+        }
+        (_, Share::Inline) => limit.min(INLINE_VALUE_MAX),
+        (_, Share::Whole) => limit,
     }
 }
 
@@ -476,11 +512,25 @@ fn is_given_up(running: &Running) -> bool {
     may_go_on && context::is_given_up()
 }
 
+/// SQLite passes over some failed system calls, such as those that read the statistics. What it gives then is
+/// not what it would give on a machine that is well, and the call may have undone the transaction, so that what
+/// follows would be committed by itself.
+fn stop_if_failed() -> Result<(), Halt> {
+    if context::trouble() == Trouble::Failed {
+        let cause = "a system call failed, and the statement went on".to_owned();
+        return Err(Halt::Fault(Fault::Stop(cause)));
+    }
+    Ok(())
+}
+
 /// What an error of SQLite means for the command.
 fn halt(error: SqlError, running: &Running) -> Halt {
     let is_large = running.share == Share::Inline && error.code & 0xff == ffi::SQLITE_TOOBIG;
     if context::trouble() == Trouble::None && (is_large || is_given_up(running)) {
         return Halt::Long;
+    }
+    if error.code == ffi::SQLITE_NOMEM && error.message == memory::TOO_MUCH {
+        return Halt::Error(StatementError::coded("statement_memory", error.message));
     }
     match classify(error.code, context::trouble()) {
         Class::Statement => Halt::Error(statement_error(error, running)),

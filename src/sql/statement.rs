@@ -159,7 +159,7 @@ impl Handle {
         unsafe { ffi::sqlite3_progress_handler(self.0.as_ptr(), n, Some(handler), argument) };
     }
 
-    /// Watch for rows that get the largest rowid.
+    /// Watch for rows that change: they cost, and may get the largest rowid.
     pub(super) fn watch_rowids(self) {
         // SAFETY: the connection is open; the hook takes no argument.
         unsafe { ffi::sqlite3_update_hook(self.0.as_ptr(), Some(on_update), ptr::null_mut()) };
@@ -210,9 +210,11 @@ unsafe extern "C" fn on_update(
     _: *mut c_void,
     _operation: c_int,
     _database: *const c_char,
-    _table: *const c_char,
+    table: *const c_char,
     rowid: i64,
 ) {
+    // SAFETY: SQLite passes the name of the table.
+    context::charge_row(unsafe { CStr::from_ptr(table) });
     if rowid == i64::MAX {
         context::set_rowid_spent();
     }
@@ -255,6 +257,11 @@ impl Prepared {
     /// The statement, for calls that are not made here; it stays this one's.
     pub(super) fn raw(&self) -> *mut ffi::sqlite3_stmt {
         self.raw.as_ptr()
+    }
+
+    /// Whether no transaction is open on its connection.
+    pub(super) fn is_autocommit(&self) -> bool {
+        self.handle.is_autocommit()
     }
 
     /// Number of values it wants.

@@ -29,6 +29,7 @@ use rusqlite::ffi;
 use crate::sql::context;
 use crate::sql::context::Trouble;
 use crate::sql::fault::Fault;
+use crate::sql::memory;
 
 /// Julian day of 1970-01-01T00:00:00Z, in milliseconds.
 const UNIX_EPOCH_JULIAN_MS: i64 = 210_866_760_000_000;
@@ -178,6 +179,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 fn configure() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        memory::configure();
         // Without this each cache starts with room for twenty pages, also that of the temporary schema,
         // which holds one: 90 KiB per open database.
         // SAFETY: the arguments are those of this setting. Too late, it is refused, which costs memory only.

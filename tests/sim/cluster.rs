@@ -44,6 +44,20 @@ fn cluster_of_three_agrees_and_loses_nothing() {
 }
 
 #[test]
+fn cluster_does_once_what_is_asked_again_under_its_key() {
+    let (mut replayed, mut crashed) = (0, 0);
+    for_each_seed(&[], 12, |seed| {
+        for plan in [ONE, THREE] {
+            let world = World::run_resending(seed, plan, 3);
+            replayed += world.n_replayed;
+            crashed += world.n_crashed;
+        }
+    });
+    assert!(replayed > 100, "only {replayed} requests were told what another had been told");
+    assert!(crashed > 20, "hardly anything went wrong");
+}
+
+#[test]
 fn cluster_of_one_compacts_and_evicts_without_loss() {
     let mut compacted = 0;
     for_each_seed(PINNED, 20, |seed| compacted += World::run(seed, ONE).n_compacted);

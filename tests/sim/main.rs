@@ -9,6 +9,7 @@ mod databases;
 mod disk;
 mod faults;
 mod log;
+mod memory;
 mod seeds;
 mod vfs;
 mod world;

@@ -7,6 +7,7 @@
 //! [`FAULTS_END`], and then everything must settle.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::collections::btree_map;
 use std::fmt::Write as _;
@@ -61,6 +62,7 @@ use debros::wal::recovery::recover;
 use debros::wire::command::CommandLimits;
 use debros::wire::command::Draft;
 use debros::wire::command::Mode;
+use debros::wire::command::RequestKey;
 use debros::wire::command::Results;
 use debros::wire::command::Stamp;
 use debros::wire::command::Value;
@@ -119,11 +121,24 @@ enum Happening {
     FaultsEnd,
 }
 
-/// What a request wants; its number is its token.
+/// What a request wants.
 #[derive(Clone, Debug)]
 pub(crate) enum Wish {
     Namespace,
-    Row,
+    /// A row of this number, which is the token of the first request for it.
+    Row(u64),
+}
+
+/// Requests that are sent again, under the same key: what is decided by a seed of its own.
+struct Resending {
+    once_in: u64,
+    dice: Dice,
+    /// Rows that were asked for.
+    rows: Vec<(DatabaseId, u64)>,
+    /// What the requests for a row were told.
+    told: BTreeMap<u64, Vec<StatementResult>>,
+    /// Rows for which one was told so without having to be reminded.
+    done: BTreeSet<u64>,
 }
 
 /// A request, and which life of which node has to answer it.
@@ -189,6 +204,9 @@ pub(crate) struct World {
     pub(crate) trace: String,
     pub(crate) n_compacted: u64,
     pub(crate) n_crashed: u64,
+    /// Requests that were told what an earlier one had been told.
+    pub(crate) n_replayed: u64,
+    resending: Option<Resending>,
     /// Times the power went in the middle of something.
     pub(crate) n_cut: u64,
     vfs: Vfs,
@@ -201,6 +219,22 @@ const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 impl World {
     /// Run one cluster to its end.
     pub(crate) fn run(seed: u64, plan: Plan) -> Self {
+        Self::run_with(seed, plan, None)
+    }
+
+    /// The same, and every request for a row has a key; one in `once_in` is an earlier one, sent again.
+    pub(crate) fn run_resending(seed: u64, plan: Plan, once_in: u64) -> Self {
+        let resending = Resending {
+            once_in,
+            dice: Dice::new(seed ^ 0x1de3),
+            rows: Vec::new(),
+            told: BTreeMap::new(),
+            done: BTreeSet::new(),
+        };
+        Self::run_with(seed, plan, Some(resending))
+    }
+
+    fn run_with(seed: u64, plan: Plan, resending: Option<Resending>) -> Self {
         vfs::reset();
         let nodes = (0..plan.n_nodes).map(|at| Node {
             shard: None,
@@ -236,6 +270,8 @@ impl World {
             trace: String::new(),
             n_compacted: 0,
             n_crashed: 0,
+            n_replayed: 0,
+            resending,
             n_cut: 0,
             vfs: vfs::vfs(),
         };
@@ -412,11 +448,19 @@ impl World {
         let mut ask = |wish| self.wishes.insert(token, Asked { wish, node: to_leader, life });
         let event = match row {
             Some(row) if is_live => {
-                ask(Wish::Row);
-                self.n_written += 1;
                 let database =
                     DatabaseId { partition: row.partition, incarnation: row.incarnation };
-                Event::Write { token, database, draft: insert(token) }
+                let resending = self.resending.as_mut();
+                let row = resending.map_or(token.0, |it| it.choose(database, token.0));
+                ask(Wish::Row(row));
+                self.n_written += 1;
+                let mut draft = insert(row);
+                if self.resending.is_some() {
+                    let key = format!("row {row}");
+                    let key = RequestKey::new(key.as_bytes(), [7; 16]).expect("it is printable");
+                    draft.key(key).expect("it fits");
+                }
+                Event::Write { token, database, draft }
             }
             _ => {
                 ask(Wish::Namespace);
@@ -447,7 +491,10 @@ impl World {
             return; // whoever asked has crashed since
         }
         let end = match result {
-            Ok(_) => End::Done,
+            Ok(answer) => {
+                self.on_answer(token, answer);
+                End::Done
+            }
             Err(SubmitError::OutcomeUnknown) => End::Unknown,
             Err(SubmitError::NoLeader | SubmitError::Overloaded) => End::NotExecuted,
             Err(error) => panic!("{token:?} got {error}"),
@@ -455,6 +502,25 @@ impl World {
         assert!(self.wishes.contains_key(&token), "{token:?} was never asked");
         let before = self.ends.insert(token, end);
         assert_eq!(before, None, "{token:?} was answered twice");
+    }
+
+    /// All requests for a row are told the same, and one of them at most without a look at what was kept.
+    fn on_answer(&mut self, token: Token, answer: Answer) {
+        let asked = self.wishes.get(&token).map(|it| &it.wish);
+        let (Some(Wish::Row(row)), Some(resending)) = (asked, &mut self.resending) else { return };
+        let results = match answer {
+            Answer::Results(results) => {
+                assert!(resending.done.insert(*row), "row {row} was done twice");
+                results
+            }
+            Answer::Replayed(results) => {
+                self.n_replayed += 1;
+                results
+            }
+            Answer::Namespace(_) => panic!("a row is no namespace"),
+        };
+        let told = resending.told.entry(*row).or_insert_with(|| results.clone());
+        assert_eq!(*told, results, "row {row}: told differently");
     }
 
     // --- nodes --------------------------------------------------------------------------------------
@@ -895,18 +961,38 @@ impl World {
                 *rows.entry(u64::try_from(*id).expect("positive")).or_default() += 1;
             }
         }
+        let wanted = |token: &Token| match self.wishes[token].wish {
+            Wish::Row(row) => Some(row),
+            Wish::Namespace => None,
+        };
+        // By any of the requests for it.
+        let is_possible = |token: &&Token| self.ends.get(token) != Some(&End::NotExecuted);
+        let possible: BTreeSet<_> =
+            self.wishes.keys().filter(is_possible).filter_map(wanted).collect();
         for (token, end) in &self.ends {
-            if !matches!(self.wishes[token].wish, Wish::Row) {
-                continue;
-            }
-            let n = rows.get(&token.0).copied().unwrap_or(0);
+            let Some(row) = wanted(token) else { continue };
+            let n = rows.get(&row).copied().unwrap_or(0);
             match end {
                 End::Done => assert_eq!(n, 1, "{token:?} was acknowledged"),
+                End::NotExecuted if possible.contains(&row) => {}
                 End::NotExecuted => assert_eq!(n, 0, "{token:?} was said not to be executed"),
                 End::Unknown => assert!(n <= 1, "{token:?} was applied {n} times"),
             }
         }
         assert!(rows.values().all(|it| *it == 1), "something was applied twice");
+    }
+}
+
+impl Resending {
+    /// The row that a request is for: one of its own, or one that was asked for before.
+    fn choose(&mut self, database: DatabaseId, own: u64) -> u64 {
+        let before: Vec<_> = self.rows.iter().filter(|(it, _)| *it == database).collect();
+        if self.dice.below(self.once_in) == 0 && !before.is_empty() {
+            let at = self.dice.below(u64::try_from(before.len()).expect("a count"));
+            return before[usize::try_from(at).expect("a place")].1;
+        }
+        self.rows.push((database, own));
+        own
     }
 }
 
@@ -976,12 +1062,12 @@ fn replica(node: usize) -> ReplicaId {
     ReplicaId(node as u64 + 1)
 }
 
-fn insert(token: Token) -> Draft {
+fn insert(row: u64) -> Draft {
     let mut draft = Draft::new(Results::Each, 0);
     let create = "CREATE TABLE IF NOT EXISTS t (id INTEGER, at INTEGER DEFAULT (unixepoch('subsec') * 1000), r INTEGER DEFAULT (random()))";
     draft.statement(Mode::Exec, create).expect("it fits");
     draft.statement(Mode::Exec, "INSERT INTO t (id) VALUES (?)").expect("it fits");
-    draft.bind(Value::Integer(i64::try_from(token.0).expect("small"))).expect("it fits");
+    draft.bind(Value::Integer(i64::try_from(row).expect("small"))).expect("it fits");
     draft
 }
 

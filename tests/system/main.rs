@@ -10,6 +10,7 @@ mod client;
 mod crash;
 mod exits;
 mod fence;
+mod hostile;
 mod idempotency;
 mod large;
 mod process;

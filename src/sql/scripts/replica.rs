@@ -159,16 +159,16 @@ impl Replica {
     fn note(&mut self, applied: &[Applied], n_had: usize) {
         for (n, one) in applied.iter().enumerate() {
             match one {
-                Applied::Skipped => assert!(n < n_had, "a new entry was skipped"),
-                Applied::Done(outcome) => {
-                    assert!(n >= n_had, "an entry was applied twice");
-                    self.printed.push(print(outcome));
+                Applied::Skipped => {
+                    assert!(n < n_had, "a new entry was skipped");
+                    continue;
                 }
+                Applied::Done(outcome) => self.printed.push(print(outcome)),
                 Applied::Replayed(outcome) => {
-                    assert!(n >= n_had, "an entry was applied twice");
                     self.printed.push(format!("again {}", print(outcome)));
                 }
             }
+            assert!(n >= n_had, "an entry was applied twice");
         }
     }
 

@@ -209,6 +209,33 @@ fn search_statement(dice: &mut Dice) -> String {
     }
 }
 
+/// What was asked under each key, newest last.
+type Keyed = Vec<(String, Vec<(Mode, String)>)>;
+
+/// Decide whether a command is a request with a key: none, a new one, the same again, or another one under
+/// a key that was used. Returns key and hash; `asked` becomes what is asked again.
+fn keyed(
+    dice: &mut Dice,
+    asked: &mut Vec<(Mode, String)>,
+    before: &mut Keyed,
+) -> Option<(String, [u8; 16])> {
+    let key = match dice.below(10) {
+        0..5 => return None,
+        5..7 => format!("key {}", dice.below(60)),
+        _ => {
+            let at = before.len().checked_sub(1 + usize::try_from(dice.below(20)).unwrap())?;
+            asked.clone_from(&before[at].1);
+            before[at].0.clone()
+        }
+    };
+    before.push((key.clone(), asked.clone()));
+    let mut hash = [0; 16];
+    for (at, byte) in asked.iter().flat_map(|(_, sql)| sql.bytes()).enumerate() {
+        hash[at % 16] = (hash[at % 16] ^ byte).wrapping_mul(31);
+    }
+    Some((key, hash))
+}
+
 /// The commands of a script, and the limits they run under.
 pub(super) fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Bytes> {
     let mut schema = SCHEMA.to_vec();
@@ -252,33 +279,6 @@ pub(super) fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Byt
         commands.push(draft.seal(&stamp));
     }
     commands
-}
-
-/// What was asked under each key, newest last.
-type Keyed = Vec<(String, Vec<(Mode, String)>)>;
-
-/// Decide whether a command is a request with a key: none, a new one, the same again, or another one under
-/// a key that was used. Returns key and hash; `asked` becomes what is asked again.
-fn keyed(
-    dice: &mut Dice,
-    asked: &mut Vec<(Mode, String)>,
-    before: &mut Keyed,
-) -> Option<(String, [u8; 16])> {
-    let key = match dice.below(10) {
-        0..5 => return None,
-        5..7 => format!("key {}", dice.below(60)),
-        _ => {
-            let at = before.len().checked_sub(1 + usize::try_from(dice.below(20)).unwrap())?;
-            asked.clone_from(&before[at].1);
-            before[at].0.clone()
-        }
-    };
-    before.push((key.clone(), asked.clone()));
-    let mut hash = [0; 16];
-    for (at, byte) in asked.iter().flat_map(|(_, sql)| sql.bytes()).enumerate() {
-        hash[at % 16] = (hash[at % 16] ^ byte).wrapping_mul(31);
-    }
-    Some((key, hash))
 }
 
 /// Tight in most commands, tighter in some, and in a few wide enough to sort what memory does not hold.
