@@ -249,6 +249,8 @@ impl Database {
         let sql = "PRAGMA writable_schema = RESET";
         let reset = context::as_engine(|| {
             number(self.handle, sql)?;
+            // At once: where it may be stopped or run out of memory, SQLite would go on without statistics.
+            number(self.handle, "SELECT applied FROM __debros_meta")?;
             load_search(self.handle, self.shape)
         });
         reset.map_err(|error| error.into_fault("read the schema anew"))
