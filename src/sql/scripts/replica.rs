@@ -165,7 +165,7 @@ impl Replica {
                 }
                 Applied::Done(outcome) => self.printed.push(print(outcome)),
                 Applied::Replayed(outcome) => {
-                    self.printed.push(format!("again {}", print(outcome)))
+                    self.printed.push(format!("again {}", print(outcome)));
                 }
             }
             assert!(n >= n_had, "an entry was applied twice");
@@ -179,7 +179,7 @@ impl Replica {
     }
 
     fn read(&mut self, dice: &mut Dice) {
-        let commands: Vec<_> = (0..1 + dice.below(5)).map(|_| statements::reading(dice)).collect();
+        let commands: Vec<_> = (0..=dice.below(5)).map(|_| statements::reading(dice)).collect();
         self.database().read(&commands, &mut |_| false).unwrap();
     }
 
