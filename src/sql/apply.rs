@@ -261,6 +261,7 @@ impl Database {
         setting: Setting,
         pace: &mut Pace<'_>,
     ) -> Result<Run, Fault> {
+        self.freshen()?;
         let (handle, share) = (self.handle, pace.share);
         handle.with_watch(true, pace.enough, || self.run_entry(entry, setting, share))
     }

@@ -15,6 +15,7 @@ use rusqlite::hooks::AuthContext;
 use rusqlite::hooks::Authorization;
 
 use crate::sql::context;
+use crate::sql::context::Cost;
 use crate::sql::context::Verb;
 
 /// How the names of the engine's tables start, whatever their case.
@@ -140,9 +141,9 @@ fn note_function(name: &str) {
     if name.eq_ignore_ascii_case("changes") {
         context::note(|it| it.changes = true);
     } else if is_one_of(name, &["like", "glob"]) {
-        context::note(|it| it.searches = true);
+        context::note(|it| it.cost = Cost::Search);
     } else if name.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("json")) {
-        context::note(|it| it.json = true);
+        context::note(|it| it.cost = it.cost.max(Cost::Json));
     }
 }
 

@@ -46,7 +46,6 @@ pub(super) enum Verb {
 
 /// What the authorizer saw while a statement was prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "what is seen of a statement, each by itself")]
 pub(super) struct Seen {
     /// The statement calls `changes()`.
     pub(super) changes: bool,
@@ -54,10 +53,20 @@ pub(super) struct Seen {
     pub(super) table_list: bool,
     /// A trigger of the statement writes.
     pub(super) triggers: bool,
-    /// The statement calls `LIKE` or `GLOB`.
-    pub(super) searches: bool,
-    /// The statement calls a function of JSON.
-    pub(super) json: bool,
+    /// The most that one of its functions may cost.
+    pub(super) cost: Cost,
+}
+
+/// What calling a function costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cost {
+    /// Little, or in proportion to the bytes of its arguments.
+    #[default]
+    Ordinary,
+    /// A good deal more for each byte: JSON is read, and written again.
+    Json,
+    /// For each byte as much as for a hundred: `LIKE` and `GLOB`.
+    Search,
 }
 
 /// What the system calls of a command have met: the worst of it.
@@ -107,8 +116,7 @@ thread_local! {
                 changes: false,
                 table_list: false,
                 triggers: false,
-                searches: false,
-                json: false,
+                cost: Cost::Ordinary,
             }),
             indexes: RefCell::new(None),
             trouble: Cell::new(Trouble::None),

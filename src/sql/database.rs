@@ -133,6 +133,9 @@ pub struct Database {
     pub(super) learned: Option<u64>,
     /// The command that ran last changed the schema, or tried to.
     pub(super) has_changed_schema: bool,
+    /// A change of the schema was prepared, which already changes what SQLite guesses of a table, and it is
+    /// not known to have come to its end.
+    pub(super) has_stale_schema: bool,
     /// Where rows are encoded.
     pub(super) scratch: BytesMut,
     /// Pages in the write-ahead log, as of the last commit. Atomic only because SQLite's hook must be `Send`.
@@ -224,6 +227,7 @@ impl Database {
             quick: FxHashSet::default(),
             learned: None,
             has_changed_schema: false,
+            has_stale_schema: false,
             scratch: BytesMut::new(),
             wal_frames,
             page_limit: None,
@@ -247,16 +251,24 @@ impl Database {
     }
 
     /// Read the schema anew: what SQLite guesses of a table's size lives on after the index is gone that
-    /// made it guess, and a connection that was opened later would plan differently (R14). Not inside a
-    /// transaction: a virtual table may have rows at hand that it has not written.
+    /// made it guess, and a connection that was opened later would plan differently (R14). Not within a
+    /// command: a virtual table may have rows at hand that it has not written.
     pub(super) fn forget_schema(&mut self) -> Result<(), Fault> {
         self.cache.clear();
+        self.has_stale_schema = false;
         let sql = "PRAGMA writable_schema = RESET";
         let reset = context::as_engine(|| {
             number(self.handle, sql)?;
+            // At once: where it may be stopped or run out of memory, SQLite would go on without statistics.
+            number(self.handle, "SELECT applied FROM __debros_meta")?;
             load_search(self.handle, self.shape)
         });
         reset.map_err(|error| error.into_fault("read the schema anew"))
+    }
+
+    /// Before a command: see [`Self::forget_schema`].
+    pub(super) fn freshen(&mut self) -> Result<(), Fault> {
+        if self.has_stale_schema { self.forget_schema() } else { Ok(()) }
     }
 
     /// The log index of the last command applied.
@@ -320,6 +332,7 @@ impl Database {
             if enough(Ask::Begin) {
                 return Ok(Read::Later);
             }
+            self.freshen()?;
             handle.with_watch(false, enough, || self.read_one(bytes, share))
         };
         let outcomes = commands.iter().map(read).collect::<Result<Vec<_>, _>>();

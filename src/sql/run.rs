@@ -16,7 +16,9 @@ use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
 use crate::sql::connection;
 use crate::sql::context;
+use crate::sql::context::Cost;
 use crate::sql::context::Trouble;
+use crate::sql::context::Verb;
 use crate::sql::database::Database;
 use crate::sql::database::Share;
 use crate::sql::database::hash_of;
@@ -28,6 +30,7 @@ use crate::sql::fault::classify;
 use crate::sql::memory;
 use crate::sql::requests;
 use crate::sql::statement::Row;
+use crate::sql::text;
 use crate::wire::command::Arguments;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
@@ -301,6 +304,8 @@ impl Database {
             return Err(Halt::Long);
         }
         let is_small = self.is_small();
+        self.has_stale_schema |=
+            matches!(text::verb(rest), Verb::CreateTable | Verb::Schema | Verb::Analyze);
         let cached = match self.cache.get(self.handle, rest, self.shape) {
             Ok(Some(cached)) => cached,
             Ok(None) => return Ok(None),
@@ -336,24 +341,17 @@ impl Database {
             self.engine.reset_changes().map_err(Halt::Fault)?;
         }
         running.has_run = true;
-        let length = length_max(cached, running);
+        let length = length_max(nature, cached.seen.cost, running);
         let has_virtual_tables = self.shape.virtual_tables > 0;
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-        let weight = if cached.seen.searches { SEARCH_WEIGHT } else { 1 };
+        let weight = if cached.seen.cost == Cost::Search { SEARCH_WEIGHT } else { 1 };
         let steps = (running.steps_left / weight).saturating_mul(ticks);
         context::begin_statement(steps, running.limits.temp_bytes);
         context::begin_running(cached.verb, &self.indexes);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
-        let memory = RUNNING_MEMORY_MAX
-            .saturating_add(VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length)));
         let run = || run_one(cached, mode, arguments, &mut self.scratch, running);
-        let (mut ran, is_out_of_memory) = context::with_memory(memory, run);
-        if is_out_of_memory {
-            // SQLite goes on after some failures to allocate, which another replica may not have.
-            ran =
-                Err(Halt::ErrorAfter(StatementError::coded("statement_memory", memory::TOO_MUCH)));
-        }
+        let ran = in_memory(length, run);
         self.handle.limit_length(u32::MAX);
         let n_steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
         let is_long = n_steps > LONG_STEPS || matches!(ran, Err(Halt::Long));
@@ -413,19 +411,29 @@ impl Database {
     }
 }
 
-/// Bytes that a value, or a row, of a statement may have.
-fn length_max(cached: &Cached, running: &Running) -> u32 {
-    let limit = running.limits.value_bytes;
-    match (cached.nature, running.share) {
+/// Bytes of a value, or a row, that a statement may touch.
+fn length_max(nature: Nature, cost: Cost, running: &Running) -> u32 {
+    let value_bytes = running.limits.value_bytes;
+    match (nature, running.share) {
         // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
         // (preparing a statement, for one) must not fail for a smaller one.
-        (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
-        (_, Share::Inline) if cached.seen.searches || cached.seen.json => {
-            limit.min(INLINE_SEARCHED_MAX)
-        }
-        (_, Share::Inline) => limit.min(INLINE_VALUE_MAX),
-        (_, Share::Whole) => limit,
+        (Nature::Schema, _) => value_bytes.max(SCHEMA_ROW_MAX),
+        (_, Share::Inline) if cost == Cost::Ordinary => value_bytes.min(INLINE_VALUE_MAX),
+        (_, Share::Inline) => value_bytes.min(INLINE_SEARCHED_MAX),
+        (_, Share::Whole) => value_bytes,
     }
+}
+
+/// Run a statement whose values have at most `length` bytes, in the memory that there is for it.
+fn in_memory<T>(length: u32, run: impl FnOnce() -> Result<T, Halt>) -> Result<T, Halt> {
+    let values = VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length));
+    let (ran, is_out) = context::with_memory(RUNNING_MEMORY_MAX.saturating_add(values), run);
+    if is_out {
+        // SQLite goes on after some failures to allocate, which another replica may not have.
+        let error = StatementError::coded("statement_memory", memory::TOO_MUCH);
+        return Err(Halt::ErrorAfter(error));
+    }
+    ran
 }
 
 /// Run one statement; give its rows, if it has any that matter.

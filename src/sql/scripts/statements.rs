@@ -304,11 +304,14 @@ fn limits(dice: &mut Dice) -> CommandLimits {
 /// Something to read between two batches, which changes nothing but what is kept in memory.
 pub(super) fn reading(dice: &mut Dice) -> Bytes {
     let n = dice.below(40);
-    let sql = match dice.below(5) {
+    let sql = match dice.below(7) {
         0 => format!("SELECT count(*), max(what) FROM log WHERE n > {n}"),
         1 => format!("SELECT * FROM t JOIN plan ON plan.b = t.b WHERE t.e > {n} LIMIT 20"),
         2 => format!("SELECT random(), changes(), total_changes(), last_insert_rowid(), {n}"),
         3 => "SELECT name FROM sqlite_master".into(),
+        // Refused, but only after it was prepared.
+        4 => "CREATE INDEX refused ON t(e, b)".into(),
+        5 => "CREATE INDEX refused ON plan(c, b) WHERE a > 3".into(),
         // As in the scripts, so that the statement is at hand.
         _ => format!("SELECT a, b, random() FROM t WHERE e > {n}"),
     };
