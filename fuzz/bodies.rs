@@ -29,6 +29,9 @@ use debros::config::overrides::Environment;
 use debros::config::overrides::Flags;
 use debros::config::overrides::GatewayFlags;
 use debros::disk::manifest;
+use debros::disk::stops;
+use debros::disk::stops::Stop;
+use debros::disk::stops::Stops;
 use debros::gateway::body;
 use debros::sql::Applied;
 use debros::sql::Database;
@@ -36,9 +39,11 @@ use debros::sql::Entry;
 use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::Vfs;
+use debros::types::DatabaseId;
 use debros::types::Incarnation;
 use debros::types::LogIndex;
 use debros::types::Namespace;
+use debros::types::PartitionId;
 use debros::types::ShardId;
 use debros::types::Timestamp;
 use debros::wal::format;
@@ -279,6 +284,29 @@ pub(crate) fn manifest(data: &[u8]) {
         let list: Vec<_> = floors.iter().map(|(id, floor)| (*id, *floor)).collect();
         manifest::write(dir.path(), &list).expect("write a manifest");
         assert_eq!(manifest::read(dir.path()).expect("just written"), floors);
+    }
+}
+
+/// The file of stops: as it is, and behind the head that it should have.
+pub(crate) fn stops(data: &[u8]) {
+    let dir = scratch();
+    let file = Stops::of(dir.path());
+    for head in ["", "debros stops 1\n"] {
+        let content = [head.as_bytes(), data].concat();
+        fs::write(dir.path().join("stops"), content).expect("write a file");
+        let Ok(found) = file.read() else { continue };
+        // One more, whatever was there.
+        let database = DatabaseId { partition: PartitionId(1), incarnation: Incarnation(2) };
+        let kind = stops::Kind::Panic;
+        let stop = Stop { kind, database, index: Some(LogIndex(3)), cause: "x".to_owned() };
+        let is_ours = !found.is_empty();
+        file.record(&stop).expect("append to a file");
+        let after = file.read().expect("just read");
+        assert!(!is_ours || after.last() == Some(&stop), "the last line is the last stop");
+        file.write(&after).expect("write a file");
+        let kept = file.read().expect("just written");
+        assert!(after.ends_with(&kept), "the newest are kept");
+        let _ = stops::repeated(&after);
     }
 }
 

@@ -91,8 +91,10 @@ pub struct DatabaseId {
 pub struct Floor {
     /// How far it is known to be on disk.
     pub index: LogIndex,
-    /// It was damaged, so the log has forgotten commands that it never got: it must not be used (R38).
+    /// It was damaged: it must not be used (R38).
     pub is_fenced: bool,
+    /// It is fenced, and the log has kept all that it may lack behind `index`.
+    pub is_log_kept: bool,
 }
 
 /// How large a database is, wherever its pages lie.

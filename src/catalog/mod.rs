@@ -196,6 +196,23 @@ pub fn incarnations_of(results: &[StatementResult]) -> Vec<Incarnation> {
     found
 }
 
+/// The names of the incarnations among what [`SELECT_INCARNATIONS`] returned.
+pub fn names_of(results: &[StatementResult]) -> Vec<(Incarnation, String)> {
+    let mut found = Vec::new();
+    for result in results {
+        if let StatementResult::Rows(rows) = result {
+            let values: Vec<Value<'_>> = rows.values().collect();
+            found.extend(values.chunks(3).filter_map(|it| match it {
+                [Value::Integer(it), Value::Text(name), ..] => {
+                    Some((Incarnation(u64::try_from(*it).ok()?), (*name).to_owned()))
+                }
+                _ => None,
+            }));
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

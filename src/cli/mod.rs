@@ -9,6 +9,7 @@ mod arguments;
 pub mod exit;
 mod identity;
 mod node;
+mod repair;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -124,6 +125,7 @@ fn command() -> Command {
         .subcommands([
             node::command(),
             identity::command(),
+            repair::command(),
             Command::new("version").about("Print the version"),
         ])
 }
@@ -169,6 +171,7 @@ fn dispatch(words: Vec<String>, world: &mut World<'_>) -> Result<(), Failure> {
     match matches.subcommand() {
         Some(("node", matches)) => node::run(matches, world),
         Some(("identity", matches)) => identity::run(matches, world),
+        Some(("repair", matches)) => repair::run(matches, world),
         _ => world.print(concat!("debros ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
@@ -236,36 +239,38 @@ mod tests {
         check(
             "debros",
             expect![[r#"
-            err: One executable that turns a few Linux machines into a network
-            err: 
-            err: Usage: debros <COMMAND>
-            err: 
-            err: Commands:
-            err:   node      Run a node of the network
-            err:   identity  Make the key that is a node's identity
-            err:   version   Print the version
-            err: 
-            err: Options:
-            err:   -h, --help  Print help
-            exit 2
-        "#]],
+                err: One executable that turns a few Linux machines into a network
+                err: 
+                err: Usage: debros <COMMAND>
+                err: 
+                err: Commands:
+                err:   node      Run a node of the network
+                err:   identity  Make the key that is a node's identity
+                err:   repair    List fenced namespaces of a stopped node, or lift a fence
+                err:   version   Print the version
+                err: 
+                err: Options:
+                err:   -h, --help  Print help
+                exit 2
+            "#]],
         );
         check(
             "debros -help",
             expect![[r#"
-            out: One executable that turns a few Linux machines into a network
-            out: 
-            out: Usage: debros <COMMAND>
-            out: 
-            out: Commands:
-            out:   node      Run a node of the network
-            out:   identity  Make the key that is a node's identity
-            out:   version   Print the version
-            out: 
-            out: Options:
-            out:   -h, --help  Print help
-            exit 0
-        "#]],
+                out: One executable that turns a few Linux machines into a network
+                out: 
+                out: Usage: debros <COMMAND>
+                out: 
+                out: Commands:
+                out:   node      Run a node of the network
+                out:   identity  Make the key that is a node's identity
+                out:   repair    List fenced namespaces of a stopped node, or lift a fence
+                out:   version   Print the version
+                out: 
+                out: Options:
+                out:   -h, --help  Print help
+                exit 0
+            "#]],
         );
         check(
             "debros version",

@@ -28,7 +28,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "security.certificate_file",
     "gateway.websocket_format",
     "limits.requests_per_second",
-    "limits.fence_log_bytes",
     "cluster.join_token_file",
 ];
 

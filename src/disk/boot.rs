@@ -106,6 +106,19 @@ impl LogDirectories {
         Ok(Self { generation, n_shards })
     }
 
+    /// Find the logs under `data_dir`, however many shards they belong to; their shards. The caller holds
+    /// the lock of the data directory.
+    pub fn open_any(data_dir: &Path) -> Result<(Self, Vec<ShardId>), BootError> {
+        let current = data_dir.join("wal").join("CURRENT");
+        let text = fs::read_to_string(&current).map_err(io_error(&current))?;
+        let generation = parse_current(&text)
+            .map_err(|why| BootError::Current { path: current.clone(), why })?;
+        let generation = data_dir.join("wal").join(generation.to_string());
+        let found = fs::read_dir(&generation).map_err(io_error(&generation))?.count();
+        let n_shards = u16::try_from(found).unwrap_or(u16::MAX);
+        Ok((Self { generation, n_shards }, (0..n_shards).map(ShardId).collect()))
+    }
+
     /// Where the log of `shard` lies.
     pub fn of(&self, shard: ShardId) -> PathBuf {
         self.generation.join(shard.0.to_string())

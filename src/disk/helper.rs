@@ -14,9 +14,9 @@ use std::thread;
 use rustc_hash::FxHashMap;
 use tracing::warn;
 
+use crate::disk;
 use crate::disk::fail_stop;
 use crate::disk::manifest;
-use crate::disk::manifest::WriteError;
 use crate::shard::event::Token;
 use crate::sql::Batch;
 use crate::sql::Checkpointer;
@@ -257,8 +257,10 @@ impl Worker {
                 for (dir, floors) in manifests {
                     match manifest::write(&dir, &floors) {
                         Ok(()) => {}
-                        Err(WriteError::NoRoom) => return Some(Done::ManifestsNotWritten),
-                        Err(WriteError::Io(error)) => {
+                        Err(error) if disk::lacks_room(&error) => {
+                            return Some(Done::ManifestsNotWritten);
+                        }
+                        Err(error) => {
                             fail_stop(&format!("write the manifest in {}", dir.display()), &error);
                         }
                     }
@@ -331,7 +333,11 @@ fn open(
     schema: &str,
     vfs: Vfs,
 ) -> Result<Database, OpenFailure> {
-    if !path.exists() {
+    // That the system cannot say does not mean that it is gone.
+    let is_there = path.try_exists().map_err(|error| {
+        OpenError::Fault(Fault::Stop(format!("look for {}: {error}", path.display())))
+    })?;
+    if !is_there {
         if floor > LogIndex(0) {
             return Err(OpenFailure::Missing);
         }

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! debros manifest 1
-//! <incarnation> <floor: log index>        one line each, by incarnation; ` fenced` behind a damaged one
+//! <incarnation> <floor: log index>        one line each, by incarnation; behind a damaged one ` fenced kept`
+//!                                         if the log has kept all behind the floor, else ` fenced`
 //! crc32c <8 hex digits, of everything above>
 //! ```
 
@@ -17,7 +18,6 @@ use std::io;
 use std::io::Write as _;
 use std::path::Path;
 
-use crate::disk;
 use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
@@ -49,23 +49,9 @@ pub fn read(dir: &Path) -> Result<BTreeMap<Incarnation, Floor>, ManifestError> {
     }
 }
 
-/// Why a manifest was not written.
-#[derive(Debug)]
-pub enum WriteError {
-    /// There is no room on the disk; the one that was there is there.
-    NoRoom,
-    /// The disk failed.
-    Io(io::Error),
-}
-
-impl From<io::Error> for WriteError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// Replace the manifest of a directory. It is on disk when this returns.
-pub fn write(dir: &Path, floors: &[(Incarnation, Floor)]) -> Result<(), WriteError> {
+/// Replace the manifest of a directory. It is on disk when this returns. An error that tells of a full disk
+/// leaves the one that was there; after another, nobody knows.
+pub fn write(dir: &Path, floors: &[(Incarnation, Floor)]) -> io::Result<()> {
     let temporary = dir.join("manifest.new");
     let prepare = || {
         let mut file = fs::File::create(&temporary)?;
@@ -73,21 +59,23 @@ pub fn write(dir: &Path, floors: &[(Incarnation, Floor)]) -> Result<(), WriteErr
         file.sync_all()?;
         fs::rename(&temporary, dir.join(NAME))
     };
-    match prepare() {
-        Ok(()) => Ok(fs::File::open(dir)?.sync_all()?),
-        Err(error) if disk::lacks_room(&error) => {
-            // Nobody reads it; the next attempt begins it anew, sync and all.
-            let _ = fs::remove_file(&temporary);
-            Err(WriteError::NoRoom)
-        }
-        Err(error) => Err(error.into()),
-    }
+    prepare().inspect_err(|_| {
+        // Nobody reads it; the next attempt begins it anew, sync and all.
+        let _ = fs::remove_file(&temporary);
+    })?;
+    let synced = fs::File::open(dir).and_then(|it| it.sync_all());
+    // Whatever a failing sync says: it is not that there is no room.
+    synced.map_err(io::Error::other)
 }
 
 fn encode(floors: &[(Incarnation, Floor)]) -> String {
     let mut text = format!("{MAGIC}{VERSION}\n");
     for (incarnation, floor) in floors {
-        let fence = if floor.is_fenced { " fenced" } else { "" };
+        let fence = match (floor.is_fenced, floor.is_log_kept) {
+            (true, true) => " fenced kept",
+            (true, false) => " fenced",
+            (false, _) => "",
+        };
         writeln!(text, "{incarnation} {}{fence}", floor.index).expect("a String takes all");
     }
     let crc = crc32c::crc32c(text.as_bytes());
@@ -112,11 +100,16 @@ fn decode(text: &str) -> Result<BTreeMap<Incarnation, Floor>, ManifestError> {
     }
     let floor = |line: &str| {
         let (incarnation, floor) = line.split_once(' ')?;
+        let (floor, is_log_kept) = match floor.strip_suffix(" kept") {
+            Some(floor) if floor.ends_with(" fenced") => (floor, true),
+            Some(_) => return None,
+            None => (floor, false),
+        };
         let (index, is_fenced) = match floor.strip_suffix(" fenced") {
             Some(index) => (index, true),
             None => (floor, false),
         };
-        let floor = Floor { index: LogIndex(index.parse().ok()?), is_fenced };
+        let floor = Floor { index: LogIndex(index.parse().ok()?), is_fenced, is_log_kept };
         Some((Incarnation(incarnation.parse().ok()?), floor))
     };
     let floors = body.lines().skip(1).map(floor).collect::<Option<_>>();
@@ -131,15 +124,23 @@ mod tests {
     fn a_manifest_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         assert!(read(dir.path()).unwrap().is_empty());
-        let floor = |index, is_fenced| Floor { index: LogIndex(index), is_fenced };
-        let floors = [(Incarnation(0), floor(7, false)), (Incarnation(5), floor(0, true))];
+        let floor = |index, is_fenced, is_log_kept| Floor {
+            index: LogIndex(index),
+            is_fenced,
+            is_log_kept,
+        };
+        let floors = [
+            (Incarnation(0), floor(7, false, false)),
+            (Incarnation(5), floor(0, true, false)),
+            (Incarnation(6), floor(9, true, true)),
+        ];
         write(dir.path(), &floors).unwrap();
         assert_eq!(read(dir.path()).unwrap(), BTreeMap::from(floors));
     }
 
     #[test]
     fn damage_is_seen() {
-        let good = encode(&[(Incarnation(3), Floor { index: LogIndex(12), is_fenced: false })]);
+        let good = encode(&[(Incarnation(3), Floor { index: LogIndex(12), ..Floor::default() })]);
         for (name, text, want) in [
             ("a changed digit", good.replace("12", "13"), "its checksum is wrong"),
             ("cut short", good[..good.len() - 8].to_owned(), "its checksum is wrong"),

@@ -1,7 +1,9 @@
 //! What a shard has on disk, on `io_uring` or on helper threads. It decides nothing: the cores do.
 //!
 //! [`boot`] reads logs before any core runs; [`log`] writes one on its core; [`segments`] prepares its
-//! files beside it. [`helper`] does what takes long with databases, [`workers`] what takes long in them; [`manifest`] says how far those are.
+//! files beside it. [`helper`] does what takes long with databases, [`workers`] what takes long in them;
+//! [`manifest`] says how far those are. [`guard`] puts on record, in [`stops`], at which command the process had
+//! to stop.
 
 pub mod boot;
 pub mod log;
@@ -9,6 +11,8 @@ pub mod segments;
 pub mod helper;
 pub mod workers;
 pub mod manifest;
+pub mod stops;
+pub mod guard;
 
 use std::fmt::Display;
 use std::io;

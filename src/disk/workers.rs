@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
+use crate::disk::stops::Stops;
 use crate::limits;
 use crate::shard::event::Token;
 use crate::sql::Brake;
@@ -78,8 +80,10 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Start the threads; `report` is called on them. A read may take `statement_time`.
+    /// Start the threads; `report` is called on them. A read may take `statement_time`. At what the process
+    /// has to stop goes to `stops`.
     pub fn start(
+        stops: &Stops,
         statement_time: Duration,
         now: impl Fn() -> Instant + Clone + Send + 'static,
         report: impl Fn(Done) + Clone + Send + 'static,
@@ -91,16 +95,17 @@ impl Workers {
         let mut threads = Vec::new();
         for _ in 0..limits::SQL_THREADS {
             let (todo, stop, report) = (to_apply.clone(), Arc::clone(&is_stopping), report.clone());
-            threads.push(spawn(todo, report, move |task| apply_whole(task, &stop)));
+            let stops = stops.clone();
+            threads.push(spawn(todo, report, move |task| apply_whole(task, &stops, &stop)));
         }
         for _ in 0..limits::READER_THREADS {
             let (todo, stop, report) = (to_read.clone(), Arc::clone(&is_stopping), report.clone());
-            let now = now.clone();
+            let (now, stops) = (now.clone(), stops.clone());
             threads.push(spawn(todo, report, move |task| {
                 let began = now();
                 let is_late =
                     || stop.load(Ordering::Relaxed) || now().since(began) > statement_time;
-                read_whole(task, is_late)
+                read_whole(task, &stops, is_late)
             }));
         }
         Self { apply, read, is_stopping, threads }
@@ -155,20 +160,23 @@ fn give_way() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
-fn apply_whole(task: ApplyTask, is_stopping: &AtomicBool) -> Done {
+fn apply_whole(task: ApplyTask, stops: &Stops, is_stopping: &AtomicBool) -> Done {
     let ApplyTask { database, mut open, entries } = task;
     let mut enough = |_| is_stopping.load(Ordering::Relaxed);
-    let result = open.apply_within(&entries, Share::Whole, &mut enough);
+    let apply = || open.apply_within(&entries, Share::Whole, &mut enough);
+    let result = guarded(stops, database, apply);
     Done::Ran { database, open, entries, result }
 }
 
-fn read_whole(task: ReadTask, mut is_late: impl FnMut() -> bool) -> Done {
+fn read_whole(task: ReadTask, stops: &Stops, mut is_late: impl FnMut() -> bool) -> Done {
     let ReadTask { database, path, token, command, reader, brake } = task;
     let reader = reader.map_or_else(|| open(database, &path), Ok);
     let (reader, result) = match reader {
         Ok(mut reader) => {
-            let result = reader.read(&command, &brake, &mut is_late);
-            (result.is_ok().then_some(reader), result)
+            let read = || reader.read(&command, &brake, &mut is_late);
+            let result = guarded(stops, database, read);
+            let is_fit = result.as_ref().is_ok_and(|it| it.is_fit);
+            (is_fit.then_some(reader), result)
         }
         Err(result) => (None, result),
     };
@@ -185,7 +193,11 @@ fn open(
     Reader::open(path, Vfs::system(), role).map(Box::new).map_err(|error| match error {
         OpenError::Busy => {
             let outcome = Err(StatementError::coded("busy", "database is busy"));
-            Ok(LongRead { outcome, learned: None })
+            Ok(LongRead { outcome, learned: None, is_fit: false })
+        }
+        OpenError::Fault(Fault::NoRoom(_)) => {
+            let outcome = Err(StatementError::coded("disk_reserve", "the disk is full"));
+            Ok(LongRead { outcome, learned: None, is_fit: false })
         }
         OpenError::Fault(fault) => Err(fault),
         error @ (OpenError::Missing | OpenError::Exists) => Err(Fault::Fence(error.to_string())),

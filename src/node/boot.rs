@@ -21,6 +21,7 @@ use crate::config::identity::SecretError;
 use crate::disk::boot::LogDirectories;
 use crate::disk::helper::Helper;
 use crate::disk::segments::Preparer;
+use crate::disk::stops::Stops;
 use crate::disk::workers::Workers;
 use crate::gateway::GatewayOptions;
 use crate::gateway::NodeInfo;
@@ -94,7 +95,8 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
         };
         let workers = {
             let now = move || clock.now();
-            Workers::start(config.limits.statement_time, now, report.clone())
+            let stops = Stops::of(&config.database.data_dir);
+            Workers::start(&stops, config.limits.statement_time, now, report.clone())
         };
         let threads = Threads { helper: Helper::start(report), workers };
         let preparer = Preparer::start(&found.directory);
@@ -173,7 +175,7 @@ fn check_machine(config: &Config) -> Result<Vec<usize>, BootError> {
 }
 
 /// A database directory of its own is locked as well: another node might be told to use it.
-fn lock_database_dir(config: &Config) -> Result<Option<std::fs::File>, BootError> {
+pub(super) fn lock_database_dir(config: &Config) -> Result<Option<std::fs::File>, BootError> {
     let dir = &config.database.data_dir;
     let same = std::fs::canonicalize(dir).ok() == std::fs::canonicalize(&config.node.data_dir).ok();
     if same { Ok(None) } else { preflight::lock(dir).map(Some) }
@@ -191,6 +193,7 @@ fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
     let shards = (0..n_shards).map(ShardId);
     let logs = shards.clone().map(|shard| directories.recover(shard));
     let logs = logs.collect::<Result<Vec<_>, _>>().map_err(|it| refused(&it))?;
+    let stops = recover::stops(dir)?;
     check_partitions(logs.iter().flat_map(|it| it.partitions.keys()), n_partitions)?;
     for (shard, mut log) in shards.zip(logs) {
         let own = (0..=n_partitions).map(PartitionId).filter(|it| it.shard(n_shards) == shard);
@@ -202,7 +205,7 @@ fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
             if kept.is_none() {
                 births.extend(recover::birth(id));
             }
-            let found = recover::partition(dir, id, kept)?;
+            let found = recover::partition(dir, id, kept, &stops)?;
             if id == PartitionId::SYSTEM {
                 catalog = found.catalog.clone();
             }

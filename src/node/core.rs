@@ -237,6 +237,7 @@ fn bring_up(
         n_partitions: config.database.shard_count,
         limits: settings::command_limits(config),
         log_bytes: usize::try_from(config.limits.log_bytes.0).unwrap_or(usize::MAX),
+        fence_log_bytes: usize::try_from(config.limits.fence_log_bytes.0).unwrap_or(usize::MAX),
         open_databases,
         seed: settings::seed(),
         now: clock.now(),

@@ -21,9 +21,11 @@ use tracing::error;
 
 use crate::catalog;
 use crate::disk::fail_stop;
+use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
 use crate::disk::helper::Job;
+use crate::disk::stops::Stops;
 use crate::disk::workers::ApplyTask;
 use crate::disk::workers::Workers;
 use crate::limits;
@@ -147,6 +149,8 @@ pub(super) struct Databases {
     clock: Clock,
     helper: Helper,
     workers: Workers,
+    /// Where it is written at what the process had to stop.
+    stops: Stops,
     /// Bytes of each database file that was ever open here.
     bytes: FxHashMap<DatabaseId, u64>,
     /// When the open ones were asked last.
@@ -196,6 +200,7 @@ impl Databases {
     ) -> Self {
         let Threads { helper, workers } = threads;
         Self {
+            stops: Stops::of(&dir),
             dir,
             slots: FxHashMap::default(),
             floors,
@@ -294,7 +299,10 @@ impl Databases {
             };
             let (tokens, commands): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
             let mut enough = inline_share(clock);
-            match database.read_within(&commands, Share::Inline, &mut enough) {
+            let ran = guarded(&self.stops, id, || {
+                database.read_within(&commands, Share::Inline, &mut enough)
+            });
+            match ran {
                 Ok(ran) => {
                     let mut later = Vec::new();
                     for ((token, command), read) in tokens.into_iter().zip(commands).zip(ran) {
@@ -418,7 +426,9 @@ impl Databases {
             unreachable!("a batch is applied where its database is");
         };
         let mut enough = inline_share(self.clock);
-        let ran = database.apply_within(&batch.entries, Share::Inline, &mut enough);
+        let ran = guarded(&self.stops, id, || {
+            database.apply_within(&batch.entries, Share::Inline, &mut enough)
+        });
         self.on_applied(id, batch, ran, events);
     }
 
@@ -653,7 +663,7 @@ impl Databases {
                     self.helper.give(Job::Close { reader });
                 }
                 match result {
-                    Ok(LongRead { outcome, learned }) => {
+                    Ok(LongRead { outcome, learned, .. }) => {
                         if let Some(text) = learned
                             && let Some(Slot::Open(Open { here: Some(database), .. })) =
                                 self.slots.get_mut(&id)

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tracing::error;
+use tracing::warn;
 
 use crate::disk::fail_stop;
 use crate::disk::log::LogWriter;
@@ -201,6 +202,12 @@ impl Driver {
             }
             Effect::Sync { databases } => self.databases.sync(&databases),
             Effect::WriteManifests { floors } => self.databases.write_manifests(floors),
+            Effect::LetGo { database, bytes } => warn!(
+                partition = database.partition.0,
+                incarnation = database.incarnation.0,
+                bytes,
+                "the log no longer keeps what a fenced database lacks: limits.fence_log_bytes"
+            ),
             Effect::Checkpoint { database } => self.databases.checkpoint(database),
             Effect::Evict { database } => self.databases.evict(database, &mut self.events),
             Effect::Stop { reason } => fail_stop("go on", &reason),

@@ -19,6 +19,7 @@ mod mail;
 mod mesh;
 mod preflight;
 mod recover;
+pub mod repair;
 mod settings;
 mod signals;
 mod space;

@@ -7,10 +7,14 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use rustc_hash::FxHashMap;
+use tracing::error;
 
 use crate::catalog;
 use crate::catalog::Catalog;
 use crate::disk::manifest;
+use crate::disk::stops;
+use crate::disk::stops::Stop;
+use crate::disk::stops::Stops;
 use crate::node::BootError;
 use crate::node::databases::partition_dir;
 use crate::raft;
@@ -64,16 +68,26 @@ pub(super) struct Found {
     pub(super) bytes: FxHashMap<DatabaseId, u64>,
 }
 
-/// Bring one partition together from its log and its databases.
+/// The commands that no process gets past (R15). What is on record is tidied up on the way.
+pub(super) fn stops(database_dir: &Path) -> Result<BTreeMap<DatabaseId, Stop>, BootError> {
+    let file = Stops::of(database_dir);
+    let stops = file.read().context("cannot start")?;
+    file.write(&stops).context("cannot start: write the file of stops")?;
+    Ok(stops::repeated(&stops))
+}
+
+/// Bring one partition together from its log and its databases. `stops` are commands that no process gets
+/// past.
 pub(super) fn partition(
     database_dir: &Path,
     id: PartitionId,
     log: Option<RecoveredPartition>,
+    stops: &BTreeMap<DatabaseId, Stop>,
 ) -> Result<Found, BootError> {
     let dir = partition_dir(database_dir, id);
     let unusable = |source| BootError::DataDir { path: dir.clone(), source };
     std::fs::create_dir_all(&dir).map_err(unusable)?;
-    let floors = manifest::read(&dir)
+    let mut floors = manifest::read(&dir)
         .with_context(|| format!("cannot start: the manifest in {} is unusable", dir.display()))?;
     let path = dir.join("0.db");
     let floor = floors.get(&Incarnation::ENGINE).copied().unwrap_or_default();
@@ -102,7 +116,12 @@ pub(super) fn partition(
             catalog.fold(row);
         }
     }
-    check_floors(id, &floors, &incarnations, &log)?;
+    let known = check_floors(id, &floors, &incarnations, &log)?;
+    if fence_what_stops(id, &mut floors, &known, stops)? {
+        let floors: Vec<_> = floors.iter().map(|(id, it)| (*id, *it)).collect();
+        let written = manifest::write(&dir, &floors);
+        written.with_context(|| format!("cannot start: {}: write the manifest", dir.display()))?;
+    }
     let bytes = sizes(&dir, id).map_err(unusable)?;
     let stamp = log.last_stamp;
     let boot = PartitionBoot {
@@ -116,13 +135,55 @@ pub(super) fn partition(
     Ok(Found { boot, engine, catalog, bytes })
 }
 
-/// What the manifest vouches for must be known, to the engine database or to the log that is left (R24).
+/// Fence the databases at one of whose commands the process panics again and again. Whether there are new
+/// ones, so that the manifest is to be written.
+fn fence_what_stops(
+    id: PartitionId,
+    floors: &mut BTreeMap<Incarnation, Floor>,
+    known: &BTreeSet<Incarnation>,
+    stops: &BTreeMap<DatabaseId, Stop>,
+) -> Result<bool, BootError> {
+    let mut is_any_new = false;
+    for incarnation in known {
+        let Some(stop) = stops.get(&DatabaseId { partition: id, incarnation: *incarnation }) else {
+            continue;
+        };
+        let index = stop.index.unwrap_or_default();
+        if *incarnation == Incarnation::ENGINE {
+            return Err(BootError::Refused(format!(
+                "cannot start: the process has panicked twice at log index {index} of partition {id}, in \
+                 its own database: {}: a program without that fault is needed; to try once more with this \
+                 one, remove the file `stops` from the data directory",
+                stop.cause
+            )));
+        }
+        let floor = floors.entry(*incarnation).or_default();
+        if floor.is_fenced {
+            continue;
+        }
+        // Nothing was forgotten: until now it held the log back like any other.
+        *floor = Floor { is_fenced: true, is_log_kept: true, ..*floor };
+        is_any_new = true;
+        error!(
+            partition = id.0,
+            incarnation = incarnation.0,
+            index = index.0,
+            cause = stop.cause,
+            "the process has panicked twice at one command; its namespace is fenced: start a program \
+             without that fault, after `debros repair`"
+        );
+    }
+    Ok(is_any_new)
+}
+
+/// What the manifest vouches for must be known, to the engine database or to the log that is left (R24). All
+/// that is known.
 fn check_floors(
     id: PartitionId,
     floors: &BTreeMap<Incarnation, Floor>,
     known: &[Incarnation],
     log: &RecoveredPartition,
-) -> Result<(), BootError> {
+) -> Result<BTreeSet<Incarnation>, BootError> {
     if floors.get(&Incarnation::ENGINE).is_some_and(|it| it.is_fenced) {
         let what = format!("cannot start: the own database of partition {id} is damaged");
         return Err(BootError::Refused(what));
@@ -134,7 +195,7 @@ fn check_floors(
     let mut known: BTreeSet<_> = known.iter().copied().chain(created).collect();
     known.insert(Incarnation::ENGINE);
     match floors.keys().find(|it| !known.contains(it)) {
-        None => Ok(()),
+        None => Ok(known),
         Some(lost) => Err(BootError::Refused(format!(
             "cannot start: partition {id} has forgotten its database {lost}: its own database, 0.db, is \
              older than its manifest"
@@ -144,7 +205,7 @@ fn check_floors(
 
 /// It is created with the first command for it, by the helper thread: a new node starts at once.
 fn open_engine(path: &Path, floor: LogIndex) -> anyhow::Result<Option<Database>> {
-    if !path.exists() {
+    if !path.try_exists()? {
         anyhow::ensure!(floor == LogIndex(0), "it was on disk once, and is missing");
         return Ok(None);
     }
@@ -154,7 +215,8 @@ fn open_engine(path: &Path, floor: LogIndex) -> anyhow::Result<Option<Database>>
     Ok(Some(engine))
 }
 
-fn select(engine: &mut Database, sql: &str) -> anyhow::Result<Vec<StatementResult>> {
+/// Read by one of the engine's own statements.
+pub(super) fn select(engine: &mut Database, sql: &str) -> anyhow::Result<Vec<StatementResult>> {
     let stamp =
         Stamp { incarnation: Incarnation::ENGINE, time: Timestamp(0), seed: 0, limits: LIMITS };
     let command = catalog::select(sql).seal(&stamp);

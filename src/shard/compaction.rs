@@ -9,6 +9,7 @@
 //! are written: both err on the side of keeping.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::limits;
 use crate::shard::event::Effect;
@@ -40,6 +41,12 @@ pub(super) struct Compaction {
     bytes_max: usize,
     /// Bytes at which the next round starts; more than `bytes_max` after one that freed little.
     start_at: usize,
+    /// Bytes of kept log of a partition at which nothing is held for fenced databases any more.
+    fence_bytes_max: usize,
+    /// Partitions whose manifest is to say that a database is fenced.
+    fenced: BTreeSet<PartitionId>,
+    /// Those of which the manifest that is being written says it.
+    noting: BTreeSet<PartitionId>,
     /// The last ticket that the round before saw.
     ticket: Ticket,
     /// No round starts before: the last one found no room on the disk.
@@ -53,11 +60,14 @@ const BATCH_SIZE_MIN: usize = 4096;
 const DISK_RATIO: usize = 4;
 
 impl Compaction {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize, fence_bytes_max: usize) -> Self {
         Self {
             phase: Phase::Idle,
             bytes_max,
             start_at: bytes_max,
+            fence_bytes_max,
+            fenced: BTreeSet::new(),
+            noting: BTreeSet::new(),
             ticket: Ticket(0),
             not_before: Instant::START,
         }
@@ -74,7 +84,13 @@ impl Compaction {
         let on_disk = n_batches.saturating_mul(BATCH_SIZE_MIN);
         let is_long = on_disk >= self.bytes_max.saturating_mul(DISK_RATIO);
         let may_start = self.is_idle() && self.not_before <= now;
-        may_start && (bytes(partitions) >= self.start_at || is_long)
+        let is_wanted = is_long || !self.fenced.is_empty();
+        may_start && (is_wanted || bytes(partitions) >= self.start_at)
+    }
+
+    /// A database of this partition is fenced: a round writes that down, so that whoever repairs it knows.
+    pub(super) fn note_fence(&mut self, partition: PartitionId) {
+        self.fenced.insert(partition);
     }
 
     /// Begin a round: sync every database that is dirty.
@@ -103,12 +119,17 @@ impl Compaction {
             let queue = partition.and_then(|it| it.queues.get_mut(&database.incarnation));
             queue.expect("databases do not go away").end_sync();
         }
+        self.noting = std::mem::take(&mut self.fenced);
         let mut forget = Vec::new();
         let mut floors = Vec::new();
         for (id, partition) in partitions {
+            partition.let_go(step, self.fence_bytes_max);
             let index = partition.compactable();
-            if partition.replica.first() <= index {
+            let may_forget = partition.replica.first() <= index;
+            if may_forget {
                 forget.push((*id, index));
+            }
+            if self.noting.contains(id) || may_forget {
                 floors.push((*id, partition.floors()));
             }
         }
@@ -120,6 +141,7 @@ impl Compaction {
     pub(super) fn on_manifests_not_written(&mut self, step: &mut Step<'_>) {
         assert!(matches!(self.phase, Phase::WritingManifests(_)), "nobody asked for manifests");
         self.phase = Phase::Idle;
+        self.fenced.append(&mut self.noting);
         self.not_before = step.now.after(limits::ROOM_RETRY);
     }
 
@@ -136,8 +158,10 @@ impl Compaction {
         for (id, index) in forget {
             partitions.get_mut(&id).expect("partitions stay").compact(step, index);
         }
-        // A round that freed little is not repeated at once.
-        self.start_at = self.bytes_max.max(bytes(partitions).saturating_mul(2));
+        // A round that freed little is not repeated at once. What is held for fenced databases may be much
+        // more than the others need.
+        let bytes = bytes(partitions);
+        self.start_at = self.bytes_max.max(bytes + bytes.min(self.bytes_max));
     }
 }
 

@@ -215,6 +215,14 @@ pub enum Effect {
         /// The durable index of every database of each partition.
         floors: Vec<(PartitionId, Vec<(Incarnation, Floor)>)>,
     },
+    /// The log has kept too much for a database that is fenced, and forgets what that may lack (R38). For the
+    /// operator to know.
+    LetGo {
+        /// Which.
+        database: DatabaseId,
+        /// Bytes of log that its partition keeps.
+        bytes: usize,
+    },
     /// Checkpoint a database that has become smaller, so that its file does, too. Nothing comes back.
     Checkpoint {
         /// Which.

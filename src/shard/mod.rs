@@ -62,6 +62,8 @@ pub struct ShardBoot {
     pub limits: CommandLimits,
     /// Bytes of kept log at which it is compacted.
     pub log_bytes: usize,
+    /// Bytes of kept log of a partition at which nothing is held for fenced databases any more.
+    pub fence_log_bytes: usize,
     /// Databases that may be open at once.
     pub open_databases: usize,
     /// All its randomness.
@@ -129,7 +131,7 @@ impl Shard {
         Self {
             partitions,
             namespaces: Namespaces::new(boot.n_partitions, boot.catalog),
-            compaction: Compaction::new(boot.log_bytes),
+            compaction: Compaction::new(boot.log_bytes, boot.fence_log_bytes),
             parked: VecDeque::new(),
             unready: BTreeSet::new(),
             leading: BTreeSet::new(),
@@ -200,6 +202,7 @@ impl Shard {
                 let (mut step, rest) = self.parts(now, out);
                 if let Some(it) = rest.partitions.get_mut(&database.partition) {
                     it.on_fenced(&mut step, database.incarnation);
+                    rest.compaction.note_fence(database.partition);
                 }
             }
             Event::Synced => {

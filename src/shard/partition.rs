@@ -129,9 +129,7 @@ impl Partition {
         incarnations.insert(Incarnation::ENGINE);
         let queue = |it: &Incarnation| {
             let floor = boot.floors.get(it).copied().unwrap_or_default();
-            let mut queue = Queue::new(floor.index, now);
-            queue.is_fenced = floor.is_fenced;
-            (*it, queue)
+            (*it, Queue::recovered(floor, now))
         };
         Self {
             id: boot.id,
@@ -426,7 +424,10 @@ impl Partition {
                 queue.push(entry.index, Source::Log);
                 self.touched.insert(incarnation);
             }
-            Some(_) => self.answer(step, entry.index, Err(SubmitError::OutcomeUnknown)),
+            Some(queue) => {
+                queue.hold(entry.index);
+                self.answer(step, entry.index, Err(SubmitError::OutcomeUnknown));
+            }
             // Absent: no effect, and so it says.
             None => self.answer(step, entry.index, Err(SubmitError::NoLeader)),
         }
@@ -596,8 +597,21 @@ impl Partition {
 
     /// The durable index of each database, for the manifest.
     pub(super) fn floors(&self) -> Vec<(Incarnation, Floor)> {
-        let floor = |it: &Queue| Floor { index: it.durable(), is_fenced: it.is_fenced };
-        self.queues.iter().map(|(id, queue)| (*id, floor(queue))).collect()
+        self.queues.iter().map(|(id, queue)| (*id, queue.floor())).collect()
+    }
+
+    /// Keep the log no longer for databases that are fenced, if it is longer than `bytes_max` (R38).
+    pub(super) fn let_go(&mut self, step: &mut Step<'_>, bytes_max: usize) {
+        let bytes = self.replica.bytes();
+        if bytes <= bytes_max {
+            return;
+        }
+        for (incarnation, queue) in &mut self.queues {
+            if queue.let_go() {
+                let database = DatabaseId { partition: self.id, incarnation: *incarnation };
+                step.out.push(Effect::LetGo { database, bytes });
+            }
+        }
     }
 
     /// Forget the log up to `index`.

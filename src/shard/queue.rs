@@ -9,6 +9,8 @@
 //! - At most one `Apply` is in flight; commands leave in log order.
 //! - `dirty_since` is the lowest command applied, or skipped at replay, that no sync covers (R24): the log
 //!   keeps everything from there on.
+//! - A fenced database gets nothing, but the log keeps what it may lack, from `held_from` on, until that is
+//!   let go (R38).
 
 use std::collections::VecDeque;
 
@@ -16,6 +18,7 @@ use bytes::Bytes;
 
 use crate::shard::event::Token;
 use crate::types::DatabaseSize;
+use crate::types::Floor;
 use crate::types::Instant;
 use crate::types::LogIndex;
 
@@ -39,6 +42,10 @@ pub(super) struct Queue {
     /// The sync that last ended covers everything up to here.
     durable: LogIndex,
     dirty_since: Option<LogIndex>,
+    /// Of a fenced one: the lowest command that it may lack and the log still has.
+    held_from: Option<LogIndex>,
+    /// Of a fenced one: the log may have forgotten commands behind `durable`.
+    has_let_go: bool,
     /// A sync is under way: what it covers, and the first command that it does not.
     sync: Option<(LogIndex, Option<LogIndex>)>,
     /// Whether the shell has it open, as far as we know.
@@ -72,6 +79,8 @@ impl Queue {
             applied: durable,
             durable,
             dirty_since: None,
+            held_from: None,
+            has_let_go: false,
             sync: None,
             is_open: false,
             is_evicting: false,
@@ -84,6 +93,42 @@ impl Queue {
             lost_pages: 0,
             giving_back_at: None,
         }
+    }
+
+    /// The same, and what else the manifest says of it.
+    pub(super) fn recovered(floor: Floor, now: Instant) -> Self {
+        Self {
+            is_fenced: floor.is_fenced,
+            has_let_go: floor.is_fenced && !floor.is_log_kept,
+            ..Self::new(floor.index, now)
+        }
+    }
+
+    /// What the manifest is to say of it.
+    pub(super) fn floor(&self) -> Floor {
+        Floor {
+            index: self.durable(),
+            is_fenced: self.is_fenced,
+            is_log_kept: self.is_fenced && !self.has_let_go,
+        }
+    }
+
+    /// A committed command is for this database, which is fenced: the log keeps it, if it can.
+    pub(super) fn hold(&mut self, index: LogIndex) {
+        assert!(self.is_fenced, "a healthy database gets its commands");
+        if !self.has_let_go && self.durable < index {
+            self.held_from = self.held_from.or(Some(index));
+        }
+    }
+
+    /// The log has kept too much for this fenced database. Whether there was something to let go.
+    pub(super) fn let_go(&mut self) -> bool {
+        let is_held = self.is_fenced && self.held_from.is_some();
+        if is_held {
+            self.held_from = None;
+            self.has_let_go = true;
+        }
+        is_held
     }
 
     /// A committed command is for this database.
@@ -144,6 +189,7 @@ impl Queue {
 
     /// It is damaged: nothing of it is open or worth a sync. The indexes of what will not be applied.
     pub(super) fn fence(&mut self) -> Vec<LogIndex> {
+        self.held_from = self.held_from.or(self.dirty_since);
         self.is_fenced = true;
         self.is_open = false;
         self.in_flight = 0;
@@ -193,9 +239,9 @@ impl Queue {
         self.durable
     }
 
-    /// The first command that the log must keep for this database. A fenced one keeps nothing.
+    /// The first command that the log must keep for this database.
     pub(super) fn needs_from(&self) -> Option<LogIndex> {
-        self.dirty_since
+        self.dirty_since.or(self.held_from)
     }
 }
 
@@ -219,6 +265,54 @@ mod tests {
         assert!(taken(&mut queue, 2).is_empty(), "the second is still under way");
         assert_eq!(queue.on_applied(1, DatabaseSize::default()), [LogIndex(5)]);
         assert_eq!(taken(&mut queue, 2), [8]);
+    }
+
+    #[test]
+    fn a_fenced_database_holds_the_log_until_it_is_let_go() {
+        let mut queue = Queue::new(LogIndex(4), Instant::START);
+        for index in [3, 5, 8] {
+            queue.push(LogIndex(index), Source::Log);
+        }
+        taken(&mut queue, 2);
+        assert_eq!(queue.fence(), [LogIndex(3), LogIndex(5), LogIndex(8)]);
+        queue.hold(LogIndex(9));
+        assert_eq!(queue.needs_from(), Some(LogIndex(3)));
+        assert!(queue.fence().is_empty());
+        let floor = queue.floor();
+        assert_eq!(floor, Floor { index: LogIndex(4), is_fenced: true, is_log_kept: true });
+        // After a restart what it has on disk needs not be held.
+        let mut queue = Queue::recovered(floor, Instant::START);
+        assert_eq!(queue.needs_from(), None);
+        for index in [3, 5, 8] {
+            queue.hold(LogIndex(index));
+        }
+        assert_eq!((queue.needs_from(), queue.floor()), (Some(LogIndex(5)), floor));
+        assert!(queue.let_go());
+        queue.hold(LogIndex(10));
+        assert!(!queue.let_go());
+        let floor = Floor { is_log_kept: false, ..floor };
+        assert_eq!((queue.needs_from(), queue.floor()), (None, floor));
+        assert_eq!(Queue::recovered(floor, Instant::START).floor(), floor);
+    }
+
+    #[test]
+    fn pages_are_given_back_by_one_command_at_a_time() {
+        let mut queue = Queue::new(LogIndex(0), Instant::START);
+        for index in [3, 5, 8] {
+            queue.push(LogIndex(index), Source::Log);
+        }
+        let size = |pages| DatabaseSize { pages, free_pages: 0 };
+        queue.give_back_at(LogIndex(5));
+        taken(&mut queue, 1);
+        queue.on_applied(1, size(100));
+        assert!(queue.is_giving_back() && !queue.take_has_shrunk());
+        taken(&mut queue, 1);
+        queue.on_applied(1, size(90));
+        assert!(!queue.is_giving_back());
+        taken(&mut queue, 1);
+        queue.on_applied(1, size(95));
+        assert!(queue.take_has_shrunk(), "it grew since, but the file may be larger still");
+        assert!(!queue.take_has_shrunk());
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
+use rusqlite::ffi;
 use rusqlite::limits::Limit;
 
 use crate::limits;
 use crate::sql::authorizer;
 use crate::sql::context;
+use crate::sql::context::Trouble;
 use crate::sql::costly;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
@@ -224,14 +226,17 @@ impl EngineStatements {
     /// updated: an update to the same content would write no page, and [`Self::touch`] needs one.
     pub(super) fn record(&mut self, applied: LogIndex) -> Result<(), EngineError> {
         let applied = i64::try_from(applied.0).expect("log indexes stay below 2^63");
+        self.settle()?;
         run(&mut self.forget)?;
         run_with(&mut self.record, Value::Integer(applied))
     }
 
-    /// A transaction that changes nothing and writes a page, so that the log's header and folder are
-    /// synced now, here, and not by the next commit (R21).
-    pub(super) fn touch(&mut self) -> Result<(), EngineError> {
-        self.begin()?;
+    /// What is on record, and the certainty that what is written next belongs to the transaction.
+    ///
+    /// A statement makes SQLite load the schema, if another connection has changed it, and the statistics with
+    /// it. An error of reading those undoes the transaction, and is told to nobody: the row that is forgotten
+    /// next would be gone for good. Once a statement has run, the schema stays.
+    fn settle(&mut self) -> Result<i64, EngineError> {
         let mut applied = 0;
         let read = context::as_engine(|| {
             self.applied.run(std::iter::empty(), |row| {
@@ -242,6 +247,18 @@ impl EngineStatements {
             })
         });
         read.map_err(engine_error)?;
+        if self.applied.is_autocommit() || context::trouble() != Trouble::None {
+            let message = "the transaction was undone".to_owned();
+            return Err(engine_error(SqlError { code: ffi::SQLITE_ABORT_ROLLBACK, message }));
+        }
+        Ok(applied)
+    }
+
+    /// A transaction that changes nothing and writes a page, so that the log's header and folder are
+    /// synced now, here, and not by the next commit (R21).
+    pub(super) fn touch(&mut self) -> Result<(), EngineError> {
+        self.begin()?;
+        let applied = self.settle()?;
         run(&mut self.forget)?;
         run_with(&mut self.record, Value::Integer(applied))?;
         self.commit()
@@ -275,14 +292,7 @@ pub(super) fn vacuum(handle: Handle, n_pages: u32) -> Result<(), Fault> {
 
 /// The one number that a statement gives.
 fn number(prepared: &mut Prepared) -> Result<u32, SqlError> {
-    let mut found = 0;
-    prepared.run(std::iter::empty(), |row| {
-        if let Ok(Value::Integer(it)) = row.value(0) {
-            found = u32::try_from(it).unwrap_or(0);
-        }
-        Ok::<(), SqlError>(())
-    })?;
-    Ok(found)
+    Ok(u32::try_from(prepared.number()?).unwrap_or(0))
 }
 
 fn run(prepared: &mut Prepared) -> Result<(), EngineError> {

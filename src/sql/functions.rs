@@ -32,6 +32,13 @@ pub(super) fn register(connection: &Connection, handle: Handle) -> rusqlite::Res
         bytes.truncate(wanted);
         Ok(bytes)
     })?;
+    #[cfg(test)]
+    connection.create_scalar_function(
+        "panic_in_a_test",
+        0,
+        flags,
+        |_| -> rusqlite::Result<i64> { panic!("as the test wants it") },
+    )?;
     // Since the command began: a connection counts for as long as it happens to be open.
     connection.create_scalar_function("total_changes", 0, flags, move |_| {
         Ok(handle.total_changes() - context::changes_before())

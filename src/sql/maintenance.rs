@@ -122,3 +122,75 @@ fn build(path: &Path, vfs: Vfs, schema: &str) -> Result<(), SqlError> {
     connection.close().map_err(|(_, error)| error)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::sql::Checkpointer;
+    use crate::sql::Rest;
+    use crate::sql::Share;
+    use crate::sql::Vfs;
+    use crate::sql::testing::Fixture;
+    use crate::sql::testing::print;
+    use crate::sql::testing::stamp;
+    use crate::types::DatabaseSize;
+    use crate::wire::command::Draft;
+
+    /// What the database says of its size, which is what the last batch said.
+    fn size(fixture: &mut Fixture) -> DatabaseSize {
+        let batch = fixture.database.apply(&[]).unwrap();
+        let of_sqlite = fixture.database.engine.size().unwrap();
+        assert_eq!(batch.size, of_sqlite);
+        batch.size
+    }
+
+    #[test]
+    fn pages_go_back_a_few_at_a_time_and_nothing_else_changes() {
+        let mut fixture = Fixture::new();
+        fixture.must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+        fixture.must("CREATE INDEX t_b ON t(b)");
+        fixture.must(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2000)
+             INSERT INTO t(b) SELECT hex(zeroblob(500)) || x FROM n",
+        );
+        let full = size(&mut fixture);
+        assert!(full.pages > 1_000 && full.free_pages == 0, "{full:?}");
+        fixture.must("DELETE FROM t WHERE a % 40 <> 0");
+        let deleted = size(&mut fixture);
+        assert_eq!(deleted.pages, full.pages);
+        assert!(deleted.free_pages > full.pages / 2, "{deleted:?}");
+        let all = "SELECT rowid, a, b FROM t WHERE b > '' ORDER BY b";
+        let content = fixture.query(all);
+        let path = fixture.database.path.clone();
+        let mut checkpointer = Checkpointer::open(&path, Vfs::system()).unwrap();
+        checkpointer.checkpoint().unwrap().unwrap();
+        let bytes_before = fs::metadata(&path).unwrap().len();
+        // Where there is little time it is left alone.
+        let entries = fixture.entries([Draft::vacuum(200).seal(&stamp(1))]);
+        let tried = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+        assert_eq!((tried.rest, tried.applied.len(), tried.size), (Rest::Long, 0, deleted));
+        fixture.next -= 1;
+        // With neighbours in its batch.
+        let mut commands = vec![Draft::vacuum(200).seal(&stamp(1))];
+        commands.extend([Draft::vacuum(256).seal(&stamp(2)), Draft::vacuum(1).seal(&stamp(3))]);
+        let outcomes = fixture.apply(commands);
+        assert!(outcomes.iter().all(|it| print(it).is_empty()), "{outcomes:?}");
+        let smaller = size(&mut fixture);
+        assert_eq!(deleted.free_pages - smaller.free_pages, 457);
+        // A page that says where others are went as well.
+        assert_eq!(full.pages - smaller.pages, 458);
+        assert_eq!(fixture.query(all), content);
+        checkpointer.checkpoint().unwrap().unwrap();
+        let bytes = fs::metadata(&path).unwrap().len();
+        assert_eq!(bytes, u64::from(smaller.pages) * 4_096);
+        assert!(bytes < bytes_before, "the file became smaller");
+        // More than there are.
+        for n in 0..10 {
+            fixture.apply([Draft::vacuum(256).seal(&stamp(n))]);
+        }
+        assert_eq!(size(&mut fixture).free_pages, 0);
+        assert_eq!(fixture.query(all), content);
+        fixture.must("INSERT INTO t(b) VALUES ('more')");
+    }
+}

@@ -41,7 +41,7 @@ mod vfs;
 mod maintenance;
 mod content;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod scripts;
 
@@ -50,6 +50,8 @@ pub use apply::Batch;
 pub use apply::Entry;
 pub use apply::Rest;
 pub use connection::Role;
+pub use context::command_at_work;
+pub use context::forget_command;
 pub use database::Ask;
 pub use database::Database;
 pub use database::OpenError;
@@ -65,5 +67,6 @@ pub use reader::Reader;
 pub use reader::Why;
 pub use text::only_drops;
 pub use text::only_shrinks;
+pub use vfs::Exists;
 pub use vfs::Rename;
 pub use vfs::Vfs;

@@ -34,6 +34,9 @@ pub struct LongRead {
     pub outcome: Outcome,
     /// It was not long after all: what [`Database::learn`] wants to know of it.
     pub learned: Option<u64>,
+    /// The connection may be used again. One that was stopped from outside may have read a part of the
+    /// schema's statistics only, and plans badly.
+    pub is_fit: bool,
 }
 
 impl Reader {
@@ -61,7 +64,8 @@ impl Reader {
             let message = "read was stopped: the log of its database grew too long meanwhile";
             outcome = Err(StatementError::coded("busy", message));
         }
-        Ok(LongRead { outcome, learned: self.0.learned.take() })
+        let is_fit = brake.pulled().is_none();
+        Ok(LongRead { outcome, learned: self.0.learned.take(), is_fit })
     }
 }
 

@@ -37,12 +37,16 @@ const UNIX_EPOCH_JULIAN_MS: i64 = 210_866_760_000_000;
 /// Moves a file within its folder and makes that durable.
 pub type Rename = fn(from: &Path, to: &Path) -> io::Result<()>;
 
+/// Whether there is a file. An error if that cannot be told.
+pub type Exists = fn(path: &Path) -> io::Result<bool>;
+
 /// Where databases lie: a registered shim.
 #[derive(Clone, Copy, Debug)]
 pub struct Vfs {
     name: &'static CStr,
     shim: NonNull<ffi::sqlite3_vfs>,
     rename: Rename,
+    exists: Exists,
 }
 
 // SAFETY: a registered VFS lives for ever and is never written again; SQLite's VFS methods may be called
@@ -69,11 +73,14 @@ struct ShimFile {
 impl Vfs {
     /// The operating system's files.
     pub fn system() -> Self {
-        Self::over(c"unix", rename).expect("SQLite was built for unix")
+        // tidy: allow(std::fs) a look at a name
+        let exists = |path: &Path| std::fs::exists(path);
+        Self::over(c"unix", rename, exists).expect("SQLite was built for unix")
     }
 
-    /// The registered file system `below`; none if there is no such one. `rename` is what it lacks.
-    pub fn over(below: &CStr, rename: Rename) -> Option<Self> {
+    /// The registered file system `below`; none if there is no such one. `rename` and `exists` are what it
+    /// lacks.
+    pub fn over(below: &CStr, rename: Rename, exists: Exists) -> Option<Self> {
         let mut name = b"debros-".to_vec();
         name.extend_from_slice(below.to_bytes());
         let name = CString::new(name).expect("made of a C string");
@@ -86,7 +93,7 @@ impl Vfs {
         let shim = NonNull::new(known).unwrap_or_else(|| register(name, below));
         // SAFETY: registered by `register`, with a name that lives for ever.
         let name = unsafe { CStr::from_ptr(shim.as_ref().zName) };
-        Some(Self { name, shim, rename })
+        Some(Self { name, shim, rename, exists })
     }
 
     /// What SQLite knows it by.
@@ -99,16 +106,10 @@ impl Vfs {
         (self.rename)(from, to).map_err(|error| Fault::Stop(format!("rename a file: {error}")))
     }
 
-    /// Whether there is a file at `path`.
+    /// Whether there is a file at `path`. SQLite's own answer takes one that it cannot look at for none, and
+    /// what is none may be created, or fenced, or need no sync.
     pub(super) fn exists(&self, path: &Path) -> Result<bool, Fault> {
-        let name = c_name(path);
-        let mut found = 0;
-        // SAFETY: the shim is registered and has all methods; `name` is a C string.
-        let code = unsafe {
-            let access = self.shim.as_ref().xAccess.expect("every VFS has xAccess");
-            access(self.shim.as_ptr(), name.as_ptr(), ffi::SQLITE_ACCESS_EXISTS, &raw mut found)
-        };
-        if code == ffi::SQLITE_OK { Ok(found != 0) } else { Err(io_fault("look for a file", code)) }
+        (self.exists)(path).map_err(|error| Fault::Stop(format!("look for a file: {error}")))
     }
 
     /// Delete the file at `path`, if there is one.
@@ -240,7 +241,7 @@ fn watch_room(code: c_int) -> c_int {
     let lacks_room = match code {
         // What the file system below makes of ENOSPC.
         ffi::SQLITE_FULL => true,
-        ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE => is_full(),
+        ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_CANTOPEN => is_full(),
         _ => false,
     };
     if lacks_room {
@@ -300,7 +301,7 @@ unsafe extern "C" fn x_open(
                 _ => &raw const METHODS_3,
             };
         }
-        watch(code)
+        watch_room(code)
     }
 }
 
@@ -338,7 +339,7 @@ unsafe extern "C" fn x_full_pathname(
     // SAFETY: passed on as it came, to the VFS below.
     unsafe {
         let below = below(vfs);
-        (*below).xFullPathname.expect("every VFS has xFullPathname")(below, name, n_out, out)
+        watch((*below).xFullPathname.expect("every VFS has xFullPathname")(below, name, n_out, out))
     }
 }
 

@@ -12,11 +12,25 @@ const PINNED: &[u64] = &[
     15_843_512_205_606_553_533,
 ];
 /// Three replicas of every partition.
-const THREE: Plan =
-    Plan { n_nodes: 3, n_crashes: 4, n_writes: 250, log_bytes: usize::MAX, open_databases: 100 };
+const THREE: Plan = Plan {
+    n_nodes: 3,
+    n_crashes: 4,
+    n_writes: 250,
+    log_bytes: usize::MAX,
+    open_databases: 100,
+    cut_once_in: 0,
+};
 /// One node that compacts its log and closes its databases all the time.
-const ONE: Plan =
-    Plan { n_nodes: 1, n_crashes: 6, n_writes: 400, log_bytes: 20_000, open_databases: 4 };
+const ONE: Plan = Plan {
+    n_nodes: 1,
+    n_crashes: 6,
+    n_writes: 400,
+    log_bytes: 20_000,
+    open_databases: 4,
+    cut_once_in: 0,
+};
+/// The same, and the power goes in the middle of what is done to its databases.
+const CUT: Plan = Plan { n_crashes: 1, n_writes: 150, cut_once_in: 20, ..ONE };
 
 #[test]
 fn cluster_of_three_agrees_and_loses_nothing() {
@@ -30,6 +44,20 @@ fn cluster_of_three_agrees_and_loses_nothing() {
 }
 
 #[test]
+fn cluster_does_once_what_is_asked_again_under_its_key() {
+    let (mut replayed, mut crashed) = (0, 0);
+    for_each_seed(&[], 12, |seed| {
+        for plan in [ONE, THREE] {
+            let world = World::run_resending(seed, plan, 3);
+            replayed += world.n_replayed;
+            crashed += world.n_crashed;
+        }
+    });
+    assert!(replayed > 100, "only {replayed} requests were told what another had been told");
+    assert!(crashed > 20, "hardly anything went wrong");
+}
+
+#[test]
 fn cluster_of_one_compacts_and_evicts_without_loss() {
     let mut compacted = 0;
     for_each_seed(PINNED, 20, |seed| compacted += World::run(seed, ONE).n_compacted);
@@ -37,9 +65,21 @@ fn cluster_of_one_compacts_and_evicts_without_loss() {
 }
 
 #[test]
+fn cluster_whose_power_goes_in_the_middle_of_anything_loses_nothing() {
+    let (mut cut, mut compacted) = (0, 0);
+    for_each_seed(&[], 40, |seed| {
+        let world = World::run(seed, CUT);
+        cut += world.n_cut;
+        compacted += world.n_compacted;
+    });
+    assert!(cut > 40, "the power went {cut} times only");
+    assert!(compacted > 0, "the log was never compacted");
+}
+
+#[test]
 fn cluster_runs_follow_from_their_seed() {
     for_each_seed(PINNED, 3, |seed| {
-        for plan in [ONE, THREE] {
+        for plan in [ONE, CUT, THREE] {
             let trace = World::run(seed, plan).trace;
             assert!(trace == World::run(seed, plan).trace, "something beside the seed decided");
             let other = World::run(seed.wrapping_add(1), plan).trace;

@@ -9,7 +9,7 @@ use std::path::Path;
 type Body = fn(&[u8]);
 
 /// Every fuzz target.
-const TARGETS: [(&str, Body); 10] = [
+const TARGETS: [(&str, Body); 11] = [
     ("wire_command", bodies::wire_command),
     ("wal_record", bodies::wal_record),
     ("wal_recovery", bodies::wal_recovery),
@@ -19,6 +19,7 @@ const TARGETS: [(&str, Body); 10] = [
     ("duration", bodies::duration),
     ("multiaddr", bodies::multiaddr),
     ("manifest", bodies::manifest),
+    ("stops", bodies::stops),
     ("sql", bodies::sql),
 ];
 

@@ -9,6 +9,7 @@ use debros::sql::Checkpointer;
 use debros::sql::Database;
 use debros::sql::Entry;
 use debros::sql::Fault;
+use debros::sql::OpenError;
 use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::sync_wal;
@@ -24,26 +25,38 @@ use debros::wire::command::Stamp;
 use debros::wire::command::Value;
 use debros::wire::rows::StatementResult;
 
+use crate::seeds::for_part_of_seeds;
 use crate::vfs;
+use crate::vfs::Lasts;
+use crate::vfs::Sickness;
 
 const PATH: &str = "/simulated/1.db";
 const SCHEMA: &str = "CREATE TABLE t(a INTEGER PRIMARY KEY, b, c); CREATE INDEX t_b ON t(b)";
 
-fn command(mode: Mode, index: u64, sql: &str) -> Bytes {
+/// What a command may cost here.
+pub(crate) const LIMITS: CommandLimits = CommandLimits {
+    steps: 1_000_000,
+    temp_bytes: 1 << 24,
+    database_bytes: 1 << 26,
+    result_bytes: 1 << 20,
+    result_rows: 1_000,
+    value_bytes: 1 << 20,
+};
+
+/// The command at an index of the log.
+pub(crate) fn command(mode: Mode, index: u64, sql: &str) -> Bytes {
     let mut draft = Draft::new(Results::Last, 64);
     draft.statement(mode, sql).expect("short");
+    seal(draft, index, LIMITS)
+}
+
+/// The same from a draft, with limits of its own.
+pub(crate) fn seal(draft: Draft, index: u64, limits: CommandLimits) -> Bytes {
     draft.seal(&Stamp {
         incarnation: Incarnation(1),
         time: Timestamp(1_761_300_000_000 + index.cast_signed()),
         seed: index,
-        limits: CommandLimits {
-            steps: 1_000_000,
-            temp_bytes: 1 << 24,
-            database_bytes: 1 << 26,
-            result_bytes: 1 << 20,
-            result_rows: 1_000,
-            value_bytes: 1 << 20,
-        },
+        limits,
     })
 }
 
@@ -77,8 +90,21 @@ struct Replica {
     floor: LogIndex,
 }
 
-fn open(role: Role) -> Database {
-    Database::open(Path::new(PATH), vfs::vfs(), role).expect("open the database")
+/// Open a database that is there and well.
+pub(crate) fn open(path: &Path, role: Role) -> Database {
+    Database::open(path, vfs::vfs(), role).expect("open the database")
+}
+
+/// What SQLite itself says of a database that nobody has open.
+pub(crate) fn check_integrity(path: &Path, what: &str) {
+    let mut engine = open(path, Role::Engine);
+    let query = command(Mode::Query, 0, "PRAGMA integrity_check");
+    let outcome = engine.read(&[query], &mut |_| false).expect("check the integrity").remove(0);
+    let verdict = match outcome.expect("a result").remove(0) {
+        StatementResult::Rows(rows) => rows,
+        StatementResult::Counts { .. } => panic!("a query gives rows"),
+    };
+    assert_eq!(verdict.values().next(), Some(Value::Text("ok")), "{what}: not intact");
 }
 
 fn checkpointer() -> Checkpointer {
@@ -88,11 +114,19 @@ fn checkpointer() -> Checkpointer {
 impl Replica {
     fn new(seed: u64) -> Self {
         vfs::reset();
+        Self::create(seed)
+    }
+
+    fn create(seed: u64) -> Self {
         Database::create(Path::new(PATH), vfs::vfs(), SCHEMA).expect("create the database");
+        Self::of_what_is_there(seed)
+    }
+
+    fn of_what_is_there(seed: u64) -> Self {
         Self {
             seed,
             dice: Dice::new(seed),
-            database: open(Role::Tenant),
+            database: open(Path::new(PATH), Role::Tenant),
             checkpointer: checkpointer(),
             contents: BTreeMap::new(),
             floor: LogIndex(0),
@@ -103,12 +137,7 @@ impl Replica {
     fn step(&mut self) -> Result<(), Fault> {
         match self.dice.below(10) {
             0..5 => self.apply()?,
-            5 | 6 => {
-                // Sampled first: what is committed during the sync does not count.
-                let applied = self.database.applied();
-                sync_wal(Path::new(PATH), vfs::vfs())?;
-                self.floor = applied;
-            }
+            5 | 6 => self.sync()?,
             7 => {
                 if let Some(done) = self.checkpointer.checkpoint()? {
                     assert!(done.checkpointed <= done.log);
@@ -119,23 +148,78 @@ impl Replica {
             }
             _ => {
                 // Evicted and opened again, while the helper stays or goes as well.
-                self.database = open(Role::Tenant);
-                if self.dice.below(2) == 0 {
-                    self.checkpointer = checkpointer();
+                self.reopen()?;
+                if self.dice.below(2) == 0
+                    && let Ok(it) = Checkpointer::open(Path::new(PATH), vfs::vfs())
+                {
+                    self.checkpointer = it;
                 }
             }
         }
         Ok(())
     }
 
+    /// The same, and the power goes at some call of it, or soon after it.
+    fn step_into_the_dark(&mut self) {
+        let n = n_calls(&mut self.dice);
+        vfs::fail(Some((n, Sickness::Io, Lasts::FromThenOn)));
+        let seed = self.seed;
+        if let Err(fault) = self.try_step() {
+            assert!(matches!(fault, Fault::Stop(_)), "seed {seed}, call {n}: {fault}");
+            assert!(vfs::failed().is_some(), "seed {seed}: nothing failed, and yet: {fault}");
+        }
+    }
+
+    /// A step of any kind, of which nothing is expected.
+    fn try_step(&mut self) -> Result<(), Fault> {
+        match self.dice.below(8) {
+            // All that happens when a database makes room, and comes back.
+            0 => {
+                self.checkpointer.checkpoint()?;
+                self.reopen()
+            }
+            // A `-wal` that is whole in the file begins anew.
+            1 => {
+                self.checkpointer.checkpoint()?;
+                self.checkpointer.checkpoint()?;
+                self.checkpointer.touch()?;
+                self.apply_some()
+            }
+            2 => self.sync(),
+            _ => self.apply_some(),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), Fault> {
+        // Sampled first: what is committed during the sync does not count.
+        let applied = self.database.applied();
+        sync_wal(Path::new(PATH), vfs::vfs())?;
+        self.floor = applied;
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), Fault> {
+        let opened = Database::open(Path::new(PATH), vfs::vfs(), Role::Tenant);
+        self.database = opened.map_err(|error| match error {
+            OpenError::Fault(fault) => fault,
+            error => panic!("seed {}: {error}", self.seed),
+        })?;
+        Ok(())
+    }
+
     fn apply(&mut self) -> Result<(), Fault> {
+        self.apply_some()?;
+        self.check_content();
+        Ok(())
+    }
+
+    fn apply_some(&mut self) -> Result<(), Fault> {
         let first = self.database.applied().next().0;
         let entries: Vec<Entry> =
             (first..=first + self.dice.below(8)).map(|it| entry(self.seed, it)).collect();
         let batch = self.database.apply(&entries)?;
         assert_eq!(batch.rest, Rest::None);
         assert!(batch.applied.iter().all(|it| matches!(it, Applied::Done(_))));
-        self.check_content();
         Ok(())
     }
 
@@ -148,21 +232,17 @@ impl Replica {
 
     /// Lose the power, come back, and look.
     fn lose_power(mut self) -> Self {
+        vfs::stop();
         drop(self.checkpointer);
         drop(self.database);
         vfs::crash(&mut self.dice);
         let seed = self.seed;
-        let mut engine = open(Role::Engine);
-        let query = command(Mode::Query, 0, "PRAGMA integrity_check");
-        let outcome = engine.read(&[query], &mut |_| false).expect("check the integrity").remove(0);
-        let verdict = match outcome.expect("a result").remove(0) {
-            StatementResult::Rows(rows) => rows,
-            StatementResult::Counts { .. } => panic!("a query gives rows"),
+        check_integrity(Path::new(PATH), &format!("seed {seed}"));
+        let mut replica = Self {
+            database: open(Path::new(PATH), Role::Tenant),
+            checkpointer: checkpointer(),
+            ..self
         };
-        assert_eq!(verdict.values().next(), Some(Value::Text("ok")), "seed {seed}: not intact");
-        drop(engine);
-        let mut replica =
-            Self { database: open(Role::Tenant), checkpointer: checkpointer(), ..self };
         let (applied, floor) = (replica.database.applied(), replica.floor);
         assert!(applied >= floor, "seed {seed}: {floor} was durable, {applied} came back");
         replica.check_content();
@@ -189,19 +269,126 @@ fn what_was_synced_survives_a_power_cut_and_nothing_by_halves() {
 }
 
 #[test]
-fn a_failing_medium_stops_the_replica_and_spoils_nothing() {
+fn a_failing_medium_stops_the_replica_a_full_one_does_not_and_neither_spoils_anything() {
     for seed in 1_000..1_040 {
-        for code in [rusqlite::ffi::SQLITE_IOERR_WRITE, rusqlite::ffi::SQLITE_FULL] {
+        for code in [Sickness::Io, Sickness::Full] {
             let mut replica = Replica::new(seed);
             for _ in 0..replica.dice.below(15) {
                 replica.step().expect("nothing fails yet");
             }
-            vfs::fail_with(Some(code));
-            let fault = replica.apply().expect_err("the medium fails");
-            assert!(matches!(fault, Fault::Stop(_)), "seed {seed}: {fault}");
+            vfs::fail(Some((1, code, Lasts::FromThenOn)));
+            if code == Sickness::Full {
+                let before = replica.database.applied();
+                let batch = replica.database.apply(&[entry(seed, before.next().0)]);
+                let batch = batch.expect("a full disk is no fault");
+                assert_eq!((batch.rest, batch.applied.len()), (Rest::NoRoom, 0), "seed {seed}");
+                assert_eq!(replica.database.applied(), before);
+                if seed % 2 == 0 {
+                    // There is room again.
+                    vfs::heal();
+                    replica.apply().expect("nothing fails");
+                }
+            } else {
+                let fault = replica.apply().expect_err("the medium fails");
+                assert!(matches!(fault, Fault::Stop(_)), "seed {seed}: {fault}");
+            }
             replica.lose_power();
         }
     }
+}
+
+/// How many calls go well before the power goes: few or many.
+fn n_calls(dice: &mut Dice) -> u64 {
+    let magnitude = 1 + dice.below(9);
+    1 + dice.below(1 << magnitude)
+}
+
+/// A database from its creation on, whose power goes in the middle of whatever is done to it.
+fn live_through_power_cuts(seed: u64) -> bool {
+    vfs::reset();
+    let mut dice = Dice::new(seed ^ 0x0ff);
+    let path = Path::new(PATH);
+    vfs::fail(Some((n_calls(&mut dice), Sickness::Io, Lasts::FromThenOn)));
+    let created = Database::create(path, vfs::vfs(), SCHEMA);
+    vfs::stop();
+    vfs::crash(&mut dice);
+    let is_there = vfs::files_under(path).contains(&path.to_owned());
+    match created {
+        Ok(()) => assert!(is_there, "seed {seed}: it was created, and is gone"),
+        Err(OpenError::Fault(Fault::Stop(_))) => {}
+        Err(error) => panic!("seed {seed}: {error}"),
+    }
+    let mut replica = if is_there {
+        check_integrity(path, &format!("seed {seed}"));
+        Replica::of_what_is_there(seed)
+    } else {
+        Replica::create(seed)
+    };
+    let mut has_lost = false;
+    for _ in 0..3 {
+        for _ in 0..replica.dice.below(6) {
+            replica.step().expect("nothing fails yet");
+        }
+        replica.step_into_the_dark();
+        let before = replica.database.applied();
+        replica = replica.lose_power();
+        has_lost |= replica.database.applied() < before;
+        // It goes on, also if nothing more is lost.
+        replica.apply().expect("nothing fails");
+    }
+    has_lost
+}
+
+/// Seeds of one part of eight.
+const PART: u64 = 250;
+
+fn power_cuts(part: u64) {
+    let mut n_lost = 0;
+    for_part_of_seeds(part * PART..(part + 1) * PART, |seed| {
+        n_lost += u64::from(live_through_power_cuts(seed));
+    });
+    let is_one = std::env::var_os("SIM_SEED").is_some();
+    assert!(is_one || n_lost > PART / 4, "only {n_lost} of {PART} lost anything");
+}
+
+#[test]
+fn power_may_go_at_any_call_part_1() {
+    power_cuts(0);
+}
+
+#[test]
+fn power_may_go_at_any_call_part_2() {
+    power_cuts(1);
+}
+
+#[test]
+fn power_may_go_at_any_call_part_3() {
+    power_cuts(2);
+}
+
+#[test]
+fn power_may_go_at_any_call_part_4() {
+    power_cuts(3);
+}
+
+#[test]
+fn power_may_go_at_any_call_part_5() {
+    power_cuts(4);
+}
+
+#[test]
+fn power_may_go_at_any_call_part_6() {
+    power_cuts(5);
+}
+
+#[test]
+fn power_may_go_at_any_call_part_7() {
+    power_cuts(6);
+}
+
+#[test]
+fn power_may_go_at_any_call_part_8() {
+    power_cuts(7);
 }
 
 #[test]

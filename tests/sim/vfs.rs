@@ -6,6 +6,10 @@
 //! reached the medium or not, in any combination, and so may each new length; a name that was not synced
 //! may be gone. Often, a first part of the writes has arrived in order.
 //!
+//! Any call may be made to fail ([`fail`]): the n-th, once or from then on, as a machine that has no disk, no
+//! room, no memory, or another process at the lock. [`stop`] is the end of a process: nothing reaches a file
+//! any more, however tidily its connections are closed.
+//!
 //! One world per thread: files are found by their path, so tests in different threads never meet. Shared
 //! memory is the heap. Locks are counted per file, as the operating system would between processes.
 
@@ -57,15 +61,107 @@ enum Change {
     Truncate { size: usize },
 }
 
-/// All files, and how many writes may still succeed.
+/// A call that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Open,
+    Delete,
+    Access,
+    Rename,
+    Read,
+    Write,
+    Truncate,
+    Sync,
+    FileSize,
+    Lock,
+    CheckReservedLock,
+    ShmMap,
+    ShmLock,
+}
+
+/// What is wrong with the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sickness {
+    /// `EIO`, whatever is called.
+    Io,
+    /// `ENOSPC`, where something gets larger.
+    Full,
+    /// `ENOMEM`, where the system's own file system would need some.
+    Memory,
+    /// Somebody else holds the lock.
+    Busy,
+}
+
+/// Whether a failure is over as soon as it has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    Once,
+    FromThenOn,
+}
+
+/// Which calls fail.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    /// Those from this one on, counted from one.
+    from: u64,
+    sickness: Sickness,
+    lasts: Lasts,
+}
+
+/// All files, and what goes wrong with them.
 #[derive(Default)]
 struct World {
     files: BTreeMap<Vec<u8>, File>,
     n_anonymous: u64,
     /// Syncs done, for tests that count them.
     n_syncs: u64,
-    /// Calls that fail from now on.
-    fails: Option<c_int>,
+    /// Calls so far that could have failed.
+    n_calls: u64,
+    plan: Option<Plan>,
+    /// The first call that did fail, since that was asked for.
+    failed: Option<Call>,
+}
+
+impl Sickness {
+    /// What SQLite's own file system answers then; none where this cannot happen.
+    fn code(self, call: Call) -> Option<c_int> {
+        match self {
+            Self::Io => Some(match call {
+                Call::Open => ffi::SQLITE_CANTOPEN,
+                Call::Delete => ffi::SQLITE_IOERR_DELETE,
+                Call::Access => ffi::SQLITE_IOERR_ACCESS,
+                Call::Rename => ffi::SQLITE_IOERR,
+                Call::Read => ffi::SQLITE_IOERR_READ,
+                Call::Write => ffi::SQLITE_IOERR_WRITE,
+                Call::Truncate => ffi::SQLITE_IOERR_TRUNCATE,
+                Call::Sync => ffi::SQLITE_IOERR_FSYNC,
+                Call::FileSize => ffi::SQLITE_IOERR_FSTAT,
+                Call::Lock => ffi::SQLITE_IOERR_LOCK,
+                Call::CheckReservedLock => ffi::SQLITE_IOERR_CHECKRESERVEDLOCK,
+                Call::ShmMap => ffi::SQLITE_IOERR_SHMMAP,
+                Call::ShmLock => ffi::SQLITE_IOERR_SHMLOCK,
+            }),
+            Self::Full => match call {
+                Call::Open => Some(ffi::SQLITE_CANTOPEN),
+                Call::Rename => Some(ffi::SQLITE_IOERR),
+                Call::Write => Some(ffi::SQLITE_FULL),
+                Call::Sync => Some(ffi::SQLITE_IOERR_FSYNC),
+                Call::ShmMap => Some(ffi::SQLITE_IOERR_SHMSIZE),
+                _ => None,
+            },
+            Self::Memory => match call {
+                Call::Open => Some(ffi::SQLITE_NOMEM),
+                Call::Read | Call::Write | Call::Lock | Call::FileSize | Call::ShmMap => {
+                    Some(ffi::SQLITE_IOERR_NOMEM)
+                }
+                _ => None,
+            },
+            Self::Busy => match call {
+                Call::Lock | Call::ShmLock => Some(ffi::SQLITE_BUSY),
+                _ => None,
+            },
+        }
+    }
 }
 
 thread_local! {
@@ -80,7 +176,7 @@ fn with_world<T>(f: impl FnOnce(&mut World) -> T) -> T {
 pub(crate) fn vfs() -> Vfs {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(register);
-    Vfs::over(NAME, rename).expect("it is registered")
+    Vfs::over(NAME, rename, exists).expect("it is registered")
 }
 
 /// Forget all files.
@@ -90,7 +186,7 @@ pub(crate) fn reset() {
 
 /// The power goes, and comes back. All connections must be gone by now.
 pub(crate) fn crash(dice: &mut Dice) {
-    with_world(|world| world.fails = None);
+    heal();
     crash_under(Path::new(""), dice);
 }
 
@@ -138,9 +234,35 @@ pub(crate) fn files_under(folder: &Path) -> Vec<PathBuf> {
     })
 }
 
-/// From now on, every write and sync fails with `code`; until the next crash, or until told otherwise.
-pub(crate) fn fail_with(code: Option<c_int>) {
-    with_world(|it| it.fails = code);
+/// Count calls anew; and if a sickness is named, let the `n`-th that it can befall fail, counted from one, or
+/// all from there on; until [`heal`].
+pub(crate) fn fail(plan: Option<(u64, Sickness, Lasts)>) {
+    with_world(|world| {
+        world.n_calls = 0;
+        world.failed = None;
+        world.plan = plan.map(|(from, sickness, lasts)| Plan { from, sickness, lasts });
+    });
+}
+
+/// The machine is well again.
+pub(crate) fn heal() {
+    with_world(|it| it.plan = None);
+}
+
+/// The process has ended: nothing that its connections still do reaches a file.
+pub(crate) fn stop() {
+    let plan = Plan { from: 0, sickness: Sickness::Io, lasts: Lasts::FromThenOn };
+    with_world(|it| it.plan = Some(plan));
+}
+
+/// How many calls there were since [`fail`] that could have failed so.
+pub(crate) fn n_calls() -> u64 {
+    with_world(|it| it.n_calls)
+}
+
+/// The first call that failed since [`fail`].
+pub(crate) fn failed() -> Option<Call> {
+    with_world(|it| it.failed)
 }
 
 /// How many files were synced so far.
@@ -200,6 +322,9 @@ impl File {
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    if failure(Call::Rename).is_some() {
+        return Err(io::ErrorKind::Other.into());
+    }
     with_world(|world| {
         let mut file = world.files.remove(key(from)).ok_or(io::ErrorKind::NotFound)?;
         assert!(file.pending.is_empty(), "what is renamed must have been synced");
@@ -207,6 +332,13 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
         world.files.insert(key(to).to_owned(), file);
         Ok(())
     })
+}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    if failure(Call::Access).is_some() {
+        return Err(io::ErrorKind::Other.into());
+    }
+    Ok(with_world(|world| world.files.get(key(path)).is_some_and(|it| !it.is_deleted)))
 }
 
 fn key(path: &Path) -> &[u8] {
@@ -272,6 +404,12 @@ unsafe extern "C" fn x_open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
+    if let Some(code) = failure(Call::Open) {
+        // SQLite closes what has methods, whatever the answer.
+        // SAFETY: SQLite passes room for a `Handle`.
+        unsafe { (*file).pMethods = ptr::null() };
+        return code;
+    }
     // SAFETY: SQLite passes room for a `Handle`, and a C string or null.
     unsafe {
         let handle = file.cast::<Handle>();
@@ -323,6 +461,9 @@ unsafe extern "C" fn x_delete(
     name: *const c_char,
     sync_folder: c_int,
 ) -> c_int {
+    if let Some(code) = failure(Call::Delete) {
+        return code;
+    }
     // SAFETY: SQLite passes a C string.
     let key = unsafe { bytes_of(name) };
     with_world(|world| match world.files.get_mut(&key) {
@@ -345,6 +486,9 @@ unsafe extern "C" fn x_access(
     _flags: c_int,
     out: *mut c_int,
 ) -> c_int {
+    if let Some(code) = failure(Call::Access) {
+        return code;
+    }
     // SAFETY: SQLite passes a C string and a place for the answer.
     unsafe {
         let key = bytes_of(name);
@@ -400,9 +544,27 @@ unsafe fn with<T>(file: *mut ffi::sqlite3_file, f: impl FnOnce(&mut Handle, &mut
     })
 }
 
-/// The failure that is asked for, if any.
-fn failure() -> Option<c_int> {
-    with_world(|it| it.fails)
+/// One call more; what it fails with, if it is to fail.
+fn failure(call: Call) -> Option<c_int> {
+    with_world(|world| {
+        let sickness = world.plan.map_or(Sickness::Io, |it| it.sickness);
+        let code = sickness.code(call)?;
+        world.n_calls += 1;
+        let plan = world.plan?;
+        let fails = match plan.lasts {
+            Lasts::Once => world.n_calls == plan.from,
+            Lasts::FromThenOn => world.n_calls >= plan.from,
+        };
+        if !fails {
+            return None;
+        }
+        world.failed = world.failed.or(Some(call));
+        // The product looks there, too, to tell a full disk from a broken one.
+        let number = if sickness == Sickness::Full { libc::ENOSPC } else { libc::EIO };
+        // SAFETY: the thread's own, which is always there.
+        unsafe { *libc::__errno_location() = number };
+        Some(code)
+    })
 }
 
 unsafe extern "C" fn x_close(file: *mut ffi::sqlite3_file) -> c_int {
@@ -428,6 +590,9 @@ unsafe extern "C" fn x_read(
     n: c_int,
     at: i64,
 ) -> c_int {
+    if let Some(code) = failure(Call::Read) {
+        return code;
+    }
     // SAFETY: SQLite reads from an open file, into room for `n` bytes.
     unsafe {
         let out = std::slice::from_raw_parts_mut(out.cast::<u8>(), usize::try_from(n).unwrap_or(0));
@@ -447,7 +612,7 @@ unsafe extern "C" fn x_write(
     n: c_int,
     at: i64,
 ) -> c_int {
-    if let Some(code) = failure() {
+    if let Some(code) = failure(Call::Write) {
         return code;
     }
     // SAFETY: SQLite writes to an open file, from `n` readable bytes.
@@ -460,7 +625,7 @@ unsafe extern "C" fn x_write(
 }
 
 unsafe extern "C" fn x_truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
-    if let Some(code) = failure() {
+    if let Some(code) = failure(Call::Truncate) {
         return code;
     }
     let size = usize::try_from(size).expect("a size");
@@ -470,7 +635,7 @@ unsafe extern "C" fn x_truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_in
 }
 
 unsafe extern "C" fn x_sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
-    if let Some(code) = failure() {
+    if let Some(code) = failure(Call::Sync) {
         return code;
     }
     // SAFETY: SQLite passes an open file.
@@ -485,12 +650,18 @@ unsafe extern "C" fn x_sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_in
 }
 
 unsafe extern "C" fn x_file_size(file: *mut ffi::sqlite3_file, out: *mut i64) -> c_int {
+    if let Some(code) = failure(Call::FileSize) {
+        return code;
+    }
     // SAFETY: SQLite passes an open file and a place for the answer.
     unsafe { *out = with(file, |_, file| i64::try_from(file.live.len()).expect("a size")) };
     ffi::SQLITE_OK
 }
 
 unsafe extern "C" fn x_lock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int {
+    if let Some(code) = failure(Call::Lock) {
+        return code;
+    }
     // SAFETY: SQLite passes an open file.
     unsafe {
         with(file, |handle, file| {
@@ -540,6 +711,9 @@ unsafe extern "C" fn x_unlock(file: *mut ffi::sqlite3_file, level: c_int) -> c_i
 }
 
 unsafe extern "C" fn x_check_reserved_lock(file: *mut ffi::sqlite3_file, out: *mut c_int) -> c_int {
+    if let Some(code) = failure(Call::CheckReservedLock) {
+        return code;
+    }
     // SAFETY: SQLite passes an open file and a place for the answer.
     unsafe { *out = with(file, |_, file| c_int::from(file.writer > 0)) };
     ffi::SQLITE_OK
@@ -569,6 +743,9 @@ unsafe extern "C" fn x_shm_map(
     extend: c_int,
     out: *mut *mut c_void,
 ) -> c_int {
+    if let Some(code) = failure(Call::ShmMap) {
+        return code;
+    }
     let page = usize::try_from(page).expect("a page");
     let words = usize::try_from(size).expect("a size") / size_of::<u64>();
     // SAFETY: SQLite passes an open file and a place for the answer. Pages never move: they are boxes.
@@ -592,6 +769,11 @@ unsafe extern "C" fn x_shm_lock(
     n: c_int,
     flags: c_int,
 ) -> c_int {
+    if flags & ffi::SQLITE_SHM_UNLOCK == 0
+        && let Some(code) = failure(Call::ShmLock)
+    {
+        return code;
+    }
     // SAFETY: SQLite passes an open file.
     unsafe {
         with(file, |handle, file| {

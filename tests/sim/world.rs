@@ -7,7 +7,9 @@
 //! [`FAULTS_END`], and then everything must settle.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
+use std::collections::btree_map;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +30,8 @@ use debros::shard::request::SubmitError;
 use debros::sql::Checkpointer;
 use debros::sql::Database;
 use debros::sql::Entry;
+use debros::sql::Fault;
+use debros::sql::OpenError;
 use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::Share;
@@ -58,6 +62,7 @@ use debros::wal::recovery::recover;
 use debros::wire::command::CommandLimits;
 use debros::wire::command::Draft;
 use debros::wire::command::Mode;
+use debros::wire::command::RequestKey;
 use debros::wire::command::Results;
 use debros::wire::command::Stamp;
 use debros::wire::command::Value;
@@ -65,6 +70,8 @@ use debros::wire::rows::StatementResult;
 
 use crate::disk::Disk;
 use crate::vfs;
+use crate::vfs::Lasts;
+use crate::vfs::Sickness;
 
 /// Faults happen before this; afterwards everything must settle.
 pub(crate) const FAULTS_END: Duration = Duration::from_secs(6);
@@ -95,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) log_bytes: usize,
     /// Databases a node may have open.
     pub(crate) open_databases: usize,
+    /// Once in how many effects on databases the power goes in the middle; zero is never.
+    pub(crate) cut_once_in: u64,
 }
 
 enum Happening {
@@ -112,11 +121,24 @@ enum Happening {
     FaultsEnd,
 }
 
-/// What a request wants; its number is its token.
+/// What a request wants.
 #[derive(Clone, Debug)]
 pub(crate) enum Wish {
     Namespace,
-    Row,
+    /// A row of this number, which is the token of the first request for it.
+    Row(u64),
+}
+
+/// Requests that are sent again, under the same key: what is decided by a seed of its own.
+struct Resending {
+    once_in: u64,
+    dice: Dice,
+    /// Rows that were asked for.
+    rows: Vec<(DatabaseId, u64)>,
+    /// What the requests for a row were told.
+    told: BTreeMap<u64, Vec<StatementResult>>,
+    /// Rows for which one was told so without having to be reminded.
+    done: BTreeSet<u64>,
 }
 
 /// A request, and which life of which node has to answer it.
@@ -166,6 +188,8 @@ pub(crate) enum End {
 pub(crate) struct World {
     plan: Plan,
     dice: Dice,
+    /// Decides where the power goes, and nothing else.
+    cut_dice: Dice,
     now: Instant,
     agenda: BTreeMap<(Instant, u64), (usize, u32, Happening)>,
     planned: u64,
@@ -180,6 +204,11 @@ pub(crate) struct World {
     pub(crate) trace: String,
     pub(crate) n_compacted: u64,
     pub(crate) n_crashed: u64,
+    /// Requests that were told what an earlier one had been told.
+    pub(crate) n_replayed: u64,
+    resending: Option<Resending>,
+    /// Times the power went in the middle of something.
+    pub(crate) n_cut: u64,
     vfs: Vfs,
 }
 
@@ -190,6 +219,22 @@ const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 impl World {
     /// Run one cluster to its end.
     pub(crate) fn run(seed: u64, plan: Plan) -> Self {
+        Self::run_with(seed, plan, None)
+    }
+
+    /// The same, and every request for a row has a key; one in `once_in` is an earlier one, sent again.
+    pub(crate) fn run_resending(seed: u64, plan: Plan, once_in: u64) -> Self {
+        let resending = Resending {
+            once_in,
+            dice: Dice::new(seed ^ 0x1de3),
+            rows: Vec::new(),
+            told: BTreeMap::new(),
+            done: BTreeSet::new(),
+        };
+        Self::run_with(seed, plan, Some(resending))
+    }
+
+    fn run_with(seed: u64, plan: Plan, resending: Option<Resending>) -> Self {
         vfs::reset();
         let nodes = (0..plan.n_nodes).map(|at| Node {
             shard: None,
@@ -211,6 +256,7 @@ impl World {
         let mut world = Self {
             plan,
             dice: Dice::new(seed),
+            cut_dice: Dice::new(seed ^ 0xcafe),
             now: Instant::START,
             agenda: BTreeMap::new(),
             planned: 0,
@@ -224,6 +270,9 @@ impl World {
             trace: String::new(),
             n_compacted: 0,
             n_crashed: 0,
+            n_replayed: 0,
+            resending,
+            n_cut: 0,
             vfs: vfs::vfs(),
         };
         for node in 0..plan.n_nodes {
@@ -399,11 +448,19 @@ impl World {
         let mut ask = |wish| self.wishes.insert(token, Asked { wish, node: to_leader, life });
         let event = match row {
             Some(row) if is_live => {
-                ask(Wish::Row);
-                self.n_written += 1;
                 let database =
                     DatabaseId { partition: row.partition, incarnation: row.incarnation };
-                Event::Write { token, database, draft: insert(token) }
+                let resending = self.resending.as_mut();
+                let row = resending.map_or(token.0, |it| it.choose(database, token.0));
+                ask(Wish::Row(row));
+                self.n_written += 1;
+                let mut draft = insert(row);
+                if self.resending.is_some() {
+                    let key = format!("row {row}");
+                    let key = RequestKey::new(key.as_bytes(), [7; 16]).expect("it is printable");
+                    draft.key(key).expect("it fits");
+                }
+                Event::Write { token, database, draft }
             }
             _ => {
                 ask(Wish::Namespace);
@@ -434,7 +491,10 @@ impl World {
             return; // whoever asked has crashed since
         }
         let end = match result {
-            Ok(_) => End::Done,
+            Ok(answer) => {
+                self.on_answer(token, answer);
+                End::Done
+            }
             Err(SubmitError::OutcomeUnknown) => End::Unknown,
             Err(SubmitError::NoLeader | SubmitError::Overloaded) => End::NotExecuted,
             Err(error) => panic!("{token:?} got {error}"),
@@ -442,6 +502,25 @@ impl World {
         assert!(self.wishes.contains_key(&token), "{token:?} was never asked");
         let before = self.ends.insert(token, end);
         assert_eq!(before, None, "{token:?} was answered twice");
+    }
+
+    /// All requests for a row are told the same, and one of them at most without a look at what was kept.
+    fn on_answer(&mut self, token: Token, answer: Answer) {
+        let asked = self.wishes.get(&token).map(|it| &it.wish);
+        let (Some(Wish::Row(row)), Some(resending)) = (asked, &mut self.resending) else { return };
+        let results = match answer {
+            Answer::Results(results) => {
+                assert!(resending.done.insert(*row), "row {row} was done twice");
+                results
+            }
+            Answer::Replayed(results) => {
+                self.n_replayed += 1;
+                results
+            }
+            Answer::Namespace(_) => panic!("a row is no namespace"),
+        };
+        let told = resending.told.entry(*row).or_insert_with(|| results.clone());
+        assert_eq!(*told, results, "row {row}: told differently");
     }
 
     // --- nodes --------------------------------------------------------------------------------------
@@ -496,6 +575,7 @@ impl World {
             n_partitions: N_PARTITIONS,
             limits: LIMITS,
             log_bytes: self.plan.log_bytes,
+            fence_log_bytes: usize::MAX,
             open_databases: self.plan.open_databases,
             seed,
             now,
@@ -507,8 +587,44 @@ impl World {
     }
 
     fn crash(&mut self, id: usize) {
-        self.n_crashed += 1;
         let mut dice = Dice::new(self.dice.roll());
+        let is_power_lost = dice.below(3) > 0;
+        self.end(id, is_power_lost, dice);
+    }
+
+    /// The power goes in the middle of what a node does to its databases: the calls that are left fail.
+    fn cut(&mut self, id: usize) {
+        self.n_cut += 1;
+        vfs::stop();
+        let dice = Dice::new(self.cut_dice.roll());
+        self.end(id, true, dice);
+        vfs::heal();
+    }
+
+    /// Whether the power is to go in the middle of the next effect. Then it is set up to.
+    fn plan_cut(&mut self) {
+        let is_faulty = self.now < Instant::from_start(FAULTS_END);
+        let once_in = self.plan.cut_once_in;
+        if is_faulty && once_in > 0 && self.cut_dice.below(once_in) == 0 {
+            let magnitude = 1 + self.cut_dice.below(8);
+            let n = 1 + self.cut_dice.below(1 << magnitude);
+            vfs::fail(Some((n, Sickness::Io, Lasts::FromThenOn)));
+        }
+    }
+
+    /// After an effect: whether it all went well. If not, the node is gone.
+    fn is_whole(&mut self, id: usize, is_well: bool) -> bool {
+        let has_failed = vfs::failed().is_some();
+        assert!(is_well || has_failed, "the machine is well");
+        vfs::fail(None);
+        if has_failed {
+            self.cut(id);
+        }
+        !has_failed
+    }
+
+    fn end(&mut self, id: usize, is_power_lost: bool, mut dice: Dice) {
+        self.n_crashed += 1;
         let node = &mut self.nodes[id];
         node.shard = None;
         node.log = None;
@@ -520,7 +636,6 @@ impl World {
                 node.manifests.insert(partition, floors);
             }
         }
-        let is_power_lost = dice.below(3) > 0;
         if is_power_lost {
             node.disk.crash(&mut dice);
             vfs::crash_under(&node.dir, &mut dice);
@@ -560,7 +675,9 @@ impl World {
         self.note(&format!("n{id} {what} -> {}", out.len()));
         self.check_leaders(id);
         for effect in out {
-            self.perform(id, effect);
+            if self.nodes[id].shard.is_some() {
+                self.perform(id, effect);
+            }
         }
         self.step_log(id);
     }
@@ -584,9 +701,11 @@ impl World {
             Effect::CatalogChanged { row } => self.nodes[id].catalog.fold(row),
             Effect::Sync { databases } => {
                 // At once: what is committed until the end is reported is not covered.
-                for database in databases {
-                    let path = self.nodes[id].path(database);
-                    sync_wal(&path, self.vfs).expect("the machine is well");
+                self.plan_cut();
+                let mut paths = databases.iter().map(|it| self.nodes[id].path(*it));
+                let is_well = paths.all(|it| sync_wal(&it, self.vfs).is_ok());
+                if !self.is_whole(id, is_well) {
+                    return;
                 }
                 let at = self.micros(100, 20_000);
                 self.plan(at, id, Happening::Step(Event::Synced));
@@ -607,13 +726,17 @@ impl World {
             }
             Effect::Evict { database } => {
                 let path = self.nodes[id].path(database);
-                let checkpointer = Checkpointer::open(&path, self.vfs);
-                let mut checkpointer = checkpointer.expect("the machine is well");
-                checkpointer.checkpoint().expect("the machine is well");
+                self.plan_cut();
+                let checkpointer = Checkpointer::open(&path, self.vfs).ok();
+                let done = checkpointer.map(|mut it| it.checkpoint().and_then(|_| it.touch()));
                 self.nodes[id].databases.remove(&database);
+                if !self.is_whole(id, matches!(done, Some(Ok(_)))) {
+                    return;
+                }
                 let at = self.micros(100, 5_000);
                 self.plan(at, id, Happening::Step(Event::Evicted { database }));
             }
+            Effect::LetGo { .. } => panic!("nothing is fenced here"),
             Effect::Stop { reason } => panic!("n{id} stops: {reason}"),
         }
     }
@@ -639,14 +762,21 @@ impl World {
         let vfs = self.vfs;
         let mut dice = Dice::new(self.dice.roll());
         let is_impatient = dice.below(3) == 0;
-        let open = self.nodes[id].open(vfs, database, "");
         let entries: Vec<_> =
             commands.into_iter().map(|(index, command)| Entry { index, command }).collect();
         let mut enough = |_| is_impatient && dice.below(8) == 0;
-        let here = open.apply_within(&entries, Share::Inline, &mut enough);
-        let here = here.expect("the machine is well");
-        let rest = &entries[here.applied.len()..];
-        let there = open.apply(rest).expect("the machine is well");
+        self.plan_cut();
+        let open = self.nodes[id].try_open(vfs, database, "");
+        let ran = open.and_then(|open| {
+            let here = open.apply_within(&entries, Share::Inline, &mut enough)?;
+            let there = open.apply(&entries[here.applied.len()..])?;
+            Ok([here, there])
+        });
+        if !self.is_whole(id, ran.is_ok()) {
+            assert!(is_stop(&ran), "{ran:?}");
+            return;
+        }
+        let [here, there] = ran.expect("the machine is well");
         assert_eq!(there.rest, Rest::None, "nobody else has the database");
         let mut at = self.now;
         for batch in [here, there].into_iter().filter(|it| !it.applied.is_empty()) {
@@ -831,13 +961,20 @@ impl World {
                 *rows.entry(u64::try_from(*id).expect("positive")).or_default() += 1;
             }
         }
+        let wanted = |token: &Token| match self.wishes[token].wish {
+            Wish::Row(row) => Some(row),
+            Wish::Namespace => None,
+        };
+        // By any of the requests for it.
+        let is_possible = |token: &&Token| self.ends.get(token) != Some(&End::NotExecuted);
+        let possible: BTreeSet<_> =
+            self.wishes.keys().filter(is_possible).filter_map(wanted).collect();
         for (token, end) in &self.ends {
-            if !matches!(self.wishes[token].wish, Wish::Row) {
-                continue;
-            }
-            let n = rows.get(&token.0).copied().unwrap_or(0);
+            let Some(row) = wanted(token) else { continue };
+            let n = rows.get(&row).copied().unwrap_or(0);
             match end {
                 End::Done => assert_eq!(n, 1, "{token:?} was acknowledged"),
+                End::NotExecuted if possible.contains(&row) => {}
                 End::NotExecuted => assert_eq!(n, 0, "{token:?} was said not to be executed"),
                 End::Unknown => assert!(n <= 1, "{token:?} was applied {n} times"),
             }
@@ -846,24 +983,49 @@ impl World {
     }
 }
 
+impl Resending {
+    /// The row that a request is for: one of its own, or one that was asked for before.
+    fn choose(&mut self, database: DatabaseId, own: u64) -> u64 {
+        let before: Vec<_> = self.rows.iter().filter(|(it, _)| *it == database).collect();
+        if self.dice.below(self.once_in) == 0 && !before.is_empty() {
+            let at = self.dice.below(u64::try_from(before.len()).expect("a count"));
+            return before[usize::try_from(at).expect("a place")].1;
+        }
+        self.rows.push((database, own));
+        own
+    }
+}
+
 impl Node {
     /// Its connection to a database, which is created if the log says so.
     fn open(&mut self, vfs: Vfs, id: DatabaseId, schema: &str) -> &mut Database {
+        self.try_open(vfs, id, schema).expect("it can be opened")
+    }
+
+    /// The same on a machine that may fail.
+    fn try_open(
+        &mut self,
+        vfs: Vfs,
+        id: DatabaseId,
+        schema: &str,
+    ) -> Result<&mut Database, OpenError> {
         let path = self.path(id);
         let floors = self.manifests.get(&id.partition);
         let floor =
             floors.and_then(|it| it.get(&id.incarnation)).copied().unwrap_or_default().index;
-        self.databases.entry(id).or_insert_with(|| {
-            if !vfs::files_under(&path).contains(&path) {
-                assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
-                Database::create(&path, vfs, schema).expect("it can be created");
-            }
-            let is_engine = id.incarnation == Incarnation::ENGINE;
-            let role = if is_engine { Role::Engine } else { Role::Tenant };
-            let open = Database::open(&path, vfs, role).expect("it can be opened");
-            assert!(open.applied() >= floor, "{id:?} is behind its floor");
-            open
-        })
+        let vacant = match self.databases.entry(id) {
+            btree_map::Entry::Occupied(open) => return Ok(open.into_mut()),
+            btree_map::Entry::Vacant(it) => it,
+        };
+        if !vfs::files_under(&path).contains(&path) {
+            assert_eq!(floor, LogIndex(0), "{id:?} has been lost");
+            Database::create(&path, vfs, schema)?;
+        }
+        let is_engine = id.incarnation == Incarnation::ENGINE;
+        let role = if is_engine { Role::Engine } else { Role::Tenant };
+        let open = Database::open(&path, vfs, role)?;
+        assert!(open.applied() >= floor, "{id:?} is behind its floor");
+        Ok(vacant.insert(open))
     }
 
     fn path(&self, id: DatabaseId) -> PathBuf {
@@ -886,6 +1048,11 @@ impl Node {
     }
 }
 
+/// Whether what went wrong is the machine's fault, or nothing went wrong.
+fn is_stop<T>(ran: &Result<T, OpenError>) -> bool {
+    matches!(ran, Ok(_) | Err(OpenError::Fault(Fault::Stop(_))))
+}
+
 fn brief(event: &Event) -> String {
     let text = format!("{event:?}");
     text.split([' ', '(']).next().unwrap_or_default().to_owned()
@@ -895,12 +1062,12 @@ fn replica(node: usize) -> ReplicaId {
     ReplicaId(node as u64 + 1)
 }
 
-fn insert(token: Token) -> Draft {
+fn insert(row: u64) -> Draft {
     let mut draft = Draft::new(Results::Each, 0);
     let create = "CREATE TABLE IF NOT EXISTS t (id INTEGER, at INTEGER DEFAULT (unixepoch('subsec') * 1000), r INTEGER DEFAULT (random()))";
     draft.statement(Mode::Exec, create).expect("it fits");
     draft.statement(Mode::Exec, "INSERT INTO t (id) VALUES (?)").expect("it fits");
-    draft.bind(Value::Integer(i64::try_from(token.0).expect("small"))).expect("it fits");
+    draft.bind(Value::Integer(i64::try_from(row).expect("small"))).expect("it fits");
     draft
 }
 

@@ -10,7 +10,7 @@ use crate::process::free_port;
 use crate::process::run;
 
 /// The database files of tenants, by the time they were made.
-fn databases(node: &Node) -> Vec<PathBuf> {
+pub(crate) fn databases(node: &Node) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for partition in std::fs::read_dir(node.data_dir().join("partitions")).expect("partitions") {
         let dir = partition.expect("an entry").path().join("1");

@@ -21,7 +21,7 @@ const PIPELINE: usize = 32;
 const CLIENTS: usize = 32;
 
 /// Write `n` rows, each by a command of its own; the text says how large each is.
-fn fill(node: &Node, n: usize, text: &str) {
+pub(crate) fn fill(node: &Node, n: usize, text: &str) {
     let port = node.port;
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {

@@ -14,6 +14,8 @@ mod hostile;
 mod idempotency;
 mod large;
 mod process;
+mod repair;
+mod space;
 mod sql;
 mod threads;
 mod walkthrough;

@@ -71,6 +71,19 @@ impl Node {
 
     /// Start it (again) on the same directory and port, and wait until it answers.
     pub(crate) fn restart(&mut self) {
+        let mut command = self.command();
+        self.child = Some(command.spawn().expect("the executable starts"));
+        self.wait_until_ready();
+    }
+
+    /// Start it where it cannot run; its exit code, if it was not killed, and all it has said.
+    pub(crate) fn try_start(&mut self) -> (Option<i32>, String) {
+        let mut child = self.command().spawn().expect("the executable starts");
+        let ended = wait_until("it has given up", || child.try_wait().expect("it can be asked"));
+        (ended.code(), self.log())
+    }
+
+    fn command(&self) -> Command {
         assert!(self.child.is_none(), "it runs");
         let mut command = binary();
         command
@@ -87,8 +100,7 @@ impl Node {
             .env("GATEWAY_API_KEYS", self.keys)
             .stdout(self.log_file())
             .stderr(self.log_file());
-        self.child = Some(command.spawn().expect("the executable starts"));
-        self.wait_until_ready();
+        command
     }
 
     fn log_file(&self) -> Stdio {

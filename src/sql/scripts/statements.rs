@@ -246,11 +246,6 @@ pub(super) fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Byt
     let mut commands: Vec<Bytes> = schema.collect();
     let (mut before, mut passed) = (Keyed::new(), 0);
     for n in 100..100 + length {
-        if dice.below(30) == 0 {
-            commands
-                .push(Draft::vacuum(1 + u32::try_from(dice.below(20)).unwrap()).seal(&stamp(n)));
-            continue;
-        }
         // Long enough for keys to become old, now and then.
         passed += match dice.below(100) {
             0 => 25 * 3_600_000,
@@ -259,6 +254,11 @@ pub(super) fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Byt
         };
         let time = Timestamp(stamp(n).time.0 + passed);
         let stamp = Stamp { time, limits: limits(dice), ..stamp(n) };
+        if dice.below(30) == 0 {
+            let n_pages = 1 + u32::try_from(dice.below(40)).unwrap();
+            commands.push(Draft::vacuum(n_pages).seal(&stamp));
+            continue;
+        }
         let is_transaction = dice.below(5) == 0;
         let mut draft = Draft::new(if is_transaction { Results::Each } else { Results::Last }, 0);
         let mut asked = Vec::new();
