@@ -93,6 +93,13 @@ fn is_allowed(asked: AuthContext<'_>) -> bool {
     if writes && asked.accessor.is_some() {
         context::note(|it| it.triggers = true);
     }
+    if let AuthAction::Read { table_name, .. }
+    | AuthAction::Insert { table_name }
+    | AuthAction::Update { table_name, .. }
+    | AuthAction::Delete { table_name } = asked.action
+    {
+        context::note_table(table_name);
+    }
     match asked.action {
         AuthAction::Select | AuthAction::Recursive => true,
         AuthAction::Read { table_name, column_name } => {

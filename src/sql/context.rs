@@ -11,6 +11,7 @@ use std::ffi::CStr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 
 use crate::types::Dice;
 use crate::types::LogIndex;
@@ -24,8 +25,14 @@ pub(super) const STEPS_PER_TICK: u64 = 1_000;
 /// to be read, and another be written to make room for it.
 const STEPS_PER_ENTRY: u64 = 32;
 
-/// How many indexes tables have; those that have none are left out.
-pub(super) type Indexes = FxHashMap<Vec<u8>, u64>;
+/// What of the tables decides what a statement costs.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    /// How many indexes each has; those that have none are left out.
+    pub(super) indexes: FxHashMap<Vec<u8>, u64>,
+    /// The virtual ones, in lower case.
+    pub(super) virtual_tables: FxHashSet<String>,
+}
 
 /// The first word of a statement, as far as it decides what the statement may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +60,8 @@ pub(super) struct Seen {
     pub(super) table_list: bool,
     /// A trigger of the statement writes.
     pub(super) triggers: bool,
+    /// How often the statement names a virtual table.
+    pub(super) virtual_tables: u32,
     /// The most that one of its functions may cost.
     pub(super) cost: Cost,
 }
@@ -88,7 +97,7 @@ struct Context {
     running: Cell<bool>,
     verb: Cell<Verb>,
     seen: Cell<Seen>,
-    indexes: RefCell<Option<Arc<Indexes>>>,
+    tables: RefCell<Option<Arc<Tables>>>,
     trouble: Cell<Trouble>,
     rowid_spent: Cell<bool>,
     ticks_left: Cell<u64>,
@@ -116,9 +125,10 @@ thread_local! {
                 changes: false,
                 table_list: false,
                 triggers: false,
+                virtual_tables: 0,
                 cost: Cost::Ordinary,
             }),
-            indexes: RefCell::new(None),
+            tables: RefCell::new(None),
             trouble: Cell::new(Trouble::None),
             rowid_spent: Cell::new(false),
             ticks_left: Cell::new(u64::MAX),
@@ -230,21 +240,35 @@ pub(super) fn begin_preparing(verb: Verb) {
     });
 }
 
-/// A statement that starts with `verb` is about to run, where tables have `indexes`. What is prepared now is
-/// part of it: a virtual table asks for something, or SQLite prepares the statement again.
-pub(super) fn begin_running(verb: Verb, indexes: &Arc<Indexes>) {
+/// A statement that starts with `verb` is about to run. What is prepared now is part of it: a virtual table
+/// asks for something, or SQLite prepares the statement again.
+pub(super) fn begin_running(verb: Verb) {
     CONTEXT.with(|it| {
         it.running.set(true);
         it.verb.set(verb);
-        it.indexes.replace(Some(Arc::clone(indexes)));
     });
+}
+
+/// These are the tables of the database whose command runs.
+pub(super) fn know(tables: &Arc<Tables>) {
+    CONTEXT.with(|it| it.tables.replace(Some(Arc::clone(tables))));
+}
+
+/// The statement that is prepared names `table`.
+pub(super) fn note_table(table: &str) {
+    let is_virtual = |it: &Arc<Tables>| {
+        !it.virtual_tables.is_empty() && it.virtual_tables.contains(&table.to_ascii_lowercase())
+    };
+    if CONTEXT.with(|it| it.tables.borrow().as_ref().is_some_and(is_virtual)) {
+        note(|it| it.virtual_tables += 1);
+    }
 }
 
 /// A row of `table` has changed: charged for what its pages take.
 pub(super) fn charge_row(table: &CStr) {
     let n_indexes = CONTEXT.with(|it| {
-        let indexes = it.indexes.borrow();
-        indexes.as_ref().and_then(|it| it.get(table.to_bytes()).copied()).unwrap_or_default()
+        let tables = it.tables.borrow();
+        tables.as_ref().and_then(|it| it.indexes.get(table.to_bytes()).copied()).unwrap_or_default()
     });
     // If that is too much, the next tick stops the statement.
     charge_steps(STEPS_PER_ENTRY * (1 + n_indexes));

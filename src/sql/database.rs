@@ -28,7 +28,7 @@ use crate::sql::connection::PAGE_SIZE;
 use crate::sql::connection::Role;
 use crate::sql::content;
 use crate::sql::context;
-use crate::sql::context::Indexes;
+use crate::sql::context::Tables;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
@@ -125,8 +125,8 @@ pub struct Database {
     pub(super) size: DatabaseSize,
     /// What is in the schema.
     pub(super) shape: Shape,
-    /// How many indexes its tables have.
-    pub(super) indexes: Arc<Indexes>,
+    /// What its tables are.
+    pub(super) tables: Arc<Tables>,
     /// Texts, by their hash, that could have taken long to prepare or to run, and did not.
     pub(super) quick: FxHashSet<u64>,
     /// The last such text, on a connection that only reads.
@@ -207,7 +207,7 @@ impl Database {
         let size = engine.size()?;
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = shape(handle).map_err(open_error)?;
-        let indexes = indexes(handle).map_err(open_error)?;
+        let tables = tables(handle).map_err(open_error)?;
         load_search(handle, shape).map_err(open_error)?;
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
@@ -223,7 +223,7 @@ impl Database {
             applied: LogIndex(applied),
             engine_schema: schema,
             shape,
-            indexes: Arc::new(indexes),
+            tables: Arc::new(tables),
             quick: FxHashSet::default(),
             learned: None,
             has_changed_schema: false,
@@ -426,7 +426,8 @@ impl Database {
             let schema = engine_schema(self.handle)?;
             let random = has_random_names(self.handle)?;
             self.shape = shape(self.handle)?;
-            self.indexes = Arc::new(indexes(self.handle)?);
+            self.tables = Arc::new(tables(self.handle)?);
+            context::know(&self.tables);
             Ok::<_, SqlError>((schema, random))
         });
         let (schema, random) = found.map_err(|error| error.into_fault("check the schema"))?;
@@ -554,15 +555,19 @@ fn shape(handle: Handle) -> Result<Shape, SqlError> {
     Ok(shape)
 }
 
-/// How many indexes the tables have.
-fn indexes(handle: Handle) -> Result<Indexes, SqlError> {
-    let mut indexes = Indexes::default();
-    for table in
-        texts(handle, "SELECT tbl_name FROM main.sqlite_master WHERE type = 'index'", None)?
-    {
-        *indexes.entry(table.into_bytes()).or_default() += 1;
+/// What the tables are.
+fn tables(handle: Handle) -> Result<Tables, SqlError> {
+    let mut tables = Tables::default();
+    let with_index = "SELECT tbl_name FROM main.sqlite_master WHERE type = 'index'";
+    for table in texts(handle, with_index, None)? {
+        *tables.indexes.entry(table.into_bytes()).or_default() += 1;
     }
-    Ok(indexes)
+    let is_virtual = "SELECT name FROM main.sqlite_master
+        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'";
+    for table in texts(handle, is_virtual, None)? {
+        tables.virtual_tables.insert(table.to_ascii_lowercase());
+    }
+    Ok(tables)
 }
 
 /// The rows of the schema that belong to the engine, in order.

@@ -65,7 +65,7 @@ const RUNNING_MEMORY_MAX: u64 = 64 << 20;
 const VALUES_IN_MEMORY_MAX: u64 = 32;
 /// Bytes that a row of the schema may have, whatever the limit of values: a text, and two names from it.
 const SCHEMA_ROW_MAX: u32 = 4 << 20;
-/// How many times the limit of steps may tick by for a database with virtual tables, whose own statements
+/// How many times the limit of steps may tick by for a statement on virtual tables, whose own statements
 /// tick too, more or less often (R14). The limit itself is checked at the end.
 const VIRTUAL_TICKS: u64 = 16;
 
@@ -193,6 +193,7 @@ impl Database {
     ) -> Result<Run, Fault> {
         let changes_before = self.handle.total_changes();
         context::begin(&command.stamp, changes_before);
+        context::know(&self.tables);
         if setting != Setting::Read {
             self.bound_size(&command.stamp.limits)?;
         }
@@ -341,13 +342,15 @@ impl Database {
             self.engine.reset_changes().map_err(Halt::Fault)?;
         }
         running.has_run = true;
-        let length = length_max(nature, cached.seen.cost, running);
-        let has_virtual_tables = self.shape.virtual_tables > 0;
+        let length = length_max(cached, running);
+        // One that changes the schema may name them without being seen to.
+        let has_virtual_tables = self.shape.virtual_tables > 0
+            && (cached.seen.virtual_tables > 0 || nature == Nature::Schema);
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
         let weight = if cached.seen.cost == Cost::Search { SEARCH_WEIGHT } else { 1 };
         let steps = (running.steps_left / weight).saturating_mul(ticks);
         context::begin_statement(steps, running.limits.temp_bytes);
-        context::begin_running(cached.verb, &self.indexes);
+        context::begin_running(cached.verb);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
         let run = || run_one(cached, mode, arguments, &mut self.scratch, running);
@@ -411,16 +414,16 @@ impl Database {
     }
 }
 
-/// Bytes of a value, or a row, that a statement may touch.
-fn length_max(nature: Nature, cost: Cost, running: &Running) -> u32 {
-    let value_bytes = running.limits.value_bytes;
-    match (nature, running.share) {
+/// Bytes that a value, or a row, of a statement may have.
+fn length_max(cached: &Cached, running: &Running) -> u32 {
+    let limit = running.limits.value_bytes;
+    match (cached.nature, running.share) {
         // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
         // (preparing a statement, for one) must not fail for a smaller one.
-        (Nature::Schema, _) => value_bytes.max(SCHEMA_ROW_MAX),
-        (_, Share::Inline) if cost == Cost::Ordinary => value_bytes.min(INLINE_VALUE_MAX),
-        (_, Share::Inline) => value_bytes.min(INLINE_SEARCHED_MAX),
-        (_, Share::Whole) => value_bytes,
+        (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
+        (_, Share::Inline) if cached.seen.cost == Cost::Ordinary => limit.min(INLINE_VALUE_MAX),
+        (_, Share::Inline) => limit.min(INLINE_SEARCHED_MAX),
+        (_, Share::Whole) => limit,
     }
 }
 
