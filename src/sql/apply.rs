@@ -492,6 +492,40 @@ mod tests {
         );
     }
 
+    /// Plans after `sql`, run and then read by, are those of a connection that was just opened.
+    fn check_plans(sql: &str) {
+        let mut fixture = Fixture::new();
+        for sql in [
+            "CREATE TABLE few(a, b)",
+            "CREATE TABLE many(a, b)",
+            "CREATE INDEX few_a ON few(a)",
+            "CREATE INDEX many_a ON many(a)",
+            "INSERT INTO few VALUES (1, 1), (2, 2), (3, 3)",
+            "INSERT INTO many SELECT x.a + 4 * y.a, 1 FROM few AS x, few AS y",
+            "INSERT INTO many SELECT x.a, 1 FROM many AS x, many AS y",
+            "ANALYZE",
+        ] {
+            fixture.must(sql);
+        }
+        let plan = "EXPLAIN QUERY PLAN SELECT * FROM many, few WHERE many.a = few.a";
+        let before = fixture.query(plan);
+        fixture.exec(&[sql]);
+        fixture.query(sql);
+        let kept = fixture.query(plan);
+        fixture.database.reconnect().unwrap();
+        assert_eq!(kept, fixture.query(plan), "plans differ after {sql}");
+        assert_eq!(kept, before, "statistics are not heeded");
+    }
+
+    #[test]
+    fn plans_are_those_of_a_fresh_connection() {
+        check_plans("CREATE INDEX x ON few(b); DROP INDEX x");
+        check_plans("CREATE INDEX x ON few(b); SELECT nothing");
+        check_plans("CREATE INDEX few_a ON few(b)");
+        check_plans("EXPLAIN CREATE INDEX x ON few(b)");
+        check_plans("EXPLAIN QUERY PLAN CREATE INDEX x ON few(b)");
+    }
+
     #[test]
     fn what_was_applied_is_skipped_also_after_reopening() {
         let mut fixture = Fixture::new();

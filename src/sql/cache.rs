@@ -192,7 +192,7 @@ fn prepare(handle: Handle, sql: &str, shape: Shape) -> Result<Option<Cached>, Sq
         _ => Cow::Borrowed(sql),
     };
     let prepare = || Prepared::new(handle, &visible);
-    let (prepared, is_too_complex) = context::with_memory(PREPARING_MEMORY_MAX, prepare);
+    let (prepared, is_too_complex) = memory::with_bound(PREPARING_MEMORY_MAX, prepare);
     if is_too_complex {
         return Err(error(rusqlite::ffi::SQLITE_NOMEM, memory::TOO_MUCH));
     }

@@ -107,6 +107,7 @@ struct Context {
     given_up: Cell<bool>,
     memory: Cell<i64>,
     memory_max: Cell<i64>,
+    memory_peak: Cell<i64>,
     out_of_memory: Cell<bool>,
     /// The log index of the command at work; zero is none.
     index: Cell<LogIndex>,
@@ -138,6 +139,7 @@ thread_local! {
             given_up: Cell::new(false),
             memory: Cell::new(0),
             memory_max: Cell::new(i64::MAX),
+            memory_peak: Cell::new(0),
             out_of_memory: Cell::new(false),
             index: Cell::new(LogIndex(0)),
         }
@@ -368,9 +370,17 @@ pub(super) fn is_out_of_temp() -> bool {
     CONTEXT.with(|it| it.temp_left.get() == 0)
 }
 
-/// Run `f`; meanwhile SQLite may take `bytes` of memory on this thread. What comes next to `f`'s answer:
-/// whether it asked for more.
-pub(super) fn with_memory<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, bool) {
+/// How a statement dealt with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// It asked for more than it may have.
+    pub(super) is_out: bool,
+    /// The most that it had at once, in bytes.
+    pub(super) peak: i64,
+}
+
+/// Run `f`; meanwhile SQLite may take `bytes` of memory on this thread.
+pub(super) fn with_memory<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, Memory) {
     struct Restore;
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -380,13 +390,15 @@ pub(super) fn with_memory<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, bool) {
     CONTEXT.with(|it| {
         it.memory.set(0);
         it.memory_max.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        it.memory_peak.set(0);
         it.out_of_memory.set(false);
     });
     let restore = Restore;
     let answer = f();
     drop(restore);
-    let is_out = CONTEXT.with(|it| it.out_of_memory.get());
-    (answer, is_out)
+    let memory =
+        CONTEXT.with(|it| Memory { is_out: it.out_of_memory.get(), peak: it.memory_peak.get() });
+    (answer, memory)
 }
 
 /// Whether memory is counted on this thread.
@@ -407,6 +419,7 @@ pub(super) fn charge_memory(n: i64) -> bool {
             it.out_of_memory.set(true);
         } else {
             it.memory.set(memory);
+            it.memory_peak.set(it.memory_peak.get().max(memory));
         }
         is_out
     };

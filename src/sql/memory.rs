@@ -22,6 +22,10 @@ use crate::sql::context;
 /// What is said of a statement that asks for more than it may have.
 pub(super) const TOO_MUCH: &str = "statement needs too much memory";
 
+/// Bytes from which on what a statement had is given back to the system at once. The C library would keep
+/// it for its thread.
+const GIVEN_BACK_MIN: i64 = 8 << 20;
+
 /// SQLite's own functions.
 struct Below {
     malloc: unsafe extern "C" fn(c_int) -> *mut c_void,
@@ -56,6 +60,24 @@ pub(super) fn configure() {
     // SAFETY: the table is that of SQLite with three functions replaced, and is copied.
     unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw mut methods) };
 }
+
+/// Run `f`, during which SQLite may take `bytes`. What comes next to `f`'s answer: whether it asked for more.
+pub(super) fn with_bound<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, bool) {
+    let (answer, memory) = context::with_memory(bytes, f);
+    if memory.is_out || memory.peak > GIVEN_BACK_MIN {
+        give_back();
+    }
+    (answer, memory.is_out)
+}
+
+#[cfg(target_env = "gnu")]
+fn give_back() {
+    // SAFETY: takes nothing, and nothing that is in use.
+    unsafe { libc::malloc_trim(0) }; // tidy: allow(libc) SQLite's memory comes from there
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn give_back() {}
 
 fn below() -> &'static Below {
     BELOW.get().expect("these functions are known to SQLite only after it is set")

@@ -430,7 +430,7 @@ fn length_max(cached: &Cached, running: &Running) -> u32 {
 /// Run a statement whose values have at most `length` bytes, in the memory that there is for it.
 fn in_memory<T>(length: u32, run: impl FnOnce() -> Result<T, Halt>) -> Result<T, Halt> {
     let values = VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length));
-    let (ran, is_out) = context::with_memory(RUNNING_MEMORY_MAX.saturating_add(values), run);
+    let (ran, is_out) = memory::with_bound(RUNNING_MEMORY_MAX.saturating_add(values), run);
     if is_out {
         // SQLite goes on after some failures to allocate, which another replica may not have.
         let error = StatementError::coded("statement_memory", memory::TOO_MUCH);

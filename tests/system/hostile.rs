@@ -51,7 +51,7 @@ const SCHEMA: &[&str] = &[
 ];
 
 /// Most memory that the node may ever hold.
-const MEMORY_KB_MAX: u64 = 400 << 10;
+const MEMORY_KB_MAX: u64 = 320 << 10;
 /// Longest that any statement may take: before it, the node would have to say that it does not know.
 const STATEMENT_MAX: Duration = Duration::from_secs(14);
 
