@@ -72,6 +72,9 @@ pub const INLINE_BATCH_TIME: Duration = Duration::from_millis(2);
 pub const INLINE_COMMAND_TIME: Duration = Duration::from_millis(1);
 /// Bytes of a `-wal` at which it is checkpointed.
 pub const WAL_BYTES: u64 = 8 << 20;
+/// Bytes of a `-wal` at which commands wait for a checkpoint that is under way, so that one that writes much at
+/// once is slowed down rather than refused.
+pub const WAL_BYTES_WAIT: u64 = 64 << 20;
 /// Bytes of a `-wal` at which the oldest reader that keeps it from starting anew is stopped, and writes
 /// are refused until it has (R23).
 pub const WAL_BYTES_MAX: u64 = 256 << 20;

@@ -11,6 +11,7 @@ pub mod segments;
 pub mod helper;
 pub mod workers;
 pub mod manifest;
+pub mod priority;
 pub mod stops;
 pub mod guard;
 

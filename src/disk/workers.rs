@@ -4,9 +4,7 @@
 //! The core goes on, and so do the other namespaces; the one concerned waits. What comes of a task goes
 //! back as a [`Done`]. A command is undone, and not recorded, when the node stops: it is in the log.
 //!
-//! The threads give way to the cores: they have a lower priority.
-
-#![expect(unsafe_code, reason = "the priority of a thread is a system call")]
+//! The threads give way to the cores ([`priority`]).
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -21,6 +19,7 @@ use bytes::Bytes;
 
 use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
+use crate::disk::priority;
 use crate::disk::stops::Stops;
 use crate::limits;
 use crate::shard::event::Token;
@@ -38,9 +37,6 @@ use crate::types::DatabaseId;
 use crate::types::Incarnation;
 use crate::types::Instant;
 use crate::wire::rows::StatementError;
-
-/// How much less these threads count than a core, as `nice` has it: about a tenth.
-const NICENESS: libc::c_int = 10;
 
 /// Commands to apply, and the connection to do it with.
 #[derive(Debug)]
@@ -142,7 +138,7 @@ fn spawn<T: Send + 'static>(
     perform: impl Fn(T) -> Done + Send + 'static,
 ) -> thread::JoinHandle<()> {
     thread::spawn(move || {
-        give_way();
+        priority::give_way();
         for task in todo {
             match catch_unwind(AssertUnwindSafe(|| perform(task))) {
                 Ok(done) => report(done),
@@ -151,13 +147,6 @@ fn spawn<T: Send + 'static>(
             }
         }
     })
-}
-
-/// Let the cores go first.
-fn give_way() {
-    // SAFETY: the call takes three numbers; zero is the calling thread. It fails only for what may not be
-    // done, and then the thread counts as much as a core.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
 fn apply_whole(task: ApplyTask, stops: &Stops, is_stopping: &AtomicBool) -> Done {

@@ -115,6 +115,18 @@ enum Checkpoint {
 }
 
 impl Open {
+    /// Whether commands may run: a connection is here, and no checkpoint is waited for.
+    fn is_ready(&self) -> bool {
+        let is_long = |it: &Database| it.wal_bytes() > limits::WAL_BYTES_WAIT;
+        match self.checkpoint {
+            Checkpoint::Idle => self.here.is_some(),
+            Checkpoint::Running | Checkpoint::Due => {
+                self.here.as_ref().is_some_and(|it| !is_long(it))
+            }
+            Checkpoint::Finishing => false,
+        }
+    }
+
     fn new(database: Box<Database>) -> Self {
         Self {
             here: Some(database),

@@ -7,7 +7,6 @@ use crate::limits;
 use crate::node::clock::Clock;
 use crate::node::databases::BUSY_MAX;
 use crate::node::databases::Batch;
-use crate::node::databases::Checkpoint;
 use crate::node::databases::Databases;
 use crate::node::databases::NoRoom;
 use crate::node::databases::Open;
@@ -146,9 +145,7 @@ impl Databases {
     pub(super) fn work(&mut self, id: DatabaseId, work: Work, events: &mut Vec<Event>) {
         match self.slots.get_mut(&id) {
             Some(Slot::Open(open)) => match work {
-                Work::Apply(batch)
-                    if open.here.is_some() && open.checkpoint != Checkpoint::Finishing =>
-                {
+                Work::Apply(batch) if open.is_ready() => {
                     self.apply_now(id, batch, events);
                 }
                 Work::Apply(batch) => {
@@ -251,7 +248,7 @@ impl Databases {
 
     pub(super) fn resume_batch(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
         if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
-            && open.here.is_some()
+            && open.is_ready()
             && let Some(batch) = open.batch.take()
         {
             self.work(id, Work::Apply(batch), events);
