@@ -41,8 +41,11 @@ pub const BODIES_HELD_BYTES_MAX: usize = 256 << 20;
 
 /// Commands of one transaction of one database: what a step of apply may cost.
 pub const APPLY_BATCH_MAX: usize = 512;
-/// Free pages that one command gives back to the file system: what a step of apply may cost (R16).
+/// Free pages that one command may give back to the file system (R16).
 pub const VACUUM_PAGES_MAX: u32 = 256;
+/// Free pages that one command gives back: few enough to do it on a core, for on a thread the commands behind it
+/// would wait for others' long statements.
+pub const VACUUM_PAGES: u32 = 32;
 /// Free pages below which a database is left as it is.
 pub const VACUUM_FREE_PAGES_MIN: u32 = 64;
 /// Free pages are given back while they are more than one part in this many.
@@ -68,6 +71,8 @@ pub const LONG_READ_BYTES_WAITING_MAX: usize = 64 << 20;
 pub const READERS_IDLE_MAX: usize = 16;
 /// How long a core applies commands of one database, or reads from it, before others have their turn.
 pub const INLINE_BATCH_TIME: Duration = Duration::from_millis(2);
+/// How long a core goes on with what follows from one another before other tasks have their turn.
+pub const TURN_TIME: Duration = Duration::from_millis(4);
 /// How long a single command may take on a core before it is undone and moved to a thread.
 pub const INLINE_COMMAND_TIME: Duration = Duration::from_millis(1);
 /// Bytes of a `-wal` at which it is checkpointed.

@@ -191,6 +191,10 @@ impl OpenFailure {
 #[derive(Debug)]
 pub struct Helper {
     jobs: flume::Sender<Job>,
+    /// Somebody is kept from applying meanwhile.
+    urgent: flume::Sender<Job>,
+    /// One for each job of both kinds.
+    tokens: flume::Sender<()>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -200,9 +204,13 @@ impl Helper {
     pub fn start(report: impl Fn(Done) + Send + 'static) -> Self {
         // Bounded by what asks: one job per database and kind.
         let (jobs, todo) = flume::unbounded::<Job>();
+        let (urgent, todo_first) = flume::unbounded::<Job>();
+        let (tokens, given) = flume::unbounded::<()>();
         let thread = thread::spawn(move || {
             let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
-            for job in todo {
+            for () in given {
+                let job = todo_first.try_recv().or_else(|_| todo.try_recv());
+                let job = job.expect("a token is given after its job");
                 match catch_unwind(AssertUnwindSafe(|| worker.perform(job))) {
                     Ok(Some(done)) => report(done),
                     Ok(None) => {}
@@ -211,20 +219,23 @@ impl Helper {
                 }
             }
         });
-        Self { jobs, thread: Some(thread) }
+        Self { jobs, urgent, tokens, thread: Some(thread) }
     }
 
     /// Give it something to do.
     pub fn give(&self, job: Job) {
+        let is_urgent = matches!(job, Job::FinishCheckpoint { .. });
+        let jobs = if is_urgent { &self.urgent } else { &self.jobs };
         // The thread outlives this handle.
-        self.jobs.send(job).expect("the helper thread lives as long as its handle");
+        jobs.send(job).expect("the helper thread lives as long as its handle");
+        self.tokens.send(()).expect("as above");
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
         let (closed, _) = flume::bounded(0);
-        drop(std::mem::replace(&mut self.jobs, closed));
+        drop(std::mem::replace(&mut self.tokens, closed));
         if let Some(thread) = self.thread.take() {
             // A panic there has been reported by the panic hook.
             let _ = thread.join();
@@ -298,6 +309,9 @@ impl Worker {
             hash_map::Entry::Occupied(it) => it.into_mut(),
             hash_map::Entry::Vacant(it) => match Checkpointer::open(path, self.vfs) {
                 Ok(new) => it.insert(new),
+                Err(OpenError::Fault(Fault::Stop(cause))) => {
+                    fail_stop("connect for a checkpoint", &cause);
+                }
                 Err(error) => {
                     warn!(%error, database = %path.display(), "cannot connect for a checkpoint");
                     return false;

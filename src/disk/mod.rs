@@ -15,9 +15,13 @@ pub mod priority;
 pub mod stops;
 pub mod guard;
 
+use std::ffi::CString;
 use std::fmt::Display;
 use std::io;
 use std::io::Write as _;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use tracing::error;
 
@@ -33,4 +37,19 @@ pub fn fail_stop(during: &str, cause: &dyn Display) -> ! {
     // The log may go to a file that is part of the trouble; nothing can be done if this fails, too.
     let _ = writeln!(io::stderr(), "debros: failed to {during}: {cause}: the process stops");
     std::process::abort()
+}
+
+/// Bytes that this process may still use on the disk of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statvfs>::uninit();
+    #[expect(unsafe_code, reason = "the standard library does not tell")]
+    // SAFETY: the name is a C string; the place is large enough, and written if the call succeeds.
+    let found = unsafe {
+        if libc::statvfs(name.as_ptr(), found.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        found.assume_init()
+    };
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -188,6 +188,10 @@ fn prepare(
     let source = if let Some(old) = recycled {
         path_of(directory, old)
     } else {
+        // Filling the disk to find that out would take the room that others need.
+        if disk::free_bytes(directory)? < size {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let temporary = path.with_extension("tmp");
         write_zeros(&temporary, size).inspect_err(|_| {
             // It holds nothing, and others may need what it takes.
@@ -196,7 +200,8 @@ fn prepare(
         temporary
     };
     fs::rename(source, path)?;
-    sync_directory(directory)
+    // It is not tried again (R8), whatever it says.
+    sync_directory(directory).map_err(io::Error::other)
 }
 
 fn write_zeros(path: &Path, size: u64) -> io::Result<()> {

@@ -63,8 +63,6 @@ enum Work {
 #[derive(Debug)]
 struct Batch {
     entries: Vec<Entry>,
-    /// How often in a row the lock was not to be had.
-    n_busy: u32,
 }
 
 /// What has to wait for a moment: for room on the disk (R35), most of all.
@@ -76,6 +74,14 @@ enum NoRoom {
     Open(DatabaseId),
     /// A `-wal` that is too long, and could not be moved into its file. A reader may be in the way, too.
     Checkpoint(DatabaseId),
+}
+
+impl NoRoom {
+    fn database(&self) -> DatabaseId {
+        match self {
+            Self::Apply(id, _) | Self::Open(id) | Self::Checkpoint(id) => *id,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -95,6 +101,8 @@ struct Open {
     here: Option<Box<Database>>,
     /// What waits until commands may run again, or what the thread was given has run.
     batch: Option<Batch>,
+    /// How often in a row the lock was not to be had.
+    n_busy: u32,
     checkpoint: Checkpoint,
     /// Bytes of the `-wal` at which the next checkpoint is due.
     checkpoint_at: u64,
@@ -131,6 +139,7 @@ impl Open {
         Self {
             here: Some(database),
             batch: None,
+            n_busy: 0,
             checkpoint: Checkpoint::Idle,
             checkpoint_at: limits::WAL_BYTES,
             is_strained: false,
@@ -152,6 +161,8 @@ pub(super) struct Databases {
     present_max: usize,
     /// What found its database locked, or has had its share of this turn.
     again: Vec<(DatabaseId, Batch)>,
+    /// Reads that this turn had no time for.
+    later: Vec<(DatabaseId, Token, Bytes)>,
     /// What found no room on the disk, and when it is tried again.
     no_room: Vec<NoRoom>,
     retry_at: Option<Instant>,
@@ -174,6 +185,13 @@ pub(super) fn partition_dir(database_dir: &Path, partition: PartitionId) -> Path
 
 fn path_in(database_dir: &Path, id: DatabaseId) -> PathBuf {
     partition_dir(database_dir, id.partition).join(format!("{}.db", id.incarnation))
+}
+
+impl Drop for Databases {
+    fn drop(&mut self) {
+        // What nothing counts would be waited for otherwise.
+        self.long_reads.stop_all();
+    }
 }
 
 /// The threads that work for a core's databases.
@@ -203,6 +221,7 @@ impl Databases {
             n_present: 0,
             present_max,
             again: Vec::new(),
+            later: Vec::new(),
             no_room: Vec::new(),
             retry_at: None,
             long_reads: LongReads::new(statement_time),
@@ -302,6 +321,8 @@ impl Databases {
             Fault::Fence(cause) if id.incarnation == Incarnation::ENGINE => {
                 fail_stop("use a partition's own database", &cause);
             }
+            // Another connection has found it before.
+            Fault::Fence(_) if matches!(self.slots.get(&id), Some(Slot::Fenced)) => {}
             Fault::Fence(cause) => {
                 error!(
                     partition = id.partition.0,
@@ -310,13 +331,22 @@ impl Databases {
                     "database is damaged; it is fenced"
                 );
                 self.slots.insert(id, Slot::Fenced);
-                self.n_present -= 1;
-                self.open_next();
+                self.no_room.retain(|it| it.database() != id);
+                for reader in self.long_reads.fence(id, events) {
+                    self.helper.give(Job::Close { reader: Box::new(reader) });
+                }
+                self.leave();
                 events.push(Event::Fenced { database: id });
             }
             // That there is no room is dealt with where it is met.
             Fault::Stop(cause) | Fault::NoRoom(cause) => fail_stop("use a database", &cause),
         }
+    }
+
+    /// One fewer is open, or on its way: there is room for the next.
+    fn leave(&mut self) {
+        self.n_present -= 1;
+        self.open_next();
     }
 
     /// Sync these; those that are not open have nothing to sync.
@@ -353,11 +383,21 @@ impl Databases {
             Some(Slot::Open(Open { here: Some(database), batch, .. })) => {
                 self.close(id, database, batch.map(Work::Apply).into_iter().collect());
             }
+            // It was to be opened when there is room on the disk, for reads that have been refused since.
+            Some(Slot::Away(work)) if work.is_empty() && self.waits_for_room(id) => {
+                self.no_room.retain(|it| it.database() != id);
+                self.leave();
+                events.push(Event::Evicted { database: id });
+            }
             other => {
                 self.slots.extend(other.map(|it| (id, it)));
                 events.push(Event::Evicted { database: id });
             }
         }
+    }
+
+    fn waits_for_room(&self, id: DatabaseId) -> bool {
+        self.no_room.iter().any(|it| matches!(it, NoRoom::Open(open) if *open == id))
     }
 
     /// The helper thread is done with something.
@@ -391,8 +431,7 @@ impl Databases {
                             "database cannot be used; it is fenced"
                         );
                         self.slots.insert(id, Slot::Fenced);
-                        self.n_present -= 1;
-                        self.open_next();
+                        self.leave();
                         events.push(Event::Fenced { database: id });
                     }
                 }
@@ -411,10 +450,15 @@ impl Databases {
                 self.on_checkpointed(id, is_complete, events);
             }
             Done::Ran { database: id, open: database, entries, result } => {
-                // Fenced by what a reader found meanwhile.
-                let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+                let Some(Slot::Open(open)) = self.slots.get_mut(&id) else {
+                    // Fenced by what a reader found meanwhile. A sick machine is another matter.
+                    if let Err(Fault::Stop(cause)) = result {
+                        fail_stop("use a database", &cause);
+                    }
+                    return;
+                };
                 open.here = Some(database);
-                self.on_applied(id, Batch { entries, n_busy: 0 }, result, events);
+                self.on_applied(id, Batch { entries }, result, events);
                 self.finish_checkpoint_if_due(id);
                 self.resume_batch(id, events);
             }
@@ -444,8 +488,7 @@ impl Databases {
                 let Some(Slot::Away(waiting)) = self.slots.remove(&id) else {
                     unreachable!("a database is closed while it is away");
                 };
-                self.n_present -= 1;
-                self.open_next();
+                self.leave();
                 events.push(Event::Evicted { database: id });
                 self.resume(id, waiting, events);
             }

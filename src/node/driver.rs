@@ -2,7 +2,7 @@
 //!
 //! A turn takes everything that has come in, steps it, and hands over the effects before the next turn.
 //! Handing over is submitting: the log writer, the helper thread and other cores report back with events.
-//! Applying and reading run here. A panic in the state machine ends the process: a core that broke its own
+//! Applying and reading run here as far as they are short. A panic in the state machine ends the process: a core that broke its own
 //! promise answers nobody.
 
 use std::cell::RefCell;
@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::disk::fail_stop;
 use crate::disk::log::LogWriter;
+use crate::limits;
 use crate::node::clock::Clock;
 use crate::node::databases::Databases;
 use crate::node::mail::Back;
@@ -134,6 +135,9 @@ impl Driver {
         for _ in 0..ROUNDS_MAX {
             self.mesh.take_inbox(&mut self.events);
             if self.events.is_empty() && !self.databases.has_reads() {
+                break;
+            }
+            if self.clock.now().since(now) > limits::TURN_TIME {
                 break;
             }
             self.round(now);

@@ -134,6 +134,31 @@ impl LongReads {
         gone.into_iter().map(|(_, reader)| *reader).collect()
     }
 
+    /// A database is damaged: refuse what waits, stop what runs. Its connections are to be closed.
+    pub(super) fn fence(&mut self, database: DatabaseId, events: &mut Vec<Event>) -> Vec<Reader> {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (gone, kept) = waiting.partition::<VecDeque<_>, _>(|it| it.database == database);
+        self.waiting = kept;
+        for it in gone {
+            self.waiting_bytes -= it.command.len();
+            let error =
+                StatementError::coded("fenced", "namespace is fenced: its database is damaged");
+            let (token, outcome) = (it.token, Err(error));
+            events.push(Event::ReadFinished { database, token, outcome });
+        }
+        for active in self.active.iter().filter(|it| it.database == database) {
+            active.brake.pull(Why::Late);
+        }
+        self.take_idle(database)
+    }
+
+    /// Stop everything: the node ends.
+    pub(super) fn stop_all(&self) {
+        for active in &self.active {
+            active.brake.pull(Why::Late);
+        }
+    }
+
     /// Stop the oldest read of a database whose log is too long (R23).
     pub(super) fn stop_oldest(&self, database: DatabaseId) {
         if let Some(oldest) = self.active.iter().find(|it| it.database == database) {

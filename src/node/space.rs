@@ -4,10 +4,7 @@
 //! Asking is a system call that waits for the file system, so it is made on no core. A disk that is nearly
 //! full is asked more often: at 400 MB/s it loses 40 MB between two looks.
 
-use std::ffi::CString;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
@@ -16,6 +13,7 @@ use std::time::Duration;
 use tracing::info;
 use tracing::warn;
 
+use crate::disk::free_bytes;
 use crate::shard::room::Reserve;
 use crate::shard::room::Room;
 
@@ -87,21 +85,6 @@ impl<F: Fn(Room)> Watcher<F> {
         }
         if self.reserve.is_near(free) { INTERVAL_NEAR } else { INTERVAL }
     }
-}
-
-/// Bytes that this process may still use on the disk of `path`.
-fn free_bytes(path: &Path) -> io::Result<u64> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let mut found = MaybeUninit::<libc::statvfs>::uninit();
-    #[expect(unsafe_code, reason = "the standard library does not tell")]
-    // SAFETY: the name is a C string; the place is large enough, and written if the call succeeds.
-    let found = unsafe {
-        if libc::statvfs(name.as_ptr(), found.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        found.assume_init()
-    };
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]

@@ -88,6 +88,12 @@ impl Compaction {
         may_start && (is_wanted || bytes(partitions) >= self.start_at)
     }
 
+    /// When a round is to be tried again by itself.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let is_wanted = self.is_idle() && !self.fenced.is_empty();
+        is_wanted.then_some(self.not_before)
+    }
+
     /// A database of this partition is fenced: a round writes that down, so that whoever repairs it knows.
     pub(super) fn note_fence(&mut self, partition: PartitionId) {
         self.fenced.insert(partition);

@@ -233,7 +233,8 @@ impl Shard {
     pub fn next_timeout(&self) -> Option<Instant> {
         let partitions = self.partitions.values().filter_map(Partition::next_timeout);
         let parked = self.parked.front().map(|it| it.deadline);
-        partitions.chain(parked).chain(self.namespaces.next_timeout()).min()
+        let others = [self.namespaces.next_timeout(), self.compaction.next_timeout(), parked];
+        partitions.chain(others.into_iter().flatten()).min()
     }
 
     /// What this shard knows about itself; the shell adds the bytes of the files.
@@ -312,6 +313,8 @@ impl Shard {
         let Some(partition) = rest.partitions.get_mut(&database.partition) else { return };
         if let Some(queue) = partition.queues.get_mut(&database.incarnation) {
             queue.is_evicting = false;
+            // What it was is told anew by the connection that opens it.
+            queue.is_strained = false;
         }
         partition.dispatch(&mut step, database.incarnation);
     }

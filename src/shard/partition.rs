@@ -21,6 +21,7 @@ use crate::shard::event::Answer;
 use crate::shard::event::Effect;
 use crate::shard::event::Ticket;
 use crate::shard::event::Token;
+use crate::shard::queue::EarlyRead;
 use crate::shard::queue::Queue;
 use crate::shard::queue::Source;
 use crate::shard::request::SubmitError;
@@ -116,6 +117,8 @@ pub(super) struct Partition {
     term_start: LogIndex,
     /// Readies that are being written.
     unpersisted: VecDeque<(Ticket, u64)>,
+    /// When the first of the reads that came early has waited too long.
+    early_until: Option<Instant>,
     election_at: Instant,
     tick_at: Instant,
     /// Kept for its capacity only.
@@ -143,6 +146,7 @@ impl Partition {
             touched: BTreeSet::new(),
             stamp: boot.stamp,
             unpersisted: VecDeque::new(),
+            early_until: None,
             election_at: election_time(now, dice),
             tick_at: now.after(limits::TICK),
             outputs: Vec::new(),
@@ -236,7 +240,12 @@ impl Partition {
         let command = draft.seal(&stamp);
         if queue.first_outstanding().is_some_and(|it| it <= self.term_start) {
             // Others may have acknowledged what is not applied here yet.
-            return queue.early_reads.push((token, command));
+            if queue.early_reads.len() >= limits::PARKED_MAX {
+                return step.reply(token, Err(SubmitError::Overloaded));
+            }
+            let deadline = step.now.after(limits::REQUEST_DEADLINE);
+            self.early_until = self.early_until.or(Some(deadline));
+            return queue.early_reads.push(EarlyRead { token, command, deadline });
         }
         self.n_open += usize::from(!queue.is_open);
         queue.is_open = true;
@@ -251,7 +260,7 @@ impl Partition {
         if queue.first_outstanding().is_some_and(|it| it <= self.term_start) {
             return;
         }
-        for (token, command) in std::mem::take(&mut queue.early_reads) {
+        for EarlyRead { token, command, .. } in std::mem::take(&mut queue.early_reads) {
             self.n_open += usize::from(!queue.is_open);
             queue.is_open = true;
             queue.n_reads += 1;
@@ -288,11 +297,12 @@ impl Partition {
             Role::Leader => self.tick_at,
             Role::Follower | Role::Candidate => self.tick_at.min(self.election_at),
         });
-        waiting.into_iter().chain(clock).min()
+        waiting.into_iter().chain(clock).chain(self.early_until).min()
     }
 
     pub(super) fn on_timeout(&mut self, step: &mut Step<'_>) {
         self.answer_late(step);
+        self.answer_late_reads(step);
         if self.replica.is_alone() {
             return self.drain(step);
         }
@@ -320,6 +330,25 @@ impl Partition {
             if let Some(token) = late {
                 step.reply(token, Err(SubmitError::OutcomeUnknown));
             }
+        }
+    }
+
+    /// Reads that have waited too long for what they must see were not done.
+    fn answer_late_reads(&mut self, step: &mut Step<'_>) {
+        if self.early_until.is_none_or(|at| step.now < at) {
+            return;
+        }
+        self.early_until = None;
+        for queue in self.queues.values_mut() {
+            let n_late = queue.early_reads.partition_point(|it| it.deadline <= step.now);
+            for late in queue.early_reads.drain(..n_late) {
+                step.out.push(Effect::Reply {
+                    token: late.token,
+                    result: Err(SubmitError::Overloaded),
+                });
+            }
+            let next = queue.early_reads.first().map(|it| it.deadline);
+            self.early_until = self.early_until.into_iter().chain(next).min();
         }
     }
 
@@ -574,8 +603,8 @@ impl Partition {
     pub(super) fn on_fenced(&mut self, step: &mut Step<'_>, incarnation: Incarnation) {
         if let Some(queue) = self.queues.get_mut(&incarnation) {
             self.n_open -= usize::from(queue.is_open);
-            for (token, _) in std::mem::take(&mut queue.early_reads) {
-                step.reply(token, Err(SubmitError::Fenced));
+            for read in std::mem::take(&mut queue.early_reads) {
+                step.reply(read.token, Err(SubmitError::Fenced));
             }
             for index in queue.fence() {
                 self.answer(step, index, Err(SubmitError::OutcomeUnknown));

@@ -31,6 +31,14 @@ pub(super) enum Source {
     Derived(Bytes),
 }
 
+/// A read that waits until its database has applied what it must see.
+#[derive(Debug)]
+pub(super) struct EarlyRead {
+    pub(super) token: Token,
+    pub(super) command: Bytes,
+    pub(super) deadline: Instant,
+}
+
 /// A database's way from handed out to durable.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "what is known of a database, each by itself")]
@@ -59,7 +67,7 @@ pub(super) struct Queue {
     /// Reads given out and not answered.
     pub(super) n_reads: usize,
     /// Reads that wait until what was committed before this replica led is applied.
-    pub(super) early_reads: Vec<(Token, Bytes)>,
+    pub(super) early_reads: Vec<EarlyRead>,
     /// When it was last needed.
     pub(super) used_at: Instant,
     /// How large it was when it was last written to; not known before the first time.

@@ -109,7 +109,7 @@ pub(super) fn admit(
 pub(super) fn pages_to_give_back(size: DatabaseSize) -> Option<u32> {
     let is_due = size.free_pages >= limits::VACUUM_FREE_PAGES_MIN
         && size.free_pages > size.pages / limits::VACUUM_FREE_RATIO;
-    is_due.then(|| size.free_pages.min(limits::VACUUM_PAGES_MAX))
+    is_due.then(|| size.free_pages.min(limits::VACUUM_PAGES))
 }
 
 #[cfg(test)]

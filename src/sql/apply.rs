@@ -122,6 +122,10 @@ impl Database {
             }
             rest => rest?,
         };
+        if share == Share::Whole && rest != Rest::NoRoom {
+            // Here, where there is time.
+            self.freshen_if_room()?;
+        }
         Ok(Batch { applied, rest, size: self.size })
     }
 

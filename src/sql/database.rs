@@ -271,6 +271,17 @@ impl Database {
         if self.has_stale_schema { self.forget_schema() } else { Ok(()) }
     }
 
+    /// The same, but later if the disk is full now. Whether it is done.
+    pub(super) fn freshen_if_room(&mut self) -> Result<bool, Fault> {
+        match self.freshen() {
+            Err(Fault::NoRoom(_)) => {
+                self.has_stale_schema = true;
+                Ok(false)
+            }
+            done => done.map(|()| true),
+        }
+    }
+
     /// The log index of the last command applied.
     pub fn applied(&self) -> LogIndex {
         self.applied
@@ -279,6 +290,11 @@ impl Database {
     /// Bytes of the write-ahead log, as of this connection's last commit; zero before the first.
     pub fn wal_bytes(&self) -> u64 {
         u64::from(self.wal_frames.load(Ordering::Relaxed)) * WAL_FRAME_SIZE
+    }
+
+    /// The write-ahead log is about to begin anew: the next commit tells how long it is.
+    pub fn forget_wal_bytes(&self) {
+        self.wal_frames.store(0, Ordering::Relaxed);
     }
 
     /// Bytes of the database as its readers see it, wherever its pages lie.
@@ -332,7 +348,9 @@ impl Database {
             if enough(Ask::Begin) {
                 return Ok(Read::Later);
             }
-            self.freshen()?;
+            if !self.freshen_if_room()? {
+                return Ok(Read::Done(Err(no_room_to_read())));
+            }
             handle.with_watch(false, enough, || self.read_one(bytes, share))
         };
         let outcomes = commands.iter().map(read).collect::<Result<Vec<_>, _>>();
@@ -360,7 +378,8 @@ impl Database {
                 Run::Alone => unreachable!("a read shares its transaction with nobody"),
             }
         }
-        unreachable!("the schema stays within a transaction")
+        let message = "the schema changes too often";
+        Ok(Read::Done(Err(StatementError::coded("busy", message))))
     }
 
     /// What stops the statement that runs, from any thread.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use bytes::BytesMut;
 use rusqlite::ffi;
 
+use crate::limits;
 use crate::sql::apply::Applied;
 use crate::sql::apply::Entry;
 use crate::sql::authorizer;
@@ -166,7 +167,9 @@ impl Database {
                 Ok(ran)
             }
             Kind::Create | Kind::Drop => Ok(Run::Done(Ok(Vec::new()))),
-            Kind::Vacuum if share == Share::Inline => Ok(Run::Long { has_run: false }),
+            Kind::Vacuum if share == Share::Inline && !is_quick_vacuum(&command) => {
+                Ok(Run::Long { has_run: false })
+            }
             Kind::Vacuum if setting == Setting::Shared => Ok(Run::Alone),
             Kind::Vacuum => self.vacuum(&command),
         }
@@ -301,12 +304,15 @@ impl Database {
     ) -> Result<Option<(StatementResult, Option<usize>)>, Halt> {
         // Preparing must not depend on what ran before: on another replica it may not be necessary.
         context::unbounded();
-        if running.share == Share::Inline && !self.is_quick_to_prepare(rest) {
+        let on_schema =
+            matches!(text::verb(rest), Verb::CreateTable | Verb::Schema | Verb::Analyze);
+        // One on the schema leaves the connection to read it anew, which takes time in proportion to it.
+        let may_be_long = on_schema || !self.is_quick_to_prepare(rest);
+        if running.share == Share::Inline && may_be_long {
             return Err(Halt::Long);
         }
         let is_small = self.is_small();
-        self.has_stale_schema |=
-            matches!(text::verb(rest), Verb::CreateTable | Verb::Schema | Verb::Analyze);
+        self.has_stale_schema |= on_schema;
         let cached = match self.cache.get(self.handle, rest, self.shape) {
             Ok(Some(cached)) => cached,
             Ok(None) => return Ok(None),
@@ -412,6 +418,11 @@ impl Database {
             },
         }
     }
+}
+
+/// Whether so few pages are given back that it takes a moment only.
+fn is_quick_vacuum(command: &Command<'_>) -> bool {
+    command.vacuum_pages().is_ok_and(|it| it <= limits::VACUUM_PAGES)
 }
 
 /// Bytes that a value, or a row, of a statement may have.

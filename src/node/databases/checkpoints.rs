@@ -71,6 +71,9 @@ impl Databases {
             return;
         }
         open.checkpoint = Checkpoint::Idle;
+        if is_complete && let Some(database) = &open.here {
+            database.forget_wal_bytes();
+        }
         if open.is_strained && is_complete {
             open.is_strained = false;
             events.push(Event::Strained { database: id, is_strained: false });

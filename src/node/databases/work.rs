@@ -28,6 +28,9 @@ use crate::types::Instant;
 use crate::types::LogIndex;
 use bytes::Bytes;
 
+/// What found no room on the disk and is tried again at once; the rest, a moment later.
+const RETRIES_MAX: usize = 4;
+
 /// What a core may take of one turn for one database, and for one command of it.
 fn inline_share(clock: Clock) -> impl FnMut(Ask) -> bool {
     let mut batch_began = None;
@@ -53,7 +56,7 @@ impl Databases {
         events: &mut Vec<Event>,
     ) {
         let entries = commands.into_iter().map(|(index, command)| Entry { index, command });
-        let batch = Batch { entries: entries.collect(), n_busy: 0 };
+        let batch = Batch { entries: entries.collect() };
         self.work(id, Work::Apply(batch), events);
     }
 
@@ -69,6 +72,11 @@ impl Databases {
         if !is_here {
             return self.work(id, Work::Read(token, command), events);
         }
+        self.read_here(id, token, command);
+    }
+
+    /// Gather the reads of a turn: those of a database share a transaction.
+    fn read_here(&mut self, id: DatabaseId, token: Token, command: Bytes) {
         match self.reads.iter_mut().find(|(it, _)| *it == id) {
             Some((_, reads)) => reads.push((token, command)),
             None => self.reads.push((id, vec![(token, command)])),
@@ -99,18 +107,14 @@ impl Databases {
             });
             match ran {
                 Ok(ran) => {
-                    let mut later = Vec::new();
                     for ((token, command), read) in tokens.into_iter().zip(commands).zip(ran) {
                         match read {
                             Read::Done(outcome) => {
                                 events.push(Event::ReadFinished { database: id, token, outcome });
                             }
-                            Read::Later => later.push((token, command)),
+                            Read::Later => self.later.push((id, token, command)),
                             Read::Long => self.read_long(id, token, command, events),
                         }
-                    }
-                    if !later.is_empty() {
-                        self.reads.push((id, later));
                     }
                 }
                 Err(fault) => {
@@ -153,7 +157,7 @@ impl Databases {
                     open.batch = Some(batch);
                 }
                 Work::Read(token, command) if open.here.is_some() => {
-                    self.reads.push((id, vec![(token, command)]));
+                    self.read_here(id, token, command);
                 }
                 Work::Read(token, command) => self.read_long(id, token, command, events),
             },
@@ -193,7 +197,9 @@ impl Databases {
         };
         if !applied.is_empty() {
             batch.entries.drain(..applied.len());
-            batch.n_busy = 0;
+            if let Some(Slot::Open(open)) = self.slots.get_mut(&id) {
+                open.n_busy = 0;
+            }
             events.push(Event::Applied { database: id, applied, size });
         }
         match rest {
@@ -215,9 +221,12 @@ impl Databases {
     }
 
     /// The lock was not to be had; nothing of the rest has run (R21).
-    pub(super) fn try_again(&mut self, id: DatabaseId, mut batch: Batch) {
-        batch.n_busy += 1;
-        if batch.n_busy >= BUSY_MAX {
+    pub(super) fn try_again(&mut self, id: DatabaseId, batch: Batch) {
+        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else {
+            unreachable!("it was open a moment ago");
+        };
+        open.n_busy += 1;
+        if open.n_busy >= BUSY_MAX {
             fail_stop("apply a command", &"the database stays locked");
         }
         self.again.push((id, batch));
@@ -225,7 +234,7 @@ impl Databases {
 
     /// Whether something waits for the next turn.
     pub(in crate::node) fn has_work(&self) -> bool {
-        !self.again.is_empty() || !self.reads.is_empty()
+        !self.again.is_empty() || !self.later.is_empty() || !self.reads.is_empty()
     }
 
     /// Go on with what was left in an earlier turn.
@@ -233,11 +242,16 @@ impl Databases {
         for (id, batch) in std::mem::take(&mut self.again) {
             self.work(id, Work::Apply(batch), events);
         }
+        for (id, token, command) in std::mem::take(&mut self.later) {
+            self.read(id, token, command, events);
+        }
     }
 
     /// Try again what found no room on the disk a while ago.
     pub(super) fn retry_for_room(&mut self, events: &mut Vec<Event>) {
-        for it in std::mem::take(&mut self.no_room) {
+        // A few at a time: each that fails again costs its connection.
+        let n = self.no_room.len().min(RETRIES_MAX);
+        for it in self.no_room.drain(..n).collect::<Vec<_>>() {
             match it {
                 NoRoom::Apply(id, batch) => self.work(id, Work::Apply(batch), events),
                 NoRoom::Open(id) => self.open(id),
