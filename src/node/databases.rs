@@ -10,6 +10,9 @@
 //! on the core, where they may take a moment (R13); those that are long move to a thread. While its
 //! connection is there, a database's commands wait, and its reads run on threads, too.
 
+mod checkpoints;
+mod work;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::path::PathBuf;
@@ -21,27 +24,20 @@ use tracing::error;
 
 use crate::catalog;
 use crate::disk::fail_stop;
-use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
 use crate::disk::helper::Job;
 use crate::disk::stops::Stops;
-use crate::disk::workers::ApplyTask;
 use crate::disk::workers::Workers;
 use crate::limits;
 use crate::node::clock::Clock;
 use crate::node::long_reads::LongReads;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
-use crate::sql;
-use crate::sql::Ask;
 use crate::sql::Database;
 use crate::sql::Entry;
 use crate::sql::Fault;
 use crate::sql::LongRead;
-use crate::sql::Read;
-use crate::sql::Rest;
-use crate::sql::Share;
 use crate::types::DatabaseId;
 use crate::types::Floor;
 use crate::types::Incarnation;
@@ -71,13 +67,15 @@ struct Batch {
     n_busy: u32,
 }
 
-/// What has to wait for room on the disk (R35).
+/// What has to wait for a moment: for room on the disk (R35), most of all.
 #[derive(Debug)]
 enum NoRoom {
     /// Commands that were not applied.
     Apply(DatabaseId, Batch),
     /// A database that was not opened.
     Open(DatabaseId),
+    /// A `-wal` that is too long, and could not be moved into its file. A reader may be in the way, too.
+    Checkpoint(DatabaseId),
 }
 
 #[derive(Debug)]
@@ -166,22 +164,6 @@ fn path_in(database_dir: &Path, id: DatabaseId) -> PathBuf {
     partition_dir(database_dir, id.partition).join(format!("{}.db", id.incarnation))
 }
 
-/// What a core may take of one turn for one database, and for one command of it.
-fn inline_share(clock: Clock) -> impl FnMut(Ask) -> bool {
-    let mut batch_began = None;
-    let mut command_began = Instant::START;
-    move |ask| {
-        let now = clock.now();
-        match ask {
-            Ask::Begin => {
-                command_began = now;
-                now.since(*batch_began.get_or_insert(now)) > limits::INLINE_BATCH_TIME
-            }
-            Ask::Tick => now.since(command_began) > limits::INLINE_COMMAND_TIME,
-        }
-    }
-}
-
 /// The threads that work for a core's databases.
 pub(super) struct Threads {
     pub(super) helper: Helper,
@@ -250,97 +232,6 @@ impl Databases {
         self.slots.insert(id, Slot::Fenced);
     }
 
-    /// Run committed commands, now or when the database is here.
-    pub(super) fn apply(
-        &mut self,
-        id: DatabaseId,
-        commands: Vec<(LogIndex, Bytes)>,
-        events: &mut Vec<Event>,
-    ) {
-        let entries = commands.into_iter().map(|(index, command)| Entry { index, command });
-        let batch = Batch { entries: entries.collect(), n_busy: 0 };
-        self.work(id, Work::Apply(batch), events);
-    }
-
-    /// Read, at the end of this turn or when the database is here.
-    pub(super) fn read(
-        &mut self,
-        id: DatabaseId,
-        token: Token,
-        command: Bytes,
-        events: &mut Vec<Event>,
-    ) {
-        let is_here = matches!(self.slots.get(&id), Some(Slot::Open(Open { here: Some(_), .. })));
-        if !is_here {
-            return self.work(id, Work::Read(token, command), events);
-        }
-        match self.reads.iter_mut().find(|(it, _)| *it == id) {
-            Some((_, reads)) => reads.push((token, command)),
-            None => self.reads.push((id, vec![(token, command)])),
-        }
-    }
-
-    /// Whether reads wait for [`Self::run_reads`].
-    pub(super) fn has_reads(&self) -> bool {
-        !self.reads.is_empty()
-    }
-
-    /// Run the reads of this turn, as far as they are short; those that are not go to a thread.
-    pub(super) fn run_reads(&mut self, events: &mut Vec<Event>) {
-        let clock = self.clock;
-        for (id, reads) in std::mem::take(&mut self.reads) {
-            let Some(Slot::Open(Open { here: Some(database), .. })) = self.slots.get_mut(&id)
-            else {
-                // It left in this very turn.
-                for (token, command) in reads {
-                    self.work(id, Work::Read(token, command), events);
-                }
-                continue;
-            };
-            let (tokens, commands): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-            let mut enough = inline_share(clock);
-            let ran = guarded(&self.stops, id, || {
-                database.read_within(&commands, Share::Inline, &mut enough)
-            });
-            match ran {
-                Ok(ran) => {
-                    let mut later = Vec::new();
-                    for ((token, command), read) in tokens.into_iter().zip(commands).zip(ran) {
-                        match read {
-                            Read::Done(outcome) => {
-                                events.push(Event::ReadFinished { database: id, token, outcome });
-                            }
-                            Read::Later => later.push((token, command)),
-                            Read::Long => self.read_long(id, token, command, events),
-                        }
-                    }
-                    if !later.is_empty() {
-                        self.reads.push((id, later));
-                    }
-                }
-                Err(fault) => {
-                    self.on_fault(id, fault, events);
-                    for token in tokens {
-                        refuse(id, Work::Read(token, Bytes::new()), events);
-                    }
-                }
-            }
-        }
-    }
-
-    fn read_long(&mut self, id: DatabaseId, token: Token, command: Bytes, events: &mut Vec<Event>) {
-        self.long_reads.push(self.clock.now(), id, token, command, events);
-        self.start_long_reads();
-    }
-
-    fn start_long_reads(&mut self) {
-        let now = self.clock.now();
-        let path_of = |id: DatabaseId| path_in(&self.dir, id);
-        while let Some(task) = self.long_reads.start(now, path_of) {
-            self.workers.read(task);
-        }
-    }
-
     /// When [`Self::on_timeout`] has something to do.
     pub(super) fn next_timeout(&mut self) -> Option<Instant> {
         if !self.no_room.is_empty() && self.retry_at.is_none() {
@@ -357,33 +248,6 @@ impl Databases {
         }
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.retry_for_room(events);
-        }
-    }
-
-    fn work(&mut self, id: DatabaseId, work: Work, events: &mut Vec<Event>) {
-        match self.slots.get_mut(&id) {
-            Some(Slot::Open(open)) => match work {
-                Work::Apply(batch)
-                    if open.here.is_some() && open.checkpoint != Checkpoint::Finishing =>
-                {
-                    self.apply_now(id, batch, events);
-                }
-                Work::Apply(batch) => {
-                    assert!(open.batch.is_none(), "one batch of a database is under way");
-                    open.batch = Some(batch);
-                }
-                Work::Read(token, command) if open.here.is_some() => {
-                    self.reads.push((id, vec![(token, command)]));
-                }
-                Work::Read(token, command) => self.read_long(id, token, command, events),
-            },
-            Some(Slot::Away(waiting)) => waiting.push(work),
-            Some(Slot::Fenced) => refuse(id, work, events),
-            None => {
-                self.slots.insert(id, Slot::Away(vec![work]));
-                self.to_open.push_back(id);
-                self.open_next();
-            }
         }
     }
 
@@ -418,122 +282,6 @@ impl Databases {
         }
         self.slots.insert(id, Slot::Away(kept));
         self.no_room.push(NoRoom::Open(id));
-    }
-
-    /// Run what is short of a batch; what is not goes to a thread, with the connection.
-    fn apply_now(&mut self, id: DatabaseId, batch: Batch, events: &mut Vec<Event>) {
-        let Some(Slot::Open(Open { here: Some(database), .. })) = self.slots.get_mut(&id) else {
-            unreachable!("a batch is applied where its database is");
-        };
-        let mut enough = inline_share(self.clock);
-        let ran = guarded(&self.stops, id, || {
-            database.apply_within(&batch.entries, Share::Inline, &mut enough)
-        });
-        self.on_applied(id, batch, ran, events);
-    }
-
-    /// A batch ran, here or on a thread, perhaps in part.
-    fn on_applied(
-        &mut self,
-        id: DatabaseId,
-        mut batch: Batch,
-        ran: Result<sql::Batch, Fault>,
-        events: &mut Vec<Event>,
-    ) {
-        let sql::Batch { applied, rest, size } = match ran {
-            Ok(it) => it,
-            Err(fault) => return self.on_fault(id, fault, events),
-        };
-        if !applied.is_empty() {
-            batch.entries.drain(..applied.len());
-            batch.n_busy = 0;
-            events.push(Event::Applied { database: id, applied, size });
-        }
-        match rest {
-            Rest::None => {}
-            Rest::Later => self.again.push((id, batch)),
-            Rest::Busy => self.try_again(id, batch),
-            Rest::NoRoom => self.no_room.push(NoRoom::Apply(id, batch)),
-            Rest::Long => {
-                let Some(Slot::Open(open)) = self.slots.get_mut(&id) else {
-                    unreachable!("it was open a moment ago");
-                };
-                let database = open.here.take().expect("it was here a moment ago");
-                let entries = batch.entries;
-                self.workers.apply(ApplyTask { database: id, open: database, entries });
-                return;
-            }
-        }
-        self.checkpoint_if_due(id, events);
-    }
-
-    /// The lock was not to be had; nothing of the rest has run (R21).
-    fn try_again(&mut self, id: DatabaseId, mut batch: Batch) {
-        batch.n_busy += 1;
-        if batch.n_busy >= BUSY_MAX {
-            fail_stop("apply a command", &"the database stays locked");
-        }
-        self.again.push((id, batch));
-    }
-
-    /// Whether something waits for the next turn.
-    pub(super) fn has_work(&self) -> bool {
-        !self.again.is_empty() || !self.reads.is_empty()
-    }
-
-    /// Go on with what was left in an earlier turn.
-    pub(super) fn go_on(&mut self, events: &mut Vec<Event>) {
-        for (id, batch) in std::mem::take(&mut self.again) {
-            self.work(id, Work::Apply(batch), events);
-        }
-    }
-
-    /// Try again what found no room on the disk a while ago.
-    fn retry_for_room(&mut self, events: &mut Vec<Event>) {
-        for it in std::mem::take(&mut self.no_room) {
-            match it {
-                NoRoom::Apply(id, batch) => self.work(id, Work::Apply(batch), events),
-                NoRoom::Open(id) => self.open(id),
-            }
-        }
-    }
-
-    /// Begin a checkpoint, whatever the size of the `-wal`. A database that is closed has been checkpointed then.
-    pub(super) fn checkpoint(&mut self, id: DatabaseId) {
-        let path = self.path(id);
-        // One that is under way covers what was applied before its second pass.
-        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
-            && open.checkpoint == Checkpoint::Idle
-        {
-            open.checkpoint = Checkpoint::Running;
-            self.helper.give(Job::Checkpoint { database: id, path });
-        }
-    }
-
-    /// Begin a checkpoint if the `-wal` has grown by its bound since the last. One that is far too long has
-    /// a reader in its way, which is stopped; until then there are no more writes (R23).
-    fn checkpoint_if_due(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
-        let path = self.path(id);
-        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
-        let Some(database) = &open.here else { return };
-        let wal_bytes = database.wal_bytes();
-        // It has begun anew.
-        if wal_bytes < limits::WAL_BYTES {
-            open.checkpoint_at = limits::WAL_BYTES;
-        }
-        if wal_bytes > limits::WAL_BYTES_MAX {
-            self.long_reads.stop_oldest(id);
-            if !open.is_strained {
-                open.is_strained = true;
-                events.push(Event::Strained { database: id, is_strained: true });
-            }
-        }
-        let is_due = wal_bytes > open.checkpoint_at || open.is_strained;
-        if open.checkpoint == Checkpoint::Idle && is_due {
-            open.checkpoint = Checkpoint::Running;
-            open.checkpoint_at = wal_bytes + limits::WAL_BYTES;
-            self.helper.give(Job::Checkpoint { database: id, path });
-        }
     }
 
     /// The file is damaged, which concerns its namespace only; or the machine is, which ends the process.
@@ -689,42 +437,6 @@ impl Databases {
                 events.push(Event::Evicted { database: id });
                 self.resume(id, waiting, events);
             }
-        }
-    }
-
-    /// The second pass of a checkpoint, once commands can wait for it.
-    fn finish_checkpoint_if_due(&mut self, id: DatabaseId) {
-        let path = self.path(id);
-        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
-            && open.checkpoint == Checkpoint::Due
-            && open.here.is_some()
-        {
-            open.checkpoint = Checkpoint::Finishing;
-            self.helper.give(Job::FinishCheckpoint { database: id, path });
-        }
-    }
-
-    fn on_checkpointed(&mut self, id: DatabaseId, is_complete: bool, events: &mut Vec<Event>) {
-        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
-        if open.checkpoint != Checkpoint::Finishing {
-            return;
-        }
-        open.checkpoint = Checkpoint::Idle;
-        if open.is_strained && is_complete {
-            open.is_strained = false;
-            events.push(Event::Strained { database: id, is_strained: false });
-        } else if open.is_strained {
-            self.checkpoint_if_due(id, events);
-        }
-        self.resume_batch(id, events);
-    }
-
-    fn resume_batch(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
-        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
-            && open.here.is_some()
-            && let Some(batch) = open.batch.take()
-        {
-            self.work(id, Work::Apply(batch), events);
         }
     }
 
