@@ -1,9 +1,9 @@
 //! A replica in a test: applies the commands of a script in a manner of its own.
 
-use std::fs; // tidy: allow(std::fs) a test
+use std::fs; // tidy: allow(std::fs) only in tests, which copy files
 use std::path::Path;
 use std::path::PathBuf;
-use std::thread; // tidy: allow(std::thread) a test
+use std::thread; // tidy: allow(std::thread) only in tests, which move between threads
 
 use bytes::Bytes;
 use tempfile::TempDir;
