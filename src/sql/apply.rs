@@ -292,9 +292,7 @@ impl Database {
         let error = match outcome {
             Ok(results) => match self.commit(entry.index) {
                 Ok(()) => {
-                    if self.has_changed_schema {
-                        self.forget_schema()?;
-                    }
+                    self.has_stale_schema |= self.has_changed_schema;
                     return Ok(Alone::Done(Applied::Done(Ok(results))));
                 }
                 Err(NotCommitted::Fault(fault)) => return Err(fault),
@@ -561,5 +559,41 @@ mod tests {
             .collect();
         assert_eq!(printed, ["skipped", "skipped", "1 rows, id 3"]);
         assert_eq!(fixture.query("SELECT b FROM t"), "[b](2)(3)(4)");
+    }
+
+    #[test]
+    fn a_statement_that_fails_in_its_middle_leaves_nothing() {
+        for sql in [
+            "UPDATE t SET b = zeroblob(a * 400000)",
+            "INSERT INTO t(b) SELECT zeroblob(a * 400000) FROM t",
+            "UPDATE t SET b = abs(-9223372036854775807 - (a > 2))",
+            "UPDATE t SET b = json_extract('{', '$') WHERE a > 2 OR a < 0",
+            "DELETE FROM t WHERE a < 3 OR abs(-9223372036854775807 - (a > 2))",
+        ] {
+            let mut fixture = Fixture::new();
+            fixture.must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+            fixture.must("INSERT INTO t(a, b) VALUES (1, 'x'), (2, 'x'), (3, 'x')");
+            let printed = fixture.exec(&[sql]).remove(0);
+            assert!(printed.starts_with("error"), "{sql}: {printed}");
+            assert_eq!(fixture.query("SELECT a, b FROM t"), "[a,b](1,'x')(2,'x')(3,'x')", "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_constraint_sees_the_changes_of_its_own_command_only() {
+        check(
+            &[
+                "CREATE TABLE k(x, CHECK(x IS NULL OR changes() <> 3))",
+                "INSERT INTO t(b) VALUES (1), (2), (3)",
+                "INSERT INTO k VALUES (1)",
+                "INSERT INTO t(b) VALUES (4), (5), (6); INSERT INTO k VALUES (2)",
+            ],
+            expect![[r#"
+                0 rows, id 0
+                3 rows, id 3
+                1 rows, id 1
+                error: CHECK constraint failed: x IS NULL OR changes() <> 3
+                [a,b](1,1)(2,2)(3,3)"#]],
+        );
     }
 }

@@ -21,7 +21,9 @@ use crate::sql::text;
 use crate::wire::rows::Column;
 
 /// Bytes of memory that preparing a statement may take.
-const PREPARING_MEMORY_MAX: u64 = 64 << 20;
+pub(super) const PREPARING_MEMORY_MAX: u64 = 64 << 20;
+/// The same where there is little time: some milliseconds' worth.
+pub(super) const PREPARING_MEMORY_INLINE_MAX: u64 = 1 << 20;
 /// Statements kept per database.
 const COUNT_MAX: usize = 128;
 /// Bytes of texts and programs kept per database.
@@ -42,6 +44,11 @@ pub(super) struct Shape {
     pub(super) views: u32,
     /// Triggers, as the views.
     pub(super) triggers: u32,
+    /// A view or trigger is not simple, so that preparing what names it may take long.
+    pub(super) is_complex: bool,
+    /// A text of the schema may call `changes()`. (SQLite asks for permission where it is used by a statement, but
+    /// not for a constraint.)
+    pub(super) changes: bool,
     /// There are virtual tables, or one of the views and triggers may add an instruction that takes time in
     /// proportion to a table.
     pub(super) has_long_steps: bool,
@@ -50,7 +57,10 @@ pub(super) struct Shape {
 impl Shape {
     /// Whether preparing a short statement is quick.
     pub(super) fn is_quick(self) -> bool {
-        self.virtual_tables == 0 && self.views == 0 && self.triggers <= TRIGGERS_QUICK_MAX
+        self.virtual_tables == 0
+            && self.views == 0
+            && !self.is_complex
+            && self.triggers <= TRIGGERS_QUICK_MAX
     }
 }
 
@@ -123,16 +133,17 @@ impl Cache {
     }
 
     /// The first statement of `sql`, prepared now if it is not at hand; none if the text is blank. `shape`
-    /// is that of the schema.
+    /// is that of the schema; preparing takes at most `memory_max` bytes.
     pub(super) fn get(
         &mut self,
         handle: Handle,
         sql: &str,
         shape: Shape,
+        memory_max: u64,
     ) -> Result<Option<&mut Cached>, SqlError> {
         let place = match self.places.get(sql) {
             Some(place) => *place,
-            None => match prepare(handle, sql, shape)? {
+            None => match prepare(handle, sql, shape, memory_max)? {
                 Some(cached) => self.put(cached),
                 None => return Ok(None),
             },
@@ -170,7 +181,12 @@ impl Cache {
     }
 }
 
-fn prepare(handle: Handle, sql: &str, shape: Shape) -> Result<Option<Cached>, SqlError> {
+fn prepare(
+    handle: Handle,
+    sql: &str,
+    shape: Shape,
+    memory_max: u64,
+) -> Result<Option<Cached>, SqlError> {
     if text::is_blank(sql) {
         return Ok(None);
     }
@@ -192,7 +208,7 @@ fn prepare(handle: Handle, sql: &str, shape: Shape) -> Result<Option<Cached>, Sq
         _ => Cow::Borrowed(sql),
     };
     let prepare = || Prepared::new(handle, &visible);
-    let (prepared, is_too_complex) = memory::with_bound(PREPARING_MEMORY_MAX, prepare);
+    let (prepared, is_too_complex) = memory::with_bound(memory_max, prepare);
     if is_too_complex {
         return Err(error(rusqlite::ffi::SQLITE_NOMEM, memory::TOO_MUCH));
     }

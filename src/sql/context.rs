@@ -19,7 +19,7 @@ use crate::types::Timestamp;
 use crate::wire::command::Stamp;
 
 /// VM instructions between two calls of the progress handler.
-pub(super) const STEPS_PER_TICK: u64 = 1_000;
+pub(super) const STEPS_PER_TICK: u64 = 250;
 
 /// What a row that changes takes, and each of its entries in an index, in VM instructions: a page may have
 /// to be read, and another be written to make room for it.
@@ -379,6 +379,18 @@ pub(super) struct Memory {
     pub(super) peak: i64,
 }
 
+/// Run `f`, whose memory is not counted.
+pub(super) fn without_memory_bound<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(i64);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|it| it.memory_max.set(self.0));
+        }
+    }
+    let _restore = Restore(CONTEXT.with(|it| it.memory_max.replace(i64::MAX)));
+    f()
+}
+
 /// Run `f`; meanwhile SQLite may take `bytes` of memory on this thread.
 pub(super) fn with_memory<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, Memory) {
     struct Restore;
@@ -399,6 +411,11 @@ pub(super) fn with_memory<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, Memory) {
     let memory =
         CONTEXT.with(|it| Memory { is_out: it.out_of_memory.get(), peak: it.memory_peak.get() });
     (answer, memory)
+}
+
+/// Whether the statement was refused memory.
+pub(super) fn is_out_of_memory() -> bool {
+    CONTEXT.with(|it| it.out_of_memory.get())
 }
 
 /// Whether memory is counted on this thread.

@@ -8,6 +8,7 @@
 
 #![expect(unsafe_code, reason = "values pass between two connections without being looked at")]
 
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::ffi::c_int;
 use std::ffi::c_void;
@@ -45,7 +46,7 @@ struct Pristine {
 }
 
 thread_local! {
-    static PRISTINE: Option<Pristine> = Pristine::new().ok();
+    static PRISTINE: RefCell<Option<Pristine>> = const { RefCell::new(None) };
 }
 
 impl Pristine {
@@ -113,7 +114,11 @@ unsafe extern "C" fn call(
             ffi::sqlite3_result_error_code(context, ffi::SQLITE_INTERRUPT);
             return;
         }
-        PRISTINE.with(|pristine| {
+        PRISTINE.with_borrow_mut(|pristine| {
+            if pristine.is_none() {
+                // Not at the cost of the statement that happens to be the first.
+                *pristine = context::without_memory_bound(Pristine::new).ok();
+            }
             let Some(pristine) = pristine else {
                 ffi::sqlite3_result_error_nomem(context);
                 return;

@@ -552,22 +552,32 @@ fn texts(handle: Handle, sql: &str, argument: Option<&str>) -> Result<Vec<String
 
 /// What is in the schema.
 fn shape(handle: Handle) -> Result<Shape, SqlError> {
-    let sql = "SELECT type, sql FROM main.sqlite_master
-        WHERE type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%'";
+    let sql = "SELECT type, sql FROM main.sqlite_master WHERE sql IS NOT NULL";
     let mut shape = Shape::default();
     context::as_engine(|| {
         let (prepared, _) = Prepared::new(handle, sql)?;
         prepared.expect("not blank").run(std::iter::empty(), |row| {
-            let (kind, of_what) = match row.value(0) {
-                Ok(Value::Text("view")) => ("view", &mut shape.views),
-                Ok(Value::Text("trigger")) => ("trigger", &mut shape.triggers),
-                _ => ("table", &mut shape.virtual_tables),
+            let sql = match row.value(1) {
+                Ok(Value::Text(it)) => it,
+                _ => "",
             };
-            *of_what += 1;
-            shape.has_long_steps |= match row.value(1) {
-                Ok(Value::Text(sql)) if kind != "table" => text::may_have_long_step(sql),
-                _ => true,
-            };
+            shape.changes |= sql.to_ascii_lowercase().contains("changes");
+            match row.value(0) {
+                Ok(Value::Text("view")) => {
+                    shape.views += 1;
+                    shape.has_long_steps |= text::may_have_long_step(sql);
+                }
+                Ok(Value::Text("trigger")) => {
+                    shape.triggers += 1;
+                    shape.has_long_steps |= text::may_have_long_step(sql);
+                    shape.is_complex |= !text::is_simple(sql);
+                }
+                _ if text::is_virtual_table(sql) => {
+                    shape.virtual_tables += 1;
+                    shape.has_long_steps = true;
+                }
+                _ => {}
+            }
             Ok::<_, SqlError>(())
         })
     })?;

@@ -55,6 +55,10 @@ impl Reader {
         // What nothing counts (`count(*)` of a large table) can be stopped only like this.
         let _ = brake.handle.set(self.0.interrupt_handle());
         self.0.learned = None;
+        if brake.pulled().is_some() {
+            let outcome = Err(StatementError::coded("busy", "read was stopped before it began"));
+            return Ok(LongRead { outcome, learned: None, is_fit: true });
+        }
         let mut enough = |ask| ask == Ask::Tick && (brake.pulled().is_some() || is_late());
         let ran = self.0.read(std::slice::from_ref(command), &mut enough)?;
         let mut outcome = ran.into_iter().next().expect("one command has one outcome");

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::sql::apply::Applied;
 use crate::sql::apply::Entry;
 use crate::sql::authorizer;
+use crate::sql::cache;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
 use crate::sql::connection;
@@ -58,6 +59,8 @@ const INLINE_SEARCHED_MAX: u32 = 1 << 10;
 const SEARCH_WEIGHT: u64 = 16;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
+/// What each statement of a command counts for, beside what it does: about what it costs to begin and end it.
+const STATEMENT_STEPS: u64 = 16;
 /// How often in a row a statement that was long is not even tried where there is little time.
 const LONG_FOR: u32 = 64;
 /// Bytes of memory that running a statement may take, beside its result and its longest values.
@@ -283,21 +286,31 @@ impl Database {
             Mode::Query => StatementResult::Rows(no_rows()),
         };
         let mut rest = sql;
-        while let Some((its_result, tail)) = self.run_first(rest, mode, &mut arguments, running)? {
-            result = its_result;
+        loop {
+            let first = text::first_statement(rest);
+            let has_more = !text::is_blank(&rest[first.len()..]);
+            let ran = self.run_first(first, has_more, mode, &mut arguments, running)?;
+            let tail = match ran {
+                Some((its_result, tail)) => {
+                    result = its_result;
+                    tail
+                }
+                None => None,
+            };
             match tail {
                 Some(end) => rest = &rest[end..],
-                None => break,
+                None if has_more => rest = &rest[first.len()..],
+                None => return Ok(result),
             }
         }
-        Ok(result)
     }
 
-    /// Run the first statement of a text; give its result, and where the text goes on. None: there is no
-    /// statement, but for comments.
+    /// Run the first statement of a text, behind which there may be more than `rest` shows; give its result, and
+    /// where `rest` goes on. None: there is no statement, but for comments.
     fn run_first(
         &mut self,
         rest: &str,
+        has_more: bool,
         mode: Mode,
         arguments: &mut Arguments<'_>,
         running: &mut Running,
@@ -313,7 +326,11 @@ impl Database {
         }
         let is_small = self.is_small();
         self.has_stale_schema |= on_schema;
-        let cached = match self.cache.get(self.handle, rest, self.shape) {
+        let memory_max = preparing_memory(running.share);
+        let cached = match self.cache.get(self.handle, rest, self.shape, memory_max) {
+            Err(error) if running.share == Share::Inline && error.message == memory::TOO_MUCH => {
+                return Err(Halt::Long);
+            }
             Ok(Some(cached)) => cached,
             Ok(None) => return Ok(None),
             Err(error) => return Err(halt(error, running)),
@@ -332,19 +349,16 @@ impl Database {
         if nature == Nature::Schema && running.setting == Setting::Shared {
             return Err(Halt::Alone);
         }
-        if cached.n_parameters > arguments.len() {
-            let (want, got) = (cached.n_parameters, arguments.len());
-            return Err(Halt::Error(StatementError::new(format!(
-                "not enough args to execute query: want {want} got {got}"
-            ))));
-        }
+        check_arguments(cached.n_parameters, arguments.len())?;
         // What a trigger changed before it failed is not always counted, so that one is not waited for.
-        let is_one = running.n_statements == 1 && tail.is_none() && !cached.seen.triggers;
+        let is_one =
+            running.n_statements == 1 && tail.is_none() && !has_more && !cached.seen.triggers;
         if running.setting == Setting::Shared && !running.has_savepoint && !is_one {
             self.engine.savepoint().map_err(Halt::Fault)?;
             running.has_savepoint = true;
         }
-        if cached.seen.changes && !running.has_written && running.setting != Setting::Read {
+        let asks_changes = cached.seen.changes || self.shape.changes;
+        if asks_changes && !running.has_written && running.setting != Setting::Read {
             self.engine.reset_changes().map_err(Halt::Fault)?;
         }
         running.has_run = true;
@@ -359,8 +373,9 @@ impl Database {
         context::begin_running(cached.verb);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
+        let share = running.share;
         let run = || run_one(cached, mode, arguments, &mut self.scratch, running);
-        let ran = in_memory(length, run);
+        let ran = in_memory(length, share, run);
         self.handle.limit_length(u32::MAX);
         let n_steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
         let is_long = n_steps > LONG_STEPS || matches!(ran, Err(Halt::Long));
@@ -379,7 +394,8 @@ impl Database {
         }
         let mut used = context::charged_steps();
         if running.setting != Setting::Read {
-            used = used.saturating_add(n_steps).saturating_mul(weight);
+            used =
+                used.saturating_add(n_steps).saturating_mul(weight).saturating_add(STATEMENT_STEPS);
             if has_virtual_tables && used > running.steps_left {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }
@@ -420,6 +436,22 @@ impl Database {
     }
 }
 
+/// Bytes of memory that preparing a statement may take.
+fn preparing_memory(share: Share) -> u64 {
+    match share {
+        Share::Inline => cache::PREPARING_MEMORY_INLINE_MAX,
+        Share::Whole => cache::PREPARING_MEMORY_MAX,
+    }
+}
+
+fn check_arguments(want: usize, got: usize) -> Result<(), Halt> {
+    if want <= got {
+        return Ok(());
+    }
+    let message = format!("not enough args to execute query: want {want} got {got}");
+    Err(Halt::Error(StatementError::new(message)))
+}
+
 /// Whether so few pages are given back that it takes a moment only.
 fn is_quick_vacuum(command: &Command<'_>) -> bool {
     command.vacuum_pages().is_ok_and(|it| it <= limits::VACUUM_PAGES)
@@ -439,9 +471,22 @@ fn length_max(cached: &Cached, running: &Running) -> u32 {
 }
 
 /// Run a statement whose values have at most `length` bytes, in the memory that there is for it.
-fn in_memory<T>(length: u32, run: impl FnOnce() -> Result<T, Halt>) -> Result<T, Halt> {
+fn in_memory<T>(
+    length: u32,
+    share: Share,
+    run: impl FnOnce() -> Result<T, Halt>,
+) -> Result<T, Halt> {
     let values = VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length));
     let (ran, is_out) = memory::with_bound(RUNNING_MEMORY_MAX.saturating_add(values), run);
+    if context::trouble() == Trouble::Failed
+        && let Err(Halt::Fault(fault)) = ran
+    {
+        return Err(Halt::Fault(fault));
+    }
+    if is_out && share == Share::Inline {
+        // Where its values may be longer, it may have more.
+        return Err(Halt::Long);
+    }
     if is_out {
         // SQLite goes on after some failures to allocate, which another replica may not have.
         let error = StatementError::coded("statement_memory", memory::TOO_MUCH);

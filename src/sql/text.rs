@@ -85,17 +85,49 @@ fn begins_only_with(sql: &str, words: &[&str]) -> bool {
     true
 }
 
+/// What of a long `sql` holds its first statement, so that a script of thousands is not read to its end for each
+/// of them. Where a statement ends is plain but for triggers, which hold others: from one on, it is all.
+pub(super) fn first_statement(sql: &str) -> &str {
+    if sql.len() <= SIMPLE_SIZE_MAX {
+        return sql;
+    }
+    let mut rest = sql;
+    if is(next_word(&mut rest), "CREATE") {
+        let mut word = next_word(&mut rest);
+        if is(word, "TEMP") || is(word, "TEMPORARY") {
+            word = next_word(&mut rest);
+        }
+        if is(word, "TRIGGER") {
+            return sql;
+        }
+    }
+    let mut at = sql.len() - skip(sql).len();
+    while at < sql.len() {
+        let is_end = sql[at..].starts_with(';');
+        at += token(&sql[at..]);
+        if is_end {
+            return &sql[..at];
+        }
+    }
+    sql
+}
+
 /// Whether `sql` could have an instruction that takes time in proportion to a table, and that nothing counts:
 /// `count(*)`, a `DELETE` of everything, a pragma, a function as a table. What views, triggers and virtual
 /// tables add is another matter.
 pub(super) fn may_have_long_step(sql: &str) -> bool {
     let mut last = "";
     let mut depth = 0_u32;
+    // The last token was the name of a variable.
+    let mut is_variable = false;
+    let is_sign = |it: &str| matches!(it, "@" | ":" | "#" | "$");
     // Parentheses around a `DELETE` that has no condition so far.
     let mut deletes_all = None;
     for it in tokens(sql) {
         match it {
             "(" if is(last, "COUNT") => return true,
+            // A variable may be called so, and hold anything up to the closing parenthesis.
+            "(" if is_variable => return true,
             "(" => depth += 1,
             ")" => depth = depth.saturating_sub(1),
             ";" if deletes_all.is_some() => return true,
@@ -107,6 +139,7 @@ pub(super) fn may_have_long_step(sql: &str) -> bool {
             it if it.get(..7).is_some_and(|it| is(it, "PRAGMA_")) => return true,
             _ => {}
         }
+        is_variable = is_sign(last) || it.starts_with('$') || (is_variable && it == ":");
         last = it;
     }
     deletes_all.is_some()
@@ -130,7 +163,14 @@ pub(super) fn is_simple(sql: &str) -> bool {
     n_joined <= SIMPLE_JOINS_MAX && depth_max <= SIMPLE_DEPTH_MAX
 }
 
-/// The tokens of `sql`, semicolons among them, but no blanks.
+/// Whether `sql`, from the schema, makes a virtual table.
+pub(super) fn is_virtual_table(sql: &str) -> bool {
+    let mut rest = sql;
+    is(next_word(&mut rest), "CREATE") && is(next_word(&mut rest), "VIRTUAL")
+}
+
+/// The tokens of `sql`, semicolons among them, but neither blanks nor comments; a quoted name without its
+/// quotes.
 fn tokens(sql: &str) -> impl Iterator<Item = &str> {
     let mut rest = sql;
     std::iter::from_fn(move || {
@@ -138,9 +178,17 @@ fn tokens(sql: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let (first, after) = rest.split_at(token(rest));
-        rest = after;
-        Some(first)
+        loop {
+            let (first, after) = rest.split_at(token(rest));
+            rest = after.trim_start_matches(|it| it != ';' && BLANKS.contains(&it));
+            let is_comment = first.starts_with("--") || first.starts_with("/*");
+            if !is_comment {
+                return Some(unquoted(first).unwrap_or(first));
+            }
+            if rest.is_empty() {
+                return None;
+            }
+        }
     })
 }
 
@@ -339,6 +387,12 @@ mod tests {
             ("DELETE FROM t; SELECT 1 WHERE 1", true),
             ("DELETE FROM t -- WHERE\n", true),
             ("SELECT 'DELETE', \"count\"", false),
+            ("SELECT count/**/(*) FROM t", true),
+            ("SELECT \"count\"(*), [count](*)", true),
+            ("DELETE/* */FROM t", true),
+            ("SELECT $a(x), :b(y), @c(z)", true),
+            ("SELECT $a, :b, @c, (1)", false),
+            ("SELECT * FROM \"json_each\"(?)", true),
             ("SELECT * FROM json_each(?)", true),
             ("SELECT * FROM pragma_table_info('t')", true),
             ("CREATE TRIGGER x AFTER DELETE ON t BEGIN DELETE FROM u; END", true),
@@ -346,6 +400,25 @@ mod tests {
         ] {
             assert_eq!(may_have_long_step(sql), want, "{sql:?}");
         }
+    }
+
+    #[test]
+    fn a_long_script_is_cut_where_its_first_statement_ends() {
+        let rest = "SELECT 1;".repeat(1_000);
+        for (first, is_cut) in [
+            ("INSERT INTO t VALUES (';', \";\", [;]) -- ;\n/* ; */;", true),
+            (" ;; -- x\nSELECT 1;", true),
+            ("CREATE TABLE t(a);", true),
+            ("CREATE TRIGGER t AFTER INSERT ON u BEGIN SELECT 1; END;", false),
+            ("/* x */ create temp trigger t BEGIN SELECT 1; END;", false),
+            ("SELECT 'unfinished", true),
+        ] {
+            let sql = format!("{first}{rest}");
+            let want =
+                if first.contains("unfinished") || !is_cut { sql.len() } else { first.len() };
+            assert_eq!(first_statement(&sql).len(), want, "{first}");
+        }
+        assert_eq!(first_statement("SELECT 1; SELECT 2"), "SELECT 1; SELECT 2");
     }
 
     #[test]
@@ -408,6 +481,7 @@ mod tests {
         only_shrinks(sql);
         is_blank(sql);
         is_simple(sql);
+        first_statement(&sql.repeat(1 + SIMPLE_SIZE_MAX / sql.len().max(1)));
         may_have_long_step(sql);
         mentions(sql, authorizer::VIEWS_PREFIX);
         assert_eq!(with_visible_schema(sql).len(), sql.len(), "positions stay: {sql:?}");

@@ -225,7 +225,10 @@ fn watch(code: c_int) -> c_int {
         ffi::SQLITE_FULL | ffi::SQLITE_CANTOPEN | ffi::SQLITE_NOMEM | ffi::SQLITE_PERM => true,
         _ => false,
     };
-    if failed {
+    // Memory that the statement may not have is no trouble of the machine.
+    let is_refused =
+        matches!(code, ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR_NOMEM) && context::is_out_of_memory();
+    if failed && !is_refused {
         context::set_trouble(Trouble::Failed);
     }
     code
