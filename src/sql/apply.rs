@@ -83,6 +83,8 @@ enum Alone {
     Done(Applied),
     /// It has no effect, and is not recorded.
     Left(Rest),
+    /// As above; it is to run again where its values may be longer.
+    Larger,
 }
 
 /// Why a transaction could not be committed.
@@ -209,9 +211,10 @@ impl Database {
             }
             let entry = &entries[at];
             if is_alone {
-                match self.apply_alone(entry, pace)? {
+                match self.apply_in_tiers(entry, pace)? {
                     Alone::Done(applied) => out.push(applied),
                     Alone::Left(rest) => return Ok(rest),
+                    Alone::Larger => unreachable!("the last tier has no bound of its own"),
                 }
                 at += 1;
                 start = at;
@@ -239,6 +242,7 @@ impl Database {
                         self.engine.rollback()?;
                     }
                 }
+                Run::Larger => unreachable!("only alone a command gets that far"),
                 Run::Undone => {
                     self.roll_back_if_open()?;
                     must_be_alone[at] = true;
@@ -270,7 +274,18 @@ impl Database {
         handle.with_watch(true, pace.enough, || self.run_entry(entry, setting, share))
     }
 
-    /// Apply one command in a transaction of its own.
+    /// Apply one command in a transaction of its own; again with longer values, while it meets some.
+    fn apply_in_tiers(&mut self, entry: &Entry, pace: &mut Pace<'_>) -> Result<Alone, Fault> {
+        loop {
+            let ended = self.apply_alone(entry, pace);
+            if !matches!(ended, Ok(Alone::Larger)) {
+                self.tier = 0;
+                return ended;
+            }
+            self.tier += 1;
+        }
+    }
+
     fn apply_alone(&mut self, entry: &Entry, pace: &mut Pace<'_>) -> Result<Alone, Fault> {
         match self.engine.begin() {
             Ok(()) => {}
@@ -286,6 +301,13 @@ impl Database {
             Run::Long { .. } => {
                 self.undo_alone()?;
                 return Ok(Alone::Left(Rest::Long));
+            }
+            Run::Larger => {
+                // A new connection, if one was needed, begins with the first tier.
+                let tier = self.tier;
+                self.undo_alone()?;
+                self.tier = tier;
+                return Ok(Alone::Larger);
             }
             Run::Alone | Run::Undone => unreachable!("alone, a command is done or fails"),
         };

@@ -123,6 +123,8 @@ pub struct Database {
     engine_schema: String,
     /// How large it is, as of the last commit here.
     pub(super) size: DatabaseSize,
+    /// How long values the command that runs may touch, and for how many steps; see [`crate::sql::run`].
+    pub(super) tier: usize,
     /// What is in the schema.
     pub(super) shape: Shape,
     /// What its tables are.
@@ -222,6 +224,7 @@ impl Database {
             role,
             applied: LogIndex(applied),
             engine_schema: schema,
+            tier: 0,
             shape,
             tables: Arc::new(tables),
             quick: FxHashSet::default(),
@@ -374,6 +377,7 @@ impl Database {
                 Run::Done(outcome) => return Ok(Read::Done(outcome)),
                 Run::Long { .. } => return Ok(Read::Long),
                 Run::Undone => {}
+                Run::Larger => unreachable!("a read has the time that it has"),
                 Run::Decided(_) => unreachable!("a read has no use for a key"),
                 Run::Alone => unreachable!("a read shares its transaction with nobody"),
             }

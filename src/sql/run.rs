@@ -59,6 +59,11 @@ const INLINE_SEARCHED_MAX: u32 = 1 << 10;
 const SEARCH_WEIGHT: u64 = 16;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
+/// Bytes of a value that a statement may touch, and the part of its limit of steps that it then has: an
+/// instruction may take time in proportion to a value, and steps do not count bytes. A command begins with the
+/// first; one that touches a longer value is undone and begins again with the next. With 200 million steps
+/// and the slowest linear function (`hex`: 3 ms for a mebibyte) each ends within minutes, not days.
+const VALUE_TIERS: [(u32, u64); 3] = [(32 << 10, 1), (256 << 10, 128), (u32::MAX, 4_096)];
 /// What each statement of a command counts for, beside what it does: about what it costs to begin and end it.
 const STATEMENT_STEPS: u64 = 16;
 /// How often in a row a statement that was long is not even tried where there is little time.
@@ -95,6 +100,8 @@ pub(super) enum Run {
     Alone,
     /// The transaction is to be rolled back, or has been; the command needs one of its own.
     Undone,
+    /// It touches a value that is too long for the steps it has; see [`VALUE_TIERS`]. Alone only.
+    Larger,
     /// It takes, or may take, longer than its caller gives it (R13). If a part of it has run, the
     /// transaction is to be rolled back, or has been.
     Long {
@@ -115,6 +122,8 @@ enum Halt {
     Undo,
     /// It needs more time than there is.
     Long,
+    /// It touches a value longer than it may, so far.
+    Larger,
     /// The database or the machine is sick.
     Fault(Fault),
 }
@@ -134,6 +143,8 @@ impl From<SqlError> for RowsEnd {
 /// A command that runs.
 struct Running {
     setting: Setting,
+    /// Index into [`VALUE_TIERS`].
+    tier: usize,
     share: Share,
     limits: CommandLimits,
     /// Whether it is a statement with nothing behind it, which needs no savepoint.
@@ -145,6 +156,24 @@ struct Running {
     has_savepoint: bool,
     has_run: bool,
     has_written: bool,
+}
+
+impl Running {
+    /// Steps that the next statement may take.
+    fn budget(&self) -> u64 {
+        match self.setting {
+            Setting::Read => self.steps_left,
+            Setting::Shared | Setting::Alone => {
+                self.steps_left.min(self.limits.steps / VALUE_TIERS[self.tier].1)
+            }
+        }
+    }
+
+    /// Whether a value that is too long now would not be where more is allowed.
+    fn may_be_larger(&self) -> bool {
+        let is_bound = VALUE_TIERS[self.tier].0 < self.limits.value_bytes;
+        self.setting != Setting::Read && self.share == Share::Whole && is_bound
+    }
 }
 
 impl Database {
@@ -207,6 +236,7 @@ impl Database {
         self.has_changed_schema = false;
         let mut running = Running {
             setting,
+            tier: self.tier,
             share,
             limits: command.stamp.limits,
             n_statements: command.n_statements,
@@ -232,7 +262,8 @@ impl Database {
             }
             Err(Halt::Fault(fault)) => return Err(fault),
             Err(Halt::Alone) if !running.has_run => return Ok(Run::Alone),
-            Err(Halt::Alone | Halt::Undo) => return Ok(Run::Undone),
+            Err(Halt::Larger) if setting == Setting::Alone => return Ok(Run::Larger),
+            Err(Halt::Alone | Halt::Undo | Halt::Larger) => return Ok(Run::Undone),
             Err(Halt::Long) => return Ok(Run::Long { has_run: running.has_run }),
             Err(Halt::Error(error)) => (error, self.handle.total_changes() != changes_before),
             Err(Halt::ErrorAfter(error)) => (error, true),
@@ -368,14 +399,15 @@ impl Database {
             && (cached.seen.virtual_tables > 0 || nature == Nature::Schema);
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
         let weight = if cached.seen.cost == Cost::Search { SEARCH_WEIGHT } else { 1 };
-        let steps = (running.steps_left / weight).saturating_mul(ticks);
+        let budget = running.budget();
+        let steps = (budget / weight).saturating_mul(ticks);
         context::begin_statement(steps, running.limits.temp_bytes);
         context::begin_running(cached.verb);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
-        let share = running.share;
+        let (share, may_be_larger) = (running.share, running.may_be_larger());
         let run = || run_one(cached, mode, arguments, &mut self.scratch, running);
-        let ran = in_memory(length, share, run);
+        let ran = in_memory(length, share, may_be_larger, run);
         self.handle.limit_length(u32::MAX);
         let n_steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
         let is_long = n_steps > LONG_STEPS || matches!(ran, Err(Halt::Long));
@@ -396,7 +428,7 @@ impl Database {
         if running.setting != Setting::Read {
             used =
                 used.saturating_add(n_steps).saturating_mul(weight).saturating_add(STATEMENT_STEPS);
-            if has_virtual_tables && used > running.steps_left {
+            if has_virtual_tables && used > budget {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }
         }
@@ -466,7 +498,8 @@ fn length_max(cached: &Cached, running: &Running) -> u32 {
         (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
         (_, Share::Inline) if cached.seen.cost == Cost::Ordinary => limit.min(INLINE_VALUE_MAX),
         (_, Share::Inline) => limit.min(INLINE_SEARCHED_MAX),
-        (_, Share::Whole) => limit,
+        (_, Share::Whole) if running.setting == Setting::Read => limit,
+        (_, Share::Whole) => limit.min(VALUE_TIERS[running.tier].0),
     }
 }
 
@@ -474,6 +507,7 @@ fn length_max(cached: &Cached, running: &Running) -> u32 {
 fn in_memory<T>(
     length: u32,
     share: Share,
+    may_be_larger: bool,
     run: impl FnOnce() -> Result<T, Halt>,
 ) -> Result<T, Halt> {
     let values = VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length));
@@ -483,9 +517,12 @@ fn in_memory<T>(
     {
         return Err(Halt::Fault(fault));
     }
+    // Where its values may be longer, it may have more.
     if is_out && share == Share::Inline {
-        // Where its values may be longer, it may have more.
         return Err(Halt::Long);
+    }
+    if is_out && may_be_larger {
+        return Err(Halt::Larger);
     }
     if is_out {
         // SQLite goes on after some failures to allocate, which another replica may not have.
@@ -568,7 +605,11 @@ fn no_rows() -> Rows {
 }
 
 fn out_of_steps(running: &Running) -> StatementError {
-    let message = format!("statement takes too many steps: at most {}", running.limits.steps);
+    let n_max = running.limits.steps / VALUE_TIERS[running.tier].1;
+    let message = match running.tier {
+        0 => format!("statement takes too many steps: at most {n_max}"),
+        _ => format!("statement takes too many steps for values this long: at most {n_max}"),
+    };
     StatementError::coded("statement_steps", message)
 }
 
@@ -592,9 +633,14 @@ fn stop_if_failed() -> Result<(), Halt> {
 
 /// What an error of SQLite means for the command.
 fn halt(error: SqlError, running: &Running) -> Halt {
-    let is_large = running.share == Share::Inline && error.code & 0xff == ffi::SQLITE_TOOBIG;
-    if context::trouble() == Trouble::None && (is_large || is_given_up(running)) {
-        return Halt::Long;
+    let is_large = error.code & 0xff == ffi::SQLITE_TOOBIG;
+    if context::trouble() == Trouble::None {
+        if is_given_up(running) || (is_large && running.share == Share::Inline) {
+            return Halt::Long;
+        }
+        if is_large && running.may_be_larger() {
+            return Halt::Larger;
+        }
     }
     if error.code == ffi::SQLITE_NOMEM && error.message == memory::TOO_MUCH {
         return Halt::Error(StatementError::coded("statement_memory", error.message));
@@ -1003,5 +1049,31 @@ mod tests {
         ];
         printed.assert_eq(&once);
         assert_eq!(fixture.query(sql), once, "the same stamp gives the same answer");
+    }
+
+    #[test]
+    fn long_values_are_worked_on_but_not_for_ever() {
+        let mut fixture = Fixture::new();
+        fixture.must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+        for (sql, want) in [
+            (
+                "INSERT INTO t(b) VALUES (zeroblob(900000)), (hex(zeroblob(100000))), ('x')",
+                "3 rows, id 3",
+            ),
+            ("UPDATE t SET b = substr(b, 2) || 'é'", "3 rows, id 0"),
+            ("INSERT INTO t(b) SELECT b FROM t; DELETE FROM t WHERE length(b) = 1", "2 rows, id 6"),
+            (
+                "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000000)
+                 INSERT INTO t(b) SELECT max(length(hex(zeroblob(200000 + x % 2)))) FROM c",
+                "error statement_steps: statement takes too many steps for values this long: at most 2441",
+            ),
+            (
+                "INSERT INTO t(b) VALUES (zeroblob(2000000))",
+                "error value_bytes: string or blob too big",
+            ),
+        ] {
+            assert_eq!(fixture.exec(&[sql]).remove(0), want, "{sql}");
+        }
+        assert_eq!(fixture.query("SELECT count(*) FROM t"), "[count(*)](4)");
     }
 }

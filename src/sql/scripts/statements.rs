@@ -296,6 +296,8 @@ fn limits(dice: &mut Dice) -> CommandLimits {
         1 => CommandLimits { database_bytes: 4_096 * dice.below(150), ..tight },
         2 => CommandLimits { value_bytes: 2_000, result_rows: 3, ..tight },
         3 => CommandLimits { steps: 1_000_000, temp_bytes: 3 << 20, ..tight },
+        // Longer than what a command begins with.
+        5..9 => CommandLimits { value_bytes: 60_000, ..tight },
         4 => CommandLimits { steps: 1_000_000, temp_bytes: 1_000_000, ..tight },
         _ => tight,
     }
