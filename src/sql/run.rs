@@ -59,11 +59,26 @@ const INLINE_SEARCHED_MAX: u32 = 1 << 10;
 const SEARCH_WEIGHT: u64 = 16;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
-/// Bytes of a value that a statement may touch, and the part of its limit of steps that it then has: an
-/// instruction may take time in proportion to a value, and steps do not count bytes. A command begins with the
-/// first; one that touches a longer value is undone and begins again with the next. With 200 million steps
-/// and the slowest linear function (`hex`: 3 ms for a mebibyte) each ends within minutes, not days.
-const VALUE_TIERS: [(u32, u64); 3] = [(32 << 10, 1), (256 << 10, 128), (u32::MAX, 4_096)];
+/// How much of its limit of steps a statement has for values of a length: an instruction may take time in
+/// proportion to a value, and steps do not count bytes.
+struct Tier {
+    /// Bytes of a value that it may touch.
+    value_bytes: u32,
+    /// The part of the limit that it has.
+    share: u64,
+    /// But at least so many steps, if the limit has them: enough to pass over all such values that a
+    /// gibibyte holds.
+    steps_min: u64,
+}
+
+/// A command begins in the first; one that touches a longer value is undone, and begins again in the next. With
+/// 200 million steps and the slowest linear function (`hex`: 3 ms for a mebibyte) each ends within minutes,
+/// not days.
+const TIERS: [Tier; 3] = [
+    Tier { value_bytes: 32 << 10, share: 1, steps_min: 0 },
+    Tier { value_bytes: 256 << 10, share: 128, steps_min: 500_000 },
+    Tier { value_bytes: u32::MAX, share: 4_096, steps_min: 50_000 },
+];
 /// What each statement of a command counts for, beside what it does: about what it costs to begin and end it.
 const STATEMENT_STEPS: u64 = 16;
 /// How often in a row a statement that was long is not even tried where there is little time.
@@ -100,7 +115,7 @@ pub(super) enum Run {
     Alone,
     /// The transaction is to be rolled back, or has been; the command needs one of its own.
     Undone,
-    /// It touches a value that is too long for the steps it has; see [`VALUE_TIERS`]. Alone only.
+    /// It touches a value that is too long for the steps it has; see [`TIERS`]. Alone only.
     Larger,
     /// It takes, or may take, longer than its caller gives it (R13). If a part of it has run, the
     /// transaction is to be rolled back, or has been.
@@ -143,7 +158,7 @@ impl From<SqlError> for RowsEnd {
 /// A command that runs.
 struct Running {
     setting: Setting,
-    /// Index into [`VALUE_TIERS`].
+    /// Index into [`TIERS`].
     tier: usize,
     share: Share,
     limits: CommandLimits,
@@ -159,19 +174,23 @@ struct Running {
 }
 
 impl Running {
+    /// Steps that a statement of its tier may take.
+    fn steps_max(&self) -> u64 {
+        let (tier, limit) = (&TIERS[self.tier], self.limits.steps);
+        (limit / tier.share).max(tier.steps_min).min(limit)
+    }
+
     /// Steps that the next statement may take.
     fn budget(&self) -> u64 {
         match self.setting {
             Setting::Read => self.steps_left,
-            Setting::Shared | Setting::Alone => {
-                self.steps_left.min(self.limits.steps / VALUE_TIERS[self.tier].1)
-            }
+            Setting::Shared | Setting::Alone => self.steps_left.min(self.steps_max()),
         }
     }
 
     /// Whether a value that is too long now would not be where more is allowed.
     fn may_be_larger(&self) -> bool {
-        let is_bound = VALUE_TIERS[self.tier].0 < self.limits.value_bytes;
+        let is_bound = TIERS[self.tier].value_bytes < self.limits.value_bytes;
         self.setting != Setting::Read && self.share == Share::Whole && is_bound
     }
 }
@@ -499,7 +518,7 @@ fn length_max(cached: &Cached, running: &Running) -> u32 {
         (_, Share::Inline) if cached.seen.cost == Cost::Ordinary => limit.min(INLINE_VALUE_MAX),
         (_, Share::Inline) => limit.min(INLINE_SEARCHED_MAX),
         (_, Share::Whole) if running.setting == Setting::Read => limit,
-        (_, Share::Whole) => limit.min(VALUE_TIERS[running.tier].0),
+        (_, Share::Whole) => limit.min(TIERS[running.tier].value_bytes),
     }
 }
 
@@ -605,7 +624,7 @@ fn no_rows() -> Rows {
 }
 
 fn out_of_steps(running: &Running) -> StatementError {
-    let n_max = running.limits.steps / VALUE_TIERS[running.tier].1;
+    let n_max = running.steps_max();
     let message = match running.tier {
         0 => format!("statement takes too many steps: at most {n_max}"),
         _ => format!("statement takes too many steps for values this long: at most {n_max}"),
@@ -1065,7 +1084,7 @@ mod tests {
             (
                 "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000000)
                  INSERT INTO t(b) SELECT max(length(hex(zeroblob(200000 + x % 2)))) FROM c",
-                "error statement_steps: statement takes too many steps for values this long: at most 2441",
+                "error statement_steps: statement takes too many steps for values this long: at most 50000",
             ),
             (
                 "INSERT INTO t(b) VALUES (zeroblob(2000000))",
