@@ -133,7 +133,8 @@ pub const REQUESTS_PER_SECOND: u64 = 0;
 pub const CONNECTIONS: u64 = 10_000;
 /// Default of `limits.disk_reserve_bytes`: bytes that are to stay free on the disk of the databases (507). The
 /// half of it, below which only DROP passes, is for what is under way: on four shards the next
-/// log segment each (64 MiB), and eight `-wal` files that grow to their bound (33 MB) before a checkpoint.
+/// log segment each (64 MiB), and a few `-wal` files that grow before their checkpoint (to [`WAL_BYTES_WAIT`];
+/// only a reader in the way lets one grow to [`WAL_BYTES_MAX`]). More than that is waited for, not lost.
 pub const DISK_RESERVE_BYTES: ByteSize = ByteSize::mib(1_024);
 /// Default of `limits.open_databases`: SQLite databases open at once, per node.
 pub const OPEN_DATABASES: u64 = 256;
@@ -146,7 +147,7 @@ pub const FENCE_LOG_BYTES: ByteSize = ByteSize::mib(256);
 const _: () = {
     // A body becomes one command: escapes shrink, and the head of each value is smaller than its JSON.
     assert!(BODY_BYTES.0 * 2 <= COMMAND_SIZE_MAX as u64);
-    // A read that takes all its time on a core must not make the writes beside it late.
+    // Whoever waits for a read that takes all its time is still waited for.
     assert!(REQUEST_DEADLINE.as_millis() > STATEMENT_MS as u128 + 1_000);
     // An error can always be kept, whatever its message.
     assert!(MESSAGE_SIZE_MAX + 64 <= REQUEST_OUTCOME_SIZE_SMALL);

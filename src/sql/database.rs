@@ -172,7 +172,8 @@ impl Database {
         }
     }
 
-    /// Open the database at `path` to look at it: nothing is written to it.
+    /// Open the database at `path` to look at it: nothing is committed to it but the tables that an older program
+    /// did not create.
     pub fn look_at(path: &Path, vfs: Vfs, role: Role) -> Result<Self, OpenError> {
         Self::connect(path, vfs, role, OpenFlags::SQLITE_OPEN_READ_WRITE)
     }
