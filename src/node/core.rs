@@ -21,7 +21,6 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::disk::log::LogStats;
 use crate::disk::log::LogWriter;
-use crate::disk::priority;
 use crate::disk::segments::Preparer;
 use crate::gateway::Gateway;
 use crate::gateway::GatewayOptions;
@@ -105,7 +104,6 @@ impl Drop for AbortOnPanic {
 /// Run a core until it is told to exit.
 pub(super) async fn run(boot: CoreBoot) {
     let _guard = AbortOnPanic;
-    priority::be_prompt();
     let CoreBoot {
         found,
         threads,

@@ -72,8 +72,11 @@ impl Databases {
             return;
         }
         open.checkpoint = Checkpoint::Idle;
-        if is_complete && let Some(database) = &open.here {
-            database.forget_wal_bytes();
+        if is_complete {
+            open.checkpoint_at = limits::WAL_BYTES;
+            if let Some(database) = &open.here {
+                database.forget_wal_bytes();
+            }
         }
         if open.is_strained && is_complete {
             open.is_strained = false;
