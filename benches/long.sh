@@ -103,12 +103,15 @@ with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
                 ended.set()
             reader = threading.Thread(target=read)
             reader.start()
-            def is_over():
+            def look():
                 global wal_max
-                wal_max = max(wal_max, wal_bytes(data))
-                return ended.is_set()
-            beside.append(quantiles(under_load(port, "k1", clients, is_over, insert)))
+                while not ended.wait(0.1):
+                    wal_max = max(wal_max, wal_bytes(data))
+            looker = threading.Thread(target=look)
+            looker.start()
+            beside.append(quantiles(under_load(port, "k1", clients, ended.is_set, insert)))
             reader.join()
+            looker.join()
         median = lambda pairs, at: statistics.median(it[at] for it in pairs)
         print(f"{rows} rows, {clients} clients insert: alone p50 {median(alone, 0):.2f} ms, p99 {median(alone, 1):.2f} ms; "
               f"beside a SELECT of {read_seconds} s p50 {median(beside, 0):.2f} ms, p99 {median(beside, 1):.2f} ms; "
