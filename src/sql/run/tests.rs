@@ -1,0 +1,396 @@
+//! What running commands gives, and what it refuses.
+
+use expect_test::Expect;
+use expect_test::expect;
+
+use super::*;
+use crate::sql::Ask;
+use crate::sql::testing::Fixture;
+use crate::sql::testing::LIMITS;
+use crate::sql::testing::command;
+use crate::sql::testing::print;
+use crate::sql::testing::stamp;
+use crate::wire::command::Draft;
+use crate::wire::command::Stamp;
+
+fn fixture() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a INTEGER PRIMARY KEY, b VARCHAR(10), c BOOLEAN, d)");
+    fixture.must("INSERT INTO t VALUES (1, 'one', 1, NULL), (2, 'two', 0, x'00ff')");
+    fixture
+}
+
+fn check_reads(texts: &[&str], arguments: &[Value<'_>], expected: Expect) {
+    let mut fixture = fixture();
+    let read = |sql: &&str| {
+        let command = command(Mode::Query, sql, arguments, &stamp(1));
+        print(&fixture.database.read(&[command], &mut |_| false).unwrap()[0])
+    };
+    expected.assert_eq(&texts.iter().map(read).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn a_text_may_hold_several_statements_or_none() {
+    check_reads(
+        &[
+            "SELECT 1; SELECT 2, 3 ; -- the end",
+            "SELECT ?; SELECT ?, ?",
+            "SELECT ?, ?, ?, ?",
+            "SELECT ?3",
+            "SELECT ?; SELECT ?, ?, ?",
+            "SELECT :a, $b, @a",
+            "/* nothing */ ; ;",
+            " \n",
+            "SELECT 1\0; SELECT 2",
+            "SELECT 1; SELEC",
+        ],
+        &[Value::Integer(i64::MIN), Value::Text("ü"), Value::Blob(&[1])],
+        expect![[r#"
+            [2,3](2,3)
+            [?,?]('ü',[01])
+            error: not enough args to execute query: want 4 got 3
+            [?3]([01])
+            error: not enough args to execute query: want 3 got 2
+            [:a,$b,@a](-9223372036854775808,'ü',[01])
+            []
+            error: no SQL statement
+            error: unrecognized token: "\0"
+            error: near "SELEC": syntax error"#]],
+    );
+}
+
+#[test]
+fn a_query_must_not_write() {
+    check_reads(
+        &[
+            "INSERT INTO t(a) VALUES (9)",
+            "INSERT INTO t(a) VALUES (9) RETURNING a",
+            "SELECT 1; DELETE FROM t",
+            "CREATE TABLE IF NOT EXISTS t(a)",
+            "DROP TABLE t",
+            "PRAGMA user_version = 3",
+            "ANALYZE",
+            "EXPLAIN QUERY PLAN DELETE FROM t",
+            "SELECT count(*) FROM t",
+        ],
+        &[],
+        expect![[r#"
+            error: attempt to change database via query operation
+            error: attempt to change database via query operation
+            error: attempt to change database via query operation
+            error: attempt to change database via query operation
+            error: attempt to change database via query operation
+            error: attempt to change database via query operation
+            error: attempt to change database via query operation
+            [id,parent,notused,detail]
+            [count(*)](2)"#]],
+    );
+    // In a command that writes as well.
+    let mut fixture = fixture();
+    let sql = "UPDATE t SET c = 1 RETURNING a";
+    let outcome = fixture.apply([command(Mode::Query, sql, &[], &stamp(1))]).remove(0);
+    assert_eq!(print(&outcome), "error: attempt to change database via query operation");
+}
+
+#[test]
+fn a_transaction_has_a_result_for_each_statement_and_sees_its_own_writes() {
+    let mut fixture = fixture();
+    let mut draft = Draft::new(Results::Each, 0);
+    draft.statement(Mode::Exec, "INSERT INTO t(b) VALUES (?)").unwrap();
+    draft.bind(Value::Text("three")).unwrap();
+    draft.statement(Mode::Query, "SELECT last_insert_rowid() AS id, b FROM t WHERE a = 3").unwrap();
+    draft.statement(Mode::Exec, "SELECT 1").unwrap();
+    draft.statement(Mode::Exec, "UPDATE t SET c = 1 WHERE a > 1 RETURNING a").unwrap();
+    let outcome = fixture.apply([draft.seal(&stamp(1))]).remove(0);
+    assert_eq!(
+        print(&outcome),
+        "1 rows, id 3; [id,b](3,'three'); 0 rows, id 0; 2 rows, id 3 returned [a](2)(3)"
+    );
+}
+
+#[test]
+fn columns_carry_their_declared_type_and_values_are_exact() {
+    let mut fixture = fixture();
+    let query = |fixture: &mut Fixture, sql: &str| {
+        let command = command(Mode::Query, sql, &[], &stamp(1));
+        match fixture
+            .database
+            .read(&[command], &mut |_| false)
+            .unwrap()
+            .remove(0)
+            .unwrap()
+            .remove(0)
+        {
+            StatementResult::Rows(rows) => rows,
+            StatementResult::Counts { .. } => panic!("a query gives rows"),
+        }
+    };
+    let rows = query(&mut fixture, "SELECT *, a + 1 AS e FROM t WHERE a = 2");
+    let types: Vec<_> = rows.columns.iter().map(|it| it.declared_type.as_deref()).collect();
+    // A column without a type has none, as an expression.
+    assert_eq!(types, [Some("integer"), Some("varchar(10)"), Some("boolean"), None, None]);
+    let values: Vec<_> = rows.values().collect();
+    assert_eq!(
+        values,
+        [
+            Value::Integer(2),
+            Value::Text("two"),
+            Value::Integer(0),
+            Value::Blob(&[0, 255]),
+            Value::Integer(3)
+        ]
+    );
+    let sql = "SELECT 9223372036854775807, 0.1, CAST(x'61ff62' AS TEXT), '', x''";
+    let rows = query(&mut fixture, sql);
+    let values: Vec<_> = rows.values().collect();
+    assert_eq!(
+        values,
+        [
+            Value::Integer(i64::MAX),
+            Value::Real(0.1),
+            Value::Text("a\u{fffd}b"),
+            Value::Text(""),
+            Value::Blob(&[])
+        ]
+    );
+    // After a change of the schema the columns are the new ones.
+    fixture.must("ALTER TABLE t ADD COLUMN f DATE");
+    let rows = query(&mut fixture, "SELECT *, a + 1 AS e FROM t WHERE a = 2");
+    assert_eq!(rows.columns.len(), 6);
+    assert_eq!(rows.columns[4].declared_type.as_deref(), Some("date"));
+}
+
+/// Run `sql` under `limits`, as a write; then the same as a read.
+fn check_limit(sql: &str, limits: CommandLimits, expected: Expect) {
+    let mut fixture = fixture();
+    let stamp = Stamp { limits, ..stamp(1) };
+    let before = "INSERT INTO t(a) VALUES (50)";
+    let commands = [
+        command(Mode::Exec, before, &[], &self::stamp(2)),
+        command(Mode::Exec, sql, &[], &stamp),
+        command(Mode::Query, sql, &[], &stamp),
+    ];
+    let printed: Vec<_> = fixture.apply(commands).iter().map(print).collect();
+    let count = fixture.query("SELECT count(*), max(a) FROM t");
+    assert_eq!(count, "[count(*),max(a)](3,50)", "it had an effect");
+    expected.assert_eq(&printed[1..].join("\n"));
+}
+
+#[test]
+fn what_a_command_costs_is_bounded() {
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)";
+    let select = format!("{endless} SELECT sum(x) FROM c");
+    check_limit(
+        &select,
+        CommandLimits { steps: 50_000, ..LIMITS },
+        expect![[r#"
+        error statement_steps: statement takes too many steps: at most 50000
+        error statement_steps: statement takes too many steps: at most 50000"#]],
+    );
+    let insert = format!("{endless} INSERT INTO t(b) SELECT x FROM c");
+    check_limit(
+        &insert,
+        CommandLimits { steps: 50_000, ..LIMITS },
+        expect![[r#"
+        error statement_steps: statement takes too many steps: at most 50000
+        error: attempt to change database via query operation"#]],
+    );
+    let rows = "INSERT INTO t(b) VALUES (1), (2), (3) RETURNING a";
+    check_limit(
+        rows,
+        CommandLimits { result_rows: 2, ..LIMITS },
+        expect![[r#"
+        error result_rows: result has too many rows: at most 2
+        error: attempt to change database via query operation"#]],
+    );
+    check_limit(
+        rows,
+        CommandLimits { result_bytes: 20, ..LIMITS },
+        expect![[r#"
+        error result_bytes: result is too large: at most 20 bytes
+        error: attempt to change database via query operation"#]],
+    );
+    // The names of the columns stand in each row.
+    let name = "n".repeat(100);
+    check_limit(
+        &format!("INSERT INTO t(b) VALUES (1), (2), (3), (4) RETURNING a AS {name}"),
+        CommandLimits { result_bytes: 400, ..LIMITS },
+        expect![[r#"
+        error result_bytes: result is too large: at most 400 bytes
+        error: attempt to change database via query operation"#]],
+    );
+    let value = "INSERT INTO t(b) VALUES (zeroblob(2000))";
+    check_limit(
+        value,
+        CommandLimits { value_bytes: 1_000, ..LIMITS },
+        expect![[r#"
+        error value_bytes: string or blob too big
+        error: attempt to change database via query operation"#]],
+    );
+    check_limit(
+        "SELECT hex(randomblob(800)), randomblob(1000000000)",
+        CommandLimits { value_bytes: 1_000, ..LIMITS },
+        expect![[r#"
+            error value_bytes: string or blob too big
+            error value_bytes: string or blob too big"#]],
+    );
+    let growth = "INSERT INTO t(b) VALUES (zeroblob(900000))";
+    check_limit(
+        growth,
+        CommandLimits { database_bytes: 200_000, ..LIMITS },
+        expect![[r#"
+        error database_bytes: database or disk is full
+        error: attempt to change database via query operation"#]],
+    );
+    let sort = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 20000)
+        SELECT count(*) FROM (SELECT x, zeroblob(400) AS y FROM c ORDER BY random(), y LIMIT 30000 OFFSET 1)";
+    check_limit(
+        sort,
+        CommandLimits { temp_bytes: 1 << 20, ..LIMITS },
+        expect![[r#"
+        error temp_bytes: statement needs too much room to work: at most 1048576 bytes
+        error temp_bytes: statement needs too much room to work: at most 1048576 bytes"#]],
+    );
+}
+
+#[test]
+fn the_statements_of_a_command_share_its_steps() {
+    let mut fixture = fixture();
+    let sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000)
+        SELECT sum(x) FROM c";
+    let mut run = |n: usize, sql: &str| {
+        let stamp = Stamp { limits: CommandLimits { steps: 100_000, ..LIMITS }, ..stamp(1) };
+        let mut draft = Draft::new(Results::Last, 0);
+        for _ in 0..n {
+            draft.statement(Mode::Exec, sql).unwrap();
+        }
+        print(&fixture.apply([draft.seal(&stamp)])[0])
+    };
+    assert_eq!(run(2, sql), "0 rows, id 0");
+    let too_many = "error statement_steps: statement takes too many steps: at most 100000";
+    assert_eq!(run(30, sql), too_many);
+    // In one text, too; and what functions are charged counts.
+    assert_eq!(run(1, &format!("{sql};").repeat(30)), too_many);
+    let costly = "SELECT instr(hex(zeroblob(300)), hex(zeroblob(300)))";
+    assert_eq!(run(1, costly), "0 rows, id 0");
+    assert_eq!(run(30, costly), too_many);
+}
+
+#[test]
+fn a_trigger_that_fails_halfway_leaves_nothing() {
+    let mut fixture = Fixture::new();
+    for sql in [
+        "CREATE TABLE t(a)",
+        "CREATE TABLE u(x UNIQUE)",
+        "CREATE TABLE w(x)",
+        "INSERT INTO w VALUES (1), (1)",
+        "CREATE TRIGGER g BEFORE INSERT ON t BEGIN INSERT OR FAIL INTO u SELECT x FROM w; END",
+    ] {
+        fixture.must(sql);
+    }
+    let printed = fixture.exec(&["SELECT 1", "INSERT INTO t VALUES (5)", "SELECT 1"]);
+    assert_eq!(printed[1], "error: UNIQUE constraint failed: u.x");
+    assert_eq!(fixture.query("SELECT count(*) FROM u"), "[count(*)](0)");
+}
+
+#[test]
+fn texts_that_grow_in_the_schema_are_no_damage() {
+    let mut fixture = Fixture::new();
+    let long = |with: &str, n: usize| with.repeat(n);
+    let checks = "CHECK (a) ".repeat(7);
+    let texts = [
+        format!("CREATE TABLE c AS SELECT 1 AS [{}]", long("\"", 600_000)),
+        format!("CREATE TABLE d AS SELECT 1 AS [{}]", long("'", 900_000)),
+        format!("CREATE TABLE e(a {checks})"),
+        // Above and below what a row of the schema may have.
+        format!("ALTER TABLE e RENAME COLUMN a TO b{}", long("x", 600_000)),
+        format!("ALTER TABLE e RENAME COLUMN a TO b{}", long("x", 515_000)),
+    ];
+    let mut failed = Vec::new();
+    for (n, sql) in (0..).zip(&texts) {
+        let printed = fixture.exec(&[sql]).remove(0);
+        failed.extend(printed.starts_with("error").then_some(n));
+    }
+    assert_eq!(failed, [3]);
+    fixture.database.reconnect().unwrap();
+    fixture.must("INSERT INTO c VALUES (1)");
+    fixture.must("INSERT INTO e VALUES (1)");
+}
+
+#[test]
+fn a_cached_and_a_fresh_statement_are_counted_alike() {
+    let mut fixture = fixture();
+    let mut run = |n: u64, forget: bool| {
+        if forget {
+            fixture.database.rest();
+        }
+        let sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < ?)
+            SELECT sum(x) FROM c";
+        let stamp = Stamp { limits: CommandLimits { steps: 5_000, ..LIMITS }, ..stamp(1) };
+        let n = Value::Integer(i64::try_from(n).unwrap());
+        fixture.apply([command(Mode::Query, sql, &[n], &stamp)]).remove(0).is_ok()
+    };
+    let most = (1..2_000).take_while(|n| run(*n, true)).last().unwrap();
+    assert!((100..1_000).contains(&most), "{most} rounds fit");
+    for _ in 0..50 {
+        assert!(run(most, false), "a cached statement was counted with its earlier runs");
+    }
+}
+
+#[test]
+fn a_read_that_takes_too_long_is_given_up_and_the_next_is_not() {
+    let mut fixture = fixture();
+    let endless =
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x) FROM c";
+    let commands = [endless, "SELECT 1"].map(|sql| command(Mode::Query, sql, &[], &stamp(1)));
+    let (mut begun, mut asked) = (0, 0);
+    let outcomes = fixture.database.read(&commands, &mut |ask| {
+        match ask {
+            Ask::Begin => begun += 1,
+            Ask::Tick => asked += 1,
+        }
+        asked > 3
+    });
+    let printed: Vec<_> = outcomes.unwrap().iter().map(print).collect();
+    assert_eq!(printed, ["error statement_ms: statement took too long", "[1](1)"]);
+    assert_eq!((begun, asked), (2, 4));
+    assert_eq!(fixture.must("INSERT INTO t(b) VALUES (1)"), "1 rows, id 3");
+}
+
+#[test]
+fn time_and_randomness_are_the_commands() {
+    let mut fixture = fixture();
+    let sql = "SELECT datetime('now'), CURRENT_TIMESTAMP, unixepoch('subsec'), strftime('%H', 'now', 'localtime') = strftime('%H', 'now'), random(), hex(randomblob(3))";
+    let once = fixture.query(sql);
+    let printed = expect![
+        "[datetime('now'),CURRENT_TIMESTAMP,unixepoch('subsec'),strftime('%H', 'now', 'localtime') = strftime('%H', 'now'),random(),hex(randomblob(3))]('2025-10-24 10:00:03','2025-10-24 10:00:03',1761300003.0,1,2092789425003139053,'89A981')"
+    ];
+    printed.assert_eq(&once);
+    assert_eq!(fixture.query(sql), once, "the same stamp gives the same answer");
+}
+
+#[test]
+fn long_values_are_worked_on_but_not_for_ever() {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    for (sql, want) in [
+        (
+            "INSERT INTO t(b) VALUES (zeroblob(900000)), (hex(zeroblob(100000))), ('x')",
+            "3 rows, id 3",
+        ),
+        ("UPDATE t SET b = substr(b, 2) || 'é'", "3 rows, id 0"),
+        ("INSERT INTO t(b) SELECT b FROM t; DELETE FROM t WHERE length(b) = 1", "2 rows, id 6"),
+        (
+            "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000000)
+             INSERT INTO t(b) SELECT max(length(hex(zeroblob(200000 + x % 2)))) FROM c",
+            "error statement_steps: statement takes too many steps for values this long: at most 50000",
+        ),
+        (
+            "INSERT INTO t(b) VALUES (zeroblob(2000000))",
+            "error value_bytes: string or blob too big",
+        ),
+    ] {
+        assert_eq!(fixture.exec(&[sql]).remove(0), want, "{sql}");
+    }
+    assert_eq!(fixture.query("SELECT count(*) FROM t"), "[count(*)](4)");
+}
