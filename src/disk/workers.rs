@@ -101,7 +101,13 @@ impl Workers {
                 let began = now();
                 let is_late =
                     || stop.load(Ordering::Relaxed) || now().since(began) > statement_time;
-                read_whole(task, &stops, is_late)
+                let mut done = read_whole(task, &stops, is_late);
+                // Few steps do not make it quick: preparing it may have taken long.
+                let was_long = now().since(began) > limits::INLINE_COMMAND_TIME;
+                if was_long && let Done::Read { result: Ok(read), .. } = &mut done {
+                    read.learned = None;
+                }
+                done
             }));
         }
         Self { apply, read, is_stopping, threads }

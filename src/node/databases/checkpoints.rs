@@ -10,8 +10,8 @@ use crate::shard::event::Event;
 use crate::types::DatabaseId;
 
 impl Databases {
-    /// Begin a checkpoint, whatever the size of the `-wal`. Closing a
-    /// database checkpoints it as well, as far as readers and the disk let it.
+    /// Begin a checkpoint, whatever the size of the `-wal`. Closing a database checkpoints it as well, as far as
+    /// readers and the disk let it.
     pub(in crate::node) fn checkpoint(&mut self, id: DatabaseId) {
         let path = self.path(id);
         // One that is under way covers what was applied before its second pass.
