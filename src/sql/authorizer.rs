@@ -147,10 +147,8 @@ fn is_allowed(asked: AuthContext<'_>) -> bool {
 fn note_function(name: &str) {
     if name.eq_ignore_ascii_case("changes") {
         context::note(|it| it.changes = true);
-    } else if is_one_of(name, &["like", "glob"]) {
-        context::note(|it| it.cost = Cost::Search);
     } else if name.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("json")) {
-        context::note(|it| it.cost = it.cost.max(Cost::Json));
+        context::note(|it| it.cost = Cost::Json);
     }
 }
 

@@ -74,8 +74,6 @@ pub(super) enum Cost {
     Ordinary,
     /// A good deal more for each byte: JSON is read, and written again.
     Json,
-    /// For each byte as much as for a hundred: `LIKE` and `GLOB`.
-    Search,
 }
 
 /// What the system calls of a command have met: the worst of it.
@@ -103,6 +101,8 @@ struct Context {
     ticks_left: Cell<u64>,
     steps_charged: Cell<u64>,
     charged: Cell<u64>,
+    work_left: Cell<u64>,
+    searches_count: Cell<bool>,
     temp_left: Cell<u64>,
     given_up: Cell<bool>,
     memory: Cell<i64>,
@@ -135,6 +135,8 @@ thread_local! {
             ticks_left: Cell::new(u64::MAX),
             steps_charged: Cell::new(0),
             charged: Cell::new(0),
+            work_left: Cell::new(u64::MAX),
+            searches_count: Cell::new(true),
             temp_left: Cell::new(u64::MAX),
             given_up: Cell::new(false),
             memory: Cell::new(0),
@@ -180,9 +182,22 @@ pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
         it.ticks_left.set(steps / STEPS_PER_TICK);
         it.steps_charged.set(0);
         it.charged.set(0);
+        it.work_left.set(u64::MAX);
+        it.searches_count.set(true);
         it.temp_left.set(temp_bytes);
         it.rowid_spent.set(false);
     });
+}
+
+/// The statement that begins may have functions do as much as `work` instructions would, in which nothing
+/// looks at the clock; more, and it is given up (R13). To be called after [`begin_statement`].
+pub(super) fn bound_work(work: u64) {
+    CONTEXT.with(|it| it.work_left.set(work));
+}
+
+/// The statement that begins has other bounds than steps: [`charge_search`] does not count.
+pub(super) fn search_freely() {
+    CONTEXT.with(|it| it.searches_count.set(false));
 }
 
 /// What the engine does for itself is not bounded.
@@ -339,7 +354,28 @@ pub(super) fn is_given_up() -> bool {
     CONTEXT.with(|it| it.given_up.get())
 }
 
-/// A function takes as long as `n` instructions. Whether that is too many.
+/// A function takes as long as `n` instructions. Whether that is too many, or longer than there is time for.
+pub(super) fn charge_function(n: u64) -> bool {
+    is_too_much_work(n) || charge_steps(n)
+}
+
+/// The same for `LIKE` and `GLOB`, which a statement that only reads may do for as long as it has time.
+pub(super) fn charge_search(n: u64) -> bool {
+    is_too_much_work(n) || (CONTEXT.with(|it| it.searches_count.get()) && charge_steps(n))
+}
+
+fn is_too_much_work(n: u64) -> bool {
+    CONTEXT.with(|it| {
+        let left = it.work_left.get();
+        it.work_left.set(left.saturating_sub(n));
+        if left < n {
+            it.given_up.set(true);
+        }
+        left < n
+    })
+}
+
+/// Something takes as long as `n` instructions. Whether that is too many.
 pub(super) fn charge_steps(n: u64) -> bool {
     CONTEXT.with(|it| {
         let charged = it.steps_charged.get().saturating_add(n);

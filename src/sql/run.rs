@@ -51,12 +51,10 @@ const COPIED_MAX: usize = 64 << 10;
 /// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
 /// time in proportion to it, between two calls of the progress handler.
 const INLINE_VALUE_MAX: u32 = 32 << 10;
-/// The same for a statement with `LIKE`, `GLOB` or JSON: with the longest pattern, `LIKE` takes 4 ms for a
-/// value of 32 KiB.
-const INLINE_SEARCHED_MAX: u32 = 1 << 10;
-/// What an instruction counts for in a statement with `LIKE` or `GLOB`, which takes as long as a thousand
-/// others, or a million.
-const SEARCH_WEIGHT: u64 = 16;
+/// The same for a statement with JSON.
+const INLINE_JSON_MAX: u32 = 1 << 10;
+/// What functions may do where there is little time, in VM instructions: about a millisecond's worth.
+const INLINE_WORK_MAX: u64 = 20_000;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
 /// How much of its limit of steps a statement has for values of a length: an instruction may take time in
@@ -185,6 +183,17 @@ impl Running {
         match self.setting {
             Setting::Read => self.steps_left,
             Setting::Shared | Setting::Alone => self.steps_left.min(self.steps_max()),
+        }
+    }
+
+    /// A statement begins that may take `steps`.
+    fn begin_statement(&self, steps: u64) {
+        context::begin_statement(steps, self.limits.temp_bytes);
+        if self.share == Share::Inline {
+            context::bound_work(INLINE_WORK_MAX);
+        }
+        if self.setting == Setting::Read {
+            context::search_freely();
         }
     }
 
@@ -417,10 +426,8 @@ impl Database {
         let has_virtual_tables = self.shape.virtual_tables > 0
             && (cached.seen.virtual_tables > 0 || nature == Nature::Schema);
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-        let weight = if cached.seen.cost == Cost::Search { SEARCH_WEIGHT } else { 1 };
         let budget = running.budget();
-        let steps = (budget / weight).saturating_mul(ticks);
-        context::begin_statement(steps, running.limits.temp_bytes);
+        running.begin_statement(budget.saturating_mul(ticks));
         context::begin_running(cached.verb);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
@@ -445,8 +452,7 @@ impl Database {
         }
         let mut used = context::charged_steps();
         if running.setting != Setting::Read {
-            used =
-                used.saturating_add(n_steps).saturating_mul(weight).saturating_add(STATEMENT_STEPS);
+            used = used.saturating_add(n_steps).saturating_add(STATEMENT_STEPS);
             if has_virtual_tables && used > budget {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }
@@ -516,7 +522,7 @@ fn length_max(cached: &Cached, running: &Running) -> u32 {
         // (preparing a statement, for one) must not fail for a smaller one.
         (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
         (_, Share::Inline) if cached.seen.cost == Cost::Ordinary => limit.min(INLINE_VALUE_MAX),
-        (_, Share::Inline) => limit.min(INLINE_SEARCHED_MAX),
+        (_, Share::Inline) => limit.min(INLINE_JSON_MAX),
         (_, Share::Whole) if running.setting == Setting::Read => limit,
         (_, Share::Whole) => limit.min(TIERS[running.tier].value_bytes),
     }
