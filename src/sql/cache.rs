@@ -13,6 +13,7 @@ use crate::sql::authorizer;
 use crate::sql::context;
 use crate::sql::context::Seen;
 use crate::sql::context::Verb;
+use crate::sql::database::is_any_random;
 use crate::sql::fault::SqlError;
 use crate::sql::memory;
 use crate::sql::statement::Handle;
@@ -92,6 +93,8 @@ pub(super) struct Cached {
     pub(super) n_parameters: usize,
     /// The columns of its rows; none if it returns no rows.
     pub(super) columns: Option<Arc<[Column]>>,
+    /// One of those has a name that SQLite made up by chance.
+    pub(super) has_random_names: bool,
     /// What the authorizer saw of it.
     pub(super) seen: Seen,
     /// One of its instructions may take time in proportion to a table, and nothing counts it.
@@ -230,14 +233,18 @@ fn prepare(
         has_long_step = false;
         prepared.for_each_opcode(|it| has_long_step |= LONG_STEPS.contains(&it))?;
     }
+    let columns: Option<Arc<[Column]>> =
+        (prepared.n_columns() > 0).then(|| prepared.columns().into());
+    let names = columns.iter().flat_map(|it| it.iter()).map(|it| it.name.as_str());
     Ok(Some(Cached {
+        has_random_names: is_any_random(names),
         has_long_step,
         long_for: 0,
         tail: (!text::is_blank(&sql[end..])).then_some(end),
         nature,
         verb,
         n_parameters: prepared.n_parameters(),
-        columns: (prepared.n_columns() > 0).then(|| prepared.columns().into()),
+        columns,
         seen,
         text: sql.into(),
         size: sql.len() + prepared.memory(),

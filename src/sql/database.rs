@@ -444,11 +444,11 @@ impl Database {
         Ok(())
     }
 
-    /// Check what a change of the schema left behind. `Err` names what must not stay.
-    pub(super) fn check_schema(&mut self) -> Result<Result<(), StatementError>, Fault> {
+    /// Check what `sql`, a change of the schema, left behind. `Err` names what must not stay.
+    pub(super) fn check_schema(&mut self, sql: &str) -> Result<Result<(), StatementError>, Fault> {
         let found = context::as_engine(|| {
             let schema = engine_schema(self.handle)?;
-            let random = has_random_names(self.handle)?;
+            let random = has_random_names(self.handle, text::makes_table_by_select(sql))?;
             self.shape = shape(self.handle)?;
             self.tables = Arc::new(tables(self.handle)?);
             context::know(&self.tables);
@@ -462,8 +462,7 @@ impl Database {
             self.engine_schema = schema;
         }
         if random {
-            let message = "duplicate column name: name the columns of the result apart with AS";
-            return Ok(Err(StatementError::new(message)));
+            return Ok(Err(random_names()));
         }
         Ok(Ok(()))
     }
@@ -500,20 +499,22 @@ pub(super) fn hash_of(sql: &str) -> u64 {
     hasher.finish()
 }
 
-/// What may have columns whose names SQLite made up: the newest table, and every view, whose columns may
-/// change with any table.
+/// What may have columns whose names SQLite made up: the newest table, if a `SELECT` made it, and every
+/// view, whose columns may change with any table.
 const NAMED_BY_SELECT: &str = "
     SELECT name FROM main.sqlite_master
-    WHERE type = 'view' OR (type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
+    WHERE type = 'view' OR (?1 = 'by select' AND type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
       AND rowid = (SELECT max(rowid) FROM main.sqlite_master))";
 
-/// Whether a table or view has a column whose name SQLite made up by chance.
-fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
-    let tables = texts(handle, NAMED_BY_SELECT, None)?;
+/// Whether a table or view has a column whose name SQLite made up by chance. The newest table counts if it
+/// `is_selected`, that is, was made by a `SELECT`.
+fn has_random_names(handle: Handle, is_selected: bool) -> Result<bool, SqlError> {
+    let newest = if is_selected { "by select" } else { "listed" };
+    let tables = texts(handle, NAMED_BY_SELECT, Some(newest))?;
     let sql = "SELECT name FROM pragma_table_xinfo(?)";
     for table in tables {
         match texts(handle, sql, Some(&table)) {
-            Ok(names) if is_any_random(&names) => return Ok(true),
+            Ok(names) if is_any_random(names.iter().map(String::as_str)) => return Ok(true),
             Ok(_) => {}
             // A view of what is not there has no columns.
             Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
@@ -523,18 +524,23 @@ fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
     Ok(false)
 }
 
-/// Whether one of `columns` has a name that SQLite made up by chance. From the second column of one name on
-/// it appends `:1` to `:4`, and to more of them a random number.
-fn is_any_random(columns: &[String]) -> bool {
-    let parts = || columns.iter().filter_map(|it| it.rsplit_once(':'));
-    let fourth: Vec<_> = parts().filter(|(_, n)| *n == "4").map(|(name, _)| name).collect();
-    !fourth.is_empty()
-        && parts().any(|(name, n)| {
-            let is_made_up = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
-            is_made_up
-                && !["1", "2", "3", "4"].contains(&n)
-                && fourth.iter().any(|it| it.eq_ignore_ascii_case(name))
-        })
+/// What is said of columns whose names SQLite made up by chance.
+pub(super) fn random_names() -> StatementError {
+    StatementError::new("duplicate column name: name the columns of the result apart with AS")
+}
+
+/// Whether one of `columns` has a name that SQLite made up by chance. To one that is taken it appends `:1`, to
+/// the next ones `:2` to `:4`, and to more of them a random number.
+pub(super) fn is_any_random<'a>(columns: impl Iterator<Item = &'a str>) -> bool {
+    let parts: Vec<_> = columns.filter_map(|it| it.rsplit_once(':')).collect();
+    let has = |name: &str, n: &str| {
+        parts.iter().any(|(other, it)| *it == n && other.eq_ignore_ascii_case(name))
+    };
+    parts.iter().any(|(name, n)| {
+        let is_number = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
+        let others = ["1", "2", "3", "4"];
+        is_number && !others.contains(n) && others.iter().all(|it| has(name, it))
+    })
 }
 
 /// The texts that `sql` gives, whose argument is `argument`.

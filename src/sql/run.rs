@@ -25,6 +25,7 @@ use crate::sql::database::Database;
 use crate::sql::database::Share;
 use crate::sql::database::hash_of;
 use crate::sql::database::no_room_to_read;
+use crate::sql::database::random_names;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
@@ -402,6 +403,10 @@ impl Database {
             let message = "attempt to change database via query operation";
             return Err(Halt::Error(StatementError::new(message)));
         }
+        // With a key the result is kept, equal on all replicas; and its bytes are counted.
+        if cached.has_random_names && running.setting != Setting::Read {
+            return Err(Halt::Error(random_names()));
+        }
         if running.share == Share::Inline && !cached.may_run_inline(is_small) {
             return Err(Halt::Long);
         }
@@ -474,7 +479,7 @@ impl Database {
             self.cache.clear();
             self.quick.clear();
             context::unbounded();
-            self.check_schema().map_err(Halt::Fault)?.map_err(Halt::ErrorAfter)?;
+            self.check_schema(rest).map_err(Halt::Fault)?.map_err(Halt::ErrorAfter)?;
         }
         Ok(Some((result, tail)))
     }

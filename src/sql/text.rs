@@ -163,6 +163,24 @@ pub(super) fn is_simple(sql: &str) -> bool {
     n_joined <= SIMPLE_JOINS_MAX && depth_max <= SIMPLE_DEPTH_MAX
 }
 
+/// Whether `sql` makes a table of what a `SELECT` gives, and does not list its columns.
+pub(super) fn makes_table_by_select(sql: &str) -> bool {
+    let mut tokens = tokens(sql).skip_while(|it| *it == ";");
+    let mut next = || tokens.next().unwrap_or_default();
+    if !is(next(), "CREATE") || !is(next(), "TABLE") {
+        return false;
+    }
+    let (name, mut after) = (next(), next());
+    if is(name, "IF") && is(after, "NOT") {
+        // What exists, and the name.
+        (_, _, after) = (next(), next(), next());
+    }
+    if after == "." {
+        (_, after) = (next(), next());
+    }
+    after != "("
+}
+
 /// Whether `sql`, from the schema, makes a virtual table.
 pub(super) fn is_virtual_table(sql: &str) -> bool {
     let mut rest = sql;
@@ -448,6 +466,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_change_of_the_schema_does_is_told_by_its_tokens() {
+        for (sql, want) in [
+            ("CREATE TABLE t(a)", false),
+            ("; create/**/table if not exists main . \"AS\" (a)", false),
+            ("CREATE TABLE IF(a)", false),
+            ("CREATE TABLE \"(\" AS SELECT 1", true),
+            ("CREATE TABLE IF NOT EXISTS t AS SELECT (1)", true),
+            ("CREATE TABLE main.t AS SELECT (1)", true),
+            ("CREATE VIEW v(a) AS SELECT 1", false),
+            ("ALTER TABLE t DROP COLUMN a", false),
+            (";alter table \"main\".[t] drop a", false),
+            ("ALTER TABLE t ADD \"DROP\"", false),
+            ("ALTER TABLE t RENAME COLUMN a TO \"drop\"", false),
+            ("DROP TABLE t", false),
+            ("", false),
+        ] {
+            assert_eq!(makes_table_by_select(sql), want, "{sql:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_grow_is_told_by_first_words() {
         for (sql, shrinks, drops) in [
             ("DELETE FROM t", true, false),
@@ -483,6 +522,7 @@ mod tests {
         is_simple(sql);
         first_statement(&sql.repeat(1 + SIMPLE_SIZE_MAX / sql.len().max(1)));
         may_have_long_step(sql);
+        makes_table_by_select(sql);
         mentions(sql, authorizer::VIEWS_PREFIX);
         assert_eq!(with_visible_schema(sql).len(), sql.len(), "positions stay: {sql:?}");
     }

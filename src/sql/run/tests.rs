@@ -394,3 +394,57 @@ fn long_values_are_worked_on_but_not_for_ever() {
     }
     assert_eq!(fixture.query("SELECT count(*) FROM t"), "[count(*)](4)");
 }
+
+#[test]
+fn names_that_sqlite_makes_up_by_chance_do_not_get_into_what_is_replicated() {
+    let six = "SELECT 1 AS a, 2 AS a, 3 AS a, 4 AS a, 5 AS a, 6 AS a";
+    // SQLite itself gives different ones to the same statement.
+    let names = || {
+        let plain = rusqlite::Connection::open_in_memory().unwrap();
+        plain.execute_batch(&format!("CREATE TABLE t AS {six}")).unwrap();
+        let sql = "SELECT group_concat(name) FROM pragma_table_info('t')";
+        plain.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    assert_ne!(names(), names());
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a, \"a:4\", \"a:77\", \"12:30\")");
+    fixture.must("INSERT INTO t VALUES (1, 2, 3, 4)");
+    fixture.must("CREATE TABLE verses(\"1:1\", \"1:2\", \"1:3\", \"1:4\", \"1:5\")");
+    let refused = "error: duplicate column name: name the columns of the result apart with AS";
+    for (sql, is_refused) in [
+        (format!("CREATE TABLE u AS {six}"), true),
+        (format!("CREATE VIEW v AS SELECT * FROM ({six})"), true),
+        (
+            "CREATE VIEW w AS SELECT * FROM late AS b, late AS c, late AS d, late AS e, late AS f, late AS g"
+                .to_owned(),
+            false,
+        ),
+        ("CREATE TABLE late(a)".to_owned(), true),
+        (
+            format!("CREATE TABLE five AS SELECT * FROM ({})", six.rsplit_once(',').unwrap().0),
+            false,
+        ),
+        ("CREATE TABLE named(\"a:77\", b)".to_owned(), false),
+        ("CREATE TABLE copied AS SELECT * FROM t".to_owned(), false),
+        ("DROP TABLE copied".to_owned(), false),
+        ("CREATE TABLE copied AS SELECT \"12:30\", \"a:77\" FROM t".to_owned(), false),
+        (format!("INSERT INTO t(a) SELECT count(*) FROM ({six})"), false),
+    ] {
+        let printed = fixture.exec(&[&sql]).remove(0);
+        assert_eq!(printed == refused, is_refused, "{sql}: {printed}");
+    }
+    // A result of a command that writes, which is kept if its request has a key.
+    for (sql, is_refused) in [
+        (format!("SELECT * FROM ({six})"), true),
+        (format!("SELECT x.* FROM t JOIN (SELECT * FROM ({six})) AS x"), true),
+        (six.to_owned(), false),
+        ("SELECT \"12:30\", \"a:77\" FROM t".to_owned(), false),
+    ] {
+        let query = || command(Mode::Query, &sql, &[], &stamp(1));
+        let printed = print(&fixture.apply([query()])[0]);
+        assert_eq!(printed == refused, is_refused, "{sql}: {printed}");
+        // One that only reads is nobody else's.
+        let read = print(&fixture.database.read(&[query()], &mut |_| false).unwrap()[0]);
+        assert!(!read.starts_with("error"), "{sql}: {read}");
+    }
+}
