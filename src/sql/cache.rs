@@ -50,6 +50,8 @@ pub(super) struct Shape {
     /// A text of the schema may call `changes()`. (SQLite asks for permission where it is used by a statement, but
     /// not for a constraint.)
     pub(super) changes: bool,
+    /// Bytes of the longest row of the schema, or a few more.
+    pub(super) row_bytes: usize,
     /// There are virtual tables, or one of the views and triggers may add an instruction that takes time in
     /// proportion to a table.
     pub(super) has_long_steps: bool,

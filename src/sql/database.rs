@@ -51,6 +51,8 @@ use crate::wire::rows::StatementError;
 
 /// Pages of a database that any single step gets through within a millisecond.
 const SMALL_PAGES_MAX: u32 = 256;
+/// Bytes of a row of the schema beside its names and its text: more than a type, a page and a header take.
+const ROW_BYTES_BESIDE: usize = 64;
 /// Texts remembered because they ran quickly.
 const QUICK_MAX: usize = 1_024;
 /// Bytes of one page in the write-ahead log, its header included.
@@ -563,7 +565,8 @@ fn texts(handle: Handle, sql: &str, argument: Option<&str>) -> Result<Vec<String
 
 /// What is in the schema.
 fn shape(handle: Handle) -> Result<Shape, SqlError> {
-    let sql = "SELECT type, sql FROM main.sqlite_master WHERE sql IS NOT NULL";
+    let sql = "SELECT type, sql, length(CAST(sql AS BLOB)) + length(CAST(name || tbl_name AS BLOB))
+        FROM main.sqlite_master WHERE sql IS NOT NULL";
     let mut shape = Shape::default();
     context::as_engine(|| {
         let (prepared, _) = Prepared::new(handle, sql)?;
@@ -572,6 +575,10 @@ fn shape(handle: Handle) -> Result<Shape, SqlError> {
                 Ok(Value::Text(it)) => it,
                 _ => "",
             };
+            if let Ok(Value::Integer(bytes)) = row.value(2) {
+                let bytes = usize::try_from(bytes).unwrap_or(0) + ROW_BYTES_BESIDE;
+                shape.row_bytes = shape.row_bytes.max(bytes);
+            }
             shape.changes |= sql.to_ascii_lowercase().contains("changes");
             match row.value(0) {
                 Ok(Value::Text("view")) => {
