@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use rustc_hash::FxHashSet;
 
+use crate::sql::statement::Handle;
 use crate::types::Dice;
 use crate::types::LogIndex;
 use crate::types::Timestamp;
@@ -103,6 +104,8 @@ struct Context {
     charged: Cell<u64>,
     work_left: Cell<u64>,
     searches_count: Cell<bool>,
+    pages_left: Cell<u32>,
+    runs_on: Cell<Option<Handle>>,
     temp_left: Cell<u64>,
     given_up: Cell<bool>,
     memory: Cell<i64>,
@@ -137,6 +140,8 @@ thread_local! {
             charged: Cell::new(0),
             work_left: Cell::new(u64::MAX),
             searches_count: Cell::new(true),
+            pages_left: Cell::new(u32::MAX),
+            runs_on: Cell::new(None),
             temp_left: Cell::new(u64::MAX),
             given_up: Cell::new(false),
             memory: Cell::new(0),
@@ -184,15 +189,37 @@ pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
         it.charged.set(0);
         it.work_left.set(u64::MAX);
         it.searches_count.set(true);
+        it.runs_on.set(None);
         it.temp_left.set(temp_bytes);
         it.rowid_spent.set(false);
     });
 }
 
-/// The statement that begins may have functions do as much as `work` instructions would, in which nothing
-/// looks at the clock; more, and it is given up (R13). To be called after [`begin_statement`].
-pub(super) fn bound_work(work: u64) {
-    CONTEXT.with(|it| it.work_left.set(work));
+/// The statement that begins, on the connection behind `handle`, may have functions do as much as `work`
+/// instructions would, and read and write so many `pages`: between two ticks nothing looks at the clock. More,
+/// and it is given up (R13). To be called after [`begin_statement`].
+pub(super) fn bound_work(work: u64, pages: u32, handle: Handle) {
+    CONTEXT.with(|it| {
+        it.work_left.set(work);
+        it.pages_left.set(pages);
+        it.runs_on.set(Some(handle));
+    });
+}
+
+/// A page is read or written. A statement that has had too many is stopped where it next can be: an
+/// instruction may take a page for each few kilobytes of a value that it deletes.
+pub(super) fn charge_page() {
+    CONTEXT.with(|it| {
+        let Some(handle) = it.runs_on.get() else {
+            return;
+        };
+        let left = it.pages_left.get();
+        it.pages_left.set(left.saturating_sub(1));
+        if left == 0 {
+            it.given_up.set(true);
+            handle.interrupt();
+        }
+    });
 }
 
 /// The statement that begins has other bounds than steps: [`charge_search`] does not count.

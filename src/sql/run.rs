@@ -33,6 +33,7 @@ use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::memory;
 use crate::sql::requests;
+use crate::sql::statement::Handle;
 use crate::sql::statement::Row;
 use crate::sql::text;
 use crate::wire::command::Arguments;
@@ -57,6 +58,9 @@ const INLINE_VALUE_MAX: u32 = 32 << 10;
 const INLINE_JSON_MAX: u32 = 1 << 10;
 /// What functions may do where there is little time, in VM instructions: about a millisecond's worth.
 const INLINE_WORK_MAX: u64 = 20_000;
+/// Pages read and written by a statement where there is little time: two milliseconds' worth, while they are in
+/// the memory of the machine.
+const INLINE_PAGES_MAX: u32 = 512;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
 /// How much of its limit of steps a statement has for values of a length: an instruction may take time in
@@ -204,11 +208,11 @@ impl Running {
         length
     }
 
-    /// A statement begins that may take `steps`.
-    fn begin_statement(&self, steps: u64) {
+    /// A statement begins that may take `steps`, on the connection behind `handle`.
+    fn begin_statement(&self, steps: u64, handle: Handle) {
         context::begin_statement(steps, self.limits.temp_bytes);
         if self.share == Share::Inline {
-            context::bound_work(INLINE_WORK_MAX);
+            context::bound_work(INLINE_WORK_MAX, INLINE_PAGES_MAX, handle);
         }
         if self.setting == Setting::Read {
             context::search_freely();
@@ -450,7 +454,7 @@ impl Database {
             && (cached.seen.virtual_tables > 0 || nature == Nature::Schema);
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
         let budget = running.budget();
-        running.begin_statement(budget.saturating_mul(ticks));
+        running.begin_statement(budget.saturating_mul(ticks), self.handle);
         context::begin_running(cached.verb);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;

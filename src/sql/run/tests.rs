@@ -5,6 +5,7 @@ use expect_test::expect;
 
 use super::*;
 use crate::sql::Ask;
+use crate::sql::Rest;
 use crate::sql::testing::Fixture;
 use crate::sql::testing::LIMITS;
 use crate::sql::testing::command;
@@ -503,4 +504,39 @@ fn a_change_of_the_schema_works_on_long_values_but_not_for_ever() {
     );
     let too_long = "CREATE TABLE x AS SELECT zeroblob(2000000) AS a";
     assert_eq!(fixture.exec(&[too_long]).remove(0), "error value_bytes: string or blob too big");
+}
+
+#[test]
+fn rows_of_many_pages_are_deleted_where_there_is_time() {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    for n in 0..8 {
+        // The second time they lie here and there.
+        if n == 4 {
+            fixture.must("DELETE FROM t WHERE a > 0");
+        }
+        fixture.must(
+            "INSERT INTO t(b) VALUES (1), (zeroblob(900000)), (zeroblob(900000)), (zeroblob(900000)),
+             (zeroblob(900000)), (zeroblob(900000)), (zeroblob(900000)), (zeroblob(900000))",
+        );
+    }
+    let mut apply = |sql: &str, share| {
+        let entries = fixture.entries([command(Mode::Exec, sql, &[], &stamp(1))]);
+        let batch = fixture.database.apply_within(&entries, share, &mut |_| false).unwrap();
+        fixture.next -= u64::from(batch.rest != Rest::None);
+        batch.rest
+    };
+    for sql in [
+        "DELETE FROM t WHERE a > 3",
+        "UPDATE t SET b = a WHERE a > 3",
+        "REPLACE INTO t SELECT a, a FROM t",
+    ] {
+        // All of them within so few instructions that nothing looks at the clock.
+        assert_eq!(apply(sql, Share::Inline), Rest::Long, "{sql}");
+    }
+    for sql in ["DELETE FROM t WHERE a = 3", "UPDATE t SET b = a WHERE a < 2"] {
+        assert_eq!(apply(sql, Share::Inline), Rest::None, "{sql}");
+    }
+    assert_eq!(apply("DELETE FROM t WHERE a > 3", Share::Whole), Rest::None);
+    assert_eq!(fixture.query("SELECT a, length(b) FROM t"), "[a,length(b)](1,1)(2,900000)");
 }
