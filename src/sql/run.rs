@@ -453,7 +453,8 @@ impl Database {
         let length = running.bound_values(cached, rest, self.shape);
         // One that changes the schema may name them without being seen to.
         let has_virtual_tables = self.shape.virtual_tables > 0
-            && (cached.seen.virtual_tables > 0 || nature == Nature::Schema);
+            && (cached.seen.virtual_tables > 0
+                || (nature == Nature::Schema && !text::makes_table_or_index(rest)));
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
         let budget = running.budget();
         running.begin_statement(budget, ticks, self.handle);
