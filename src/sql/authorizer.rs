@@ -66,6 +66,20 @@ const FUNCTIONS: [&str; 9] = [
     "sqlite_version",
 ];
 
+/// Functions that may ask for the time.
+const TIME: [&str; 10] = [
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "date",
+    "datetime",
+    "julianday",
+    "strftime",
+    "time",
+    "timediff",
+    "unixepoch",
+];
+
 /// Whether `name` is one of the engine's.
 pub(super) fn is_engine_name(name: &str) -> bool {
     name.get(..ENGINE_PREFIX.len()).is_some_and(|it| it.eq_ignore_ascii_case(ENGINE_PREFIX))
@@ -147,6 +161,8 @@ fn is_allowed(asked: AuthContext<'_>) -> bool {
 fn note_function(name: &str) {
     if name.eq_ignore_ascii_case("changes") {
         context::note(|it| it.changes = true);
+    } else if is_one_of(name, &TIME) {
+        context::note(|it| it.time = true);
     } else if is_one_of(name, &["like", "glob"]) {
         context::note(|it| it.cost = Cost::Search);
     } else if name.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("json")) {

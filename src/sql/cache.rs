@@ -37,6 +37,7 @@ const TRIGGERS_QUICK_MAX: u32 = 16;
 
 /// What of a schema makes preparing and running a statement longer than its text says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "what is known of a schema, each by itself")]
 pub(super) struct Shape {
     /// Virtual tables, which write at COMMIT.
     pub(super) virtual_tables: u32,
@@ -46,6 +47,8 @@ pub(super) struct Shape {
     pub(super) triggers: u32,
     /// A view or trigger is not simple, so that preparing what names it may take long.
     pub(super) is_complex: bool,
+    /// There are statistics.
+    pub(super) statistics: bool,
     /// A text of the schema may call `changes()`. (SQLite asks for permission where it is used by a statement, but
     /// not for a constraint.)
     pub(super) changes: bool,
@@ -92,6 +95,8 @@ pub(super) struct Cached {
     pub(super) n_parameters: usize,
     /// The columns of its rows; none if it returns no rows.
     pub(super) columns: Option<Arc<[Column]>>,
+    /// One of them has a name that SQLite made up by chance.
+    pub(super) has_random_names: bool,
     /// What the authorizer saw of it.
     pub(super) seen: Seen,
     /// One of its instructions may take time in proportion to a table, and nothing counts it.
@@ -154,6 +159,25 @@ impl Cache {
         Ok(Some(cached))
     }
 
+    /// Drop the statement of `sql` if it asks for the time. With statistics, SQLite asks for it when it prepares a
+    /// statement, to guess how many rows are older: another plan, at another time.
+    pub(super) fn forget_if_timed(&mut self, sql: &str) {
+        if let Some(place) = self.places.get(sql).copied()
+            && self.statements[place].seen.time
+        {
+            self.remove(place);
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let dropped = self.statements.swap_remove(place);
+        self.places.remove(&dropped.text);
+        self.bytes -= dropped.size;
+        if let Some(moved) = self.statements.get(place) {
+            self.places.insert(moved.text.clone(), place);
+        }
+    }
+
     /// Drop all statements.
     pub(super) fn clear(&mut self) {
         self.places = FxHashMap::default();
@@ -166,12 +190,7 @@ impl Cache {
             // One pass over a bounded table costs less than the preparation that made it necessary.
             let used = self.statements.iter().enumerate().min_by_key(|(_, it)| it.used);
             let Some((oldest, _)) = used else { break };
-            let dropped = self.statements.swap_remove(oldest);
-            self.places.remove(&dropped.text);
-            self.bytes -= dropped.size;
-            if let Some(moved) = self.statements.get(oldest) {
-                self.places.insert(moved.text.clone(), oldest);
-            }
+            self.remove(oldest);
         }
         let place = self.statements.len();
         self.bytes += cached.size;
@@ -230,20 +249,37 @@ fn prepare(
         has_long_step = false;
         prepared.for_each_opcode(|it| has_long_step |= LONG_STEPS.contains(&it))?;
     }
+    let columns = (prepared.n_columns() > 0).then(|| prepared.columns());
+    let names = columns.iter().flatten().map(|it| it.name.as_str());
     Ok(Some(Cached {
+        has_random_names: is_any_random(names),
         has_long_step,
         long_for: 0,
         tail: (!text::is_blank(&sql[end..])).then_some(end),
         nature,
         verb,
         n_parameters: prepared.n_parameters(),
-        columns: (prepared.n_columns() > 0).then(|| prepared.columns().into()),
+        columns: columns.map(Into::into),
         seen,
         text: sql.into(),
         size: sql.len() + prepared.memory(),
         used: 0,
         prepared,
     }))
+}
+
+/// Whether one of `columns` has a name that SQLite made up by chance. From the second column of one name on
+/// it appends `:1` to `:4`, and to more of them a random number.
+pub(super) fn is_any_random<'a>(columns: impl Iterator<Item = &'a str> + Clone) -> bool {
+    let parts = || columns.clone().filter_map(|it| it.rsplit_once(':'));
+    let fourth: Vec<_> = parts().filter(|(_, n)| *n == "4").map(|(name, _)| name).collect();
+    !fourth.is_empty()
+        && parts().any(|(name, n)| {
+            let is_made_up = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
+            is_made_up
+                && !["1", "2", "3", "4"].contains(&n)
+                && fourth.iter().any(|it| it.eq_ignore_ascii_case(name))
+        })
 }
 
 fn denied() -> SqlError {

@@ -53,9 +53,12 @@ pub(super) enum Verb {
 
 /// What the authorizer saw while a statement was prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "what a statement names, each by itself")]
 pub(super) struct Seen {
     /// The statement calls `changes()`.
     pub(super) changes: bool,
+    /// The statement asks for the time.
+    pub(super) time: bool,
     /// The statement is `PRAGMA table_list`.
     pub(super) table_list: bool,
     /// A trigger of the statement writes.
@@ -124,6 +127,7 @@ thread_local! {
             verb: Cell::new(Verb::Other),
             seen: Cell::new(Seen {
                 changes: false,
+                time: false,
                 table_list: false,
                 triggers: false,
                 virtual_tables: 0,

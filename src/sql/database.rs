@@ -21,6 +21,7 @@ use rustc_hash::FxHasher;
 use crate::sql::authorizer::ENGINE_PREFIX;
 use crate::sql::cache::Cache;
 use crate::sql::cache::Shape;
+use crate::sql::cache::is_any_random;
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
 use crate::sql::connection::EngineStatements;
@@ -462,23 +463,39 @@ impl Database {
             self.engine_schema = schema;
         }
         if random {
-            let message = "duplicate column name: name the columns of the result apart with AS";
-            return Ok(Err(StatementError::new(message)));
+            return Ok(Err(StatementError::new(RANDOM_NAMES)));
         }
         Ok(Ok(()))
     }
 }
+
+/// What is said of columns whose names SQLite makes up by chance.
+pub(super) const RANDOM_NAMES: &str =
+    "duplicate column name: name the columns of the result apart with AS";
 
 /// A read that needs room on a full disk.
 pub(super) fn no_room_to_read() -> StatementError {
     StatementError::coded("disk_reserve", "the disk is full: the statement needs room to work")
 }
 
-/// Have FTS5 tables read their settings: one that has not done so writes another version of them than one
-/// that has, when its index is built anew.
+/// Have all virtual tables begin, and FTS5 tables read their settings.
+///
+/// An R-tree reads when it begins how many rows it has, by the statistics: one that begins after `ANALYZE` has
+/// run in the same command is planned otherwise. An FTS5 table that has not read its settings writes another
+/// version of them than one that has, when its index is built anew.
 fn load_search(handle: Handle, shape: Shape) -> Result<(), SqlError> {
     if shape.virtual_tables == 0 {
         return Ok(());
+    }
+    let names = "SELECT name FROM main.sqlite_master
+        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'";
+    for name in texts(handle, names, None)? {
+        let sql = format!("SELECT 1 FROM main.\"{}\"", name.replace('"', "\"\""));
+        match context::as_engine(|| Prepared::new(handle, &sql)) {
+            // One that cannot be used.
+            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
+            begun => drop(begun?),
+        }
     }
     let names = "SELECT name FROM main.sqlite_master
         WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%USING%fts5%'";
@@ -513,7 +530,7 @@ fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
     let sql = "SELECT name FROM pragma_table_xinfo(?)";
     for table in tables {
         match texts(handle, sql, Some(&table)) {
-            Ok(names) if is_any_random(&names) => return Ok(true),
+            Ok(names) if is_any_random(names.iter().map(String::as_str)) => return Ok(true),
             Ok(_) => {}
             // A view of what is not there has no columns.
             Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
@@ -521,20 +538,6 @@ fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
         }
     }
     Ok(false)
-}
-
-/// Whether one of `columns` has a name that SQLite made up by chance. From the second column of one name on
-/// it appends `:1` to `:4`, and to more of them a random number.
-fn is_any_random(columns: &[String]) -> bool {
-    let parts = || columns.iter().filter_map(|it| it.rsplit_once(':'));
-    let fourth: Vec<_> = parts().filter(|(_, n)| *n == "4").map(|(name, _)| name).collect();
-    !fourth.is_empty()
-        && parts().any(|(name, n)| {
-            let is_made_up = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
-            is_made_up
-                && !["1", "2", "3", "4"].contains(&n)
-                && fourth.iter().any(|it| it.eq_ignore_ascii_case(name))
-        })
 }
 
 /// The texts that `sql` gives, whose argument is `argument`.
@@ -557,7 +560,7 @@ fn texts(handle: Handle, sql: &str, argument: Option<&str>) -> Result<Vec<String
 
 /// What is in the schema.
 fn shape(handle: Handle) -> Result<Shape, SqlError> {
-    let sql = "SELECT type, sql FROM main.sqlite_master WHERE sql IS NOT NULL";
+    let sql = "SELECT type, sql, name FROM main.sqlite_master WHERE sql IS NOT NULL";
     let mut shape = Shape::default();
     context::as_engine(|| {
         let (prepared, _) = Prepared::new(handle, sql)?;
@@ -567,6 +570,7 @@ fn shape(handle: Handle) -> Result<Shape, SqlError> {
                 _ => "",
             };
             shape.changes |= sql.to_ascii_lowercase().contains("changes");
+            shape.statistics |= row.value(2) == Ok(Value::Text("sqlite_stat4"));
             match row.value(0) {
                 Ok(Value::Text("view")) => {
                     shape.views += 1;

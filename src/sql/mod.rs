@@ -14,8 +14,7 @@
 //! How commands are cut into transactions never shows (`apply`): one transaction takes many commands, and
 //! what SQLite would carry from one to the next is reset.
 //!
-//! The process must run with `TZ=UTC` (the `localtime` modifier reads it) and with `SQLITE_TMPDIR` naming a
-//! folder of its own for temporary files.
+//! The process must run with `SQLITE_TMPDIR` naming a folder of its own for temporary files.
 //!
 //! Not here: when to sync, checkpoint, open or close. [`Checkpointer`], [`sync_wal`] and [`Database::create`]
 //! wait for the disk and belong on a helper thread; the caller decides when.
@@ -42,6 +41,8 @@ mod maintenance;
 mod content;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod determinism;
 #[cfg(test)]
 mod scripts;
 

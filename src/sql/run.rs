@@ -22,6 +22,7 @@ use crate::sql::context::Cost;
 use crate::sql::context::Trouble;
 use crate::sql::context::Verb;
 use crate::sql::database::Database;
+use crate::sql::database::RANDOM_NAMES;
 use crate::sql::database::Share;
 use crate::sql::database::hash_of;
 use crate::sql::database::no_room_to_read;
@@ -376,6 +377,10 @@ impl Database {
         }
         let is_small = self.is_small();
         self.has_stale_schema |= on_schema;
+        let is_write = running.setting != Setting::Read;
+        if is_write && self.shape.statistics {
+            self.cache.forget_if_timed(rest);
+        }
         let memory_max = preparing_memory(running.share);
         let cached = match self.cache.get(self.handle, rest, self.shape, memory_max) {
             Err(error) if running.share == Share::Inline && error.message == memory::TOO_MUCH => {
@@ -392,6 +397,9 @@ impl Database {
         if nature != Nature::Read && !may_write {
             let message = "attempt to change database via query operation";
             return Err(Halt::Error(StatementError::new(message)));
+        }
+        if is_write {
+            check_shown(cached, mode)?;
         }
         if running.share == Share::Inline && !cached.may_run_inline(is_small) {
             return Err(Halt::Long);
@@ -500,6 +508,20 @@ fn check_arguments(want: usize, got: usize) -> Result<(), Halt> {
         return Ok(());
     }
     let message = format!("not enough args to execute query: want {want} got {got}");
+    Err(Halt::Error(StatementError::new(message)))
+}
+
+/// What a command shows is kept, if its request has a key, and must be equal on all replicas.
+fn check_shown(cached: &Cached, mode: Mode) -> Result<(), Halt> {
+    let message =
+        if cached.has_random_names && (mode == Mode::Query || cached.nature == Nature::Write) {
+            RANDOM_NAMES
+        } else if mode == Mode::Query && cached.prepared.is_program_listing() {
+            // It tells how often this connection has read the schema, and where in memory things lie.
+            "EXPLAIN is for reads only; EXPLAIN QUERY PLAN may be used here"
+        } else {
+            return Ok(());
+        };
     Err(Halt::Error(StatementError::new(message)))
 }
 

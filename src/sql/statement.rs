@@ -290,6 +290,12 @@ impl Prepared {
         unsafe { ffi::sqlite3_stmt_isexplain(self.raw()) != 0 }
     }
 
+    /// Whether it only lists the instructions of another.
+    pub(super) fn is_program_listing(&self) -> bool {
+        // SAFETY: the statement is not finalized.
+        unsafe { ffi::sqlite3_stmt_isexplain(self.raw()) == 1 }
+    }
+
     /// Show `f` the name of each instruction of its program, triggers included (`EXPLAIN`).
     pub(super) fn for_each_opcode(&mut self, mut f: impl FnMut(&str)) -> Result<(), SqlError> {
         self.explain(1)?;
