@@ -50,8 +50,6 @@ use crate::wire::command::Value;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
 
-/// Pages of a database that any single step gets through within a millisecond.
-const SMALL_PAGES_MAX: u32 = 256;
 /// Texts remembered because they ran quickly.
 const QUICK_MAX: usize = 1_024;
 /// Bytes of one page in the write-ahead log, its header included.
@@ -398,11 +396,6 @@ impl Database {
         self.cache.has(sql)
             || (self.shape.is_quick() && text::is_simple(sql))
             || self.quick.contains(&hash_of(sql))
-    }
-
-    /// Whether a step in proportion to the database is short, because the database is small.
-    pub(super) fn is_small(&self) -> bool {
-        (1..=SMALL_PAGES_MAX).contains(&self.size.pages)
     }
 
     /// A text that ran quickly on a connection that only reads, and could have taken long: where there is

@@ -34,6 +34,7 @@ use crate::sql::memory;
 use crate::sql::requests;
 use crate::sql::statement::Row;
 use crate::sql::text;
+use crate::types::DatabaseSize;
 use crate::wire::command::Arguments;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
@@ -58,6 +59,8 @@ const INLINE_SEARCHED_MAX: u32 = 1 << 10;
 /// What an instruction counts for in a statement with `LIKE` or `GLOB`, which takes as long as a thousand
 /// others, or a million.
 const SEARCH_WEIGHT: u64 = 16;
+/// Pages of a database that any single step gets through within a millisecond.
+const SMALL_PAGES_MAX: u32 = 256;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
 /// How much of its limit of steps a statement has for values of a length: an instruction may take time in
@@ -375,7 +378,6 @@ impl Database {
         if running.share == Share::Inline && may_be_long {
             return Err(Halt::Long);
         }
-        let is_small = self.is_small();
         self.has_stale_schema |= on_schema;
         let is_write = running.setting != Setting::Read;
         if is_write && self.shape.statistics {
@@ -401,8 +403,13 @@ impl Database {
         if is_write {
             check_shown(cached, mode)?;
         }
-        if running.share == Share::Inline && !cached.may_run_inline(is_small) {
-            return Err(Halt::Long);
+        if running.share == Share::Inline {
+            // The transaction may have made it larger.
+            let is_small = !cached.has_long_step
+                || (is_small(self.size) && is_small(self.engine.size().map_err(Halt::Fault)?));
+            if !cached.may_run_inline(is_small) {
+                return Err(Halt::Long);
+            }
         }
         if nature == Nature::Schema && running.setting == Setting::Shared {
             return Err(Halt::Alone);
@@ -523,6 +530,11 @@ fn check_shown(cached: &Cached, mode: Mode) -> Result<(), Halt> {
             return Ok(());
         };
     Err(Halt::Error(StatementError::new(message)))
+}
+
+/// Whether a step in proportion to a database of this size is short.
+fn is_small(size: DatabaseSize) -> bool {
+    (1..=SMALL_PAGES_MAX).contains(&size.pages)
 }
 
 /// Whether so few pages are given back that it takes a moment only.

@@ -5,6 +5,7 @@ use expect_test::expect;
 
 use super::*;
 use crate::sql::Ask;
+use crate::sql::Rest;
 use crate::sql::testing::Fixture;
 use crate::sql::testing::LIMITS;
 use crate::sql::testing::command;
@@ -393,4 +394,28 @@ fn long_values_are_worked_on_but_not_for_ever() {
         assert_eq!(fixture.exec(&[sql]).remove(0), want, "{sql}");
     }
     assert_eq!(fixture.query("SELECT count(*) FROM t"), "[count(*)](4)");
+}
+
+#[test]
+fn a_table_that_grew_within_its_transaction_is_not_small() {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a)");
+    let fill = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 70)
+        INSERT INTO t SELECT zeroblob(20000) FROM n";
+    let insert = command(Mode::Exec, fill, &[], &stamp(1));
+    let count = command(Mode::Exec, "DELETE FROM t", &[], &stamp(2));
+    // Few enough for a core.
+    let entries = fixture.entries([count.clone()]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (1, Rest::None));
+    let entries = fixture.entries([insert, count.clone()]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (1, Rest::Long), "{batch:?}");
+    // In one command as well.
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a)");
+    let both = command(Mode::Exec, &format!("{fill}; DELETE FROM t"), &[], &stamp(1));
+    let entries = fixture.entries([both]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (0, Rest::Long), "{batch:?}");
 }
