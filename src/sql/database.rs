@@ -249,6 +249,8 @@ impl Database {
                     error => Fault::Stop(format!("open a database again: {error}")),
                 })?;
         assert_eq!(fresh.applied, self.applied, "a rollback leaves what was committed");
+        // The log is as long as it was, and the new connection has not committed yet.
+        fresh.wal_frames.fetch_max(self.wal_frames.load(Ordering::Relaxed), Ordering::Relaxed);
         *self = fresh;
         Ok(())
     }
