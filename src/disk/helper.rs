@@ -217,6 +217,8 @@ impl Helper {
                     // The panic hook has said what and where. Somebody waits for this job for ever.
                     Err(_) => std::process::abort(),
                 }
+                // What a core had no time for.
+                crate::sql::give_back_if_due();
             }
         });
         Self { jobs, urgent, tokens, thread: Some(thread) }

@@ -113,6 +113,7 @@ impl Database {
         let rises = entries.is_sorted_by(|a, b| a.index < b.index);
         assert!(rises, "entries come in the order of the log");
         context::idle();
+        context::set_has_time(share == Share::Whole);
         let n_skipped = entries.partition_point(|it| it.index <= self.applied);
         let mut applied = vec![Applied::Skipped; n_skipped];
         applied.reserve(entries.len() - n_skipped);

@@ -112,6 +112,8 @@ struct Context {
     memory_max: Cell<i64>,
     memory_peak: Cell<i64>,
     out_of_memory: Cell<bool>,
+    /// Whoever runs here has time.
+    has_time: Cell<bool>,
     /// The log index of the command at work; zero is none.
     index: Cell<LogIndex>,
 }
@@ -145,6 +147,7 @@ thread_local! {
             memory_max: Cell::new(i64::MAX),
             memory_peak: Cell::new(0),
             out_of_memory: Cell::new(false),
+            has_time: Cell::new(false),
             index: Cell::new(LogIndex(0)),
         }
     };
@@ -198,6 +201,16 @@ pub(super) fn unbounded() {
 pub(super) fn idle() {
     unbounded();
     CONTEXT.with(|it| it.trouble.set(Trouble::None));
+}
+
+/// Commands begin on this thread, which `has_time`, or is a core.
+pub(super) fn set_has_time(has_time: bool) {
+    CONTEXT.with(|it| it.has_time.set(has_time));
+}
+
+/// Whether this thread has time.
+pub(super) fn has_time() -> bool {
+    CONTEXT.with(|it| it.has_time.get())
 }
 
 /// The command's time.

@@ -340,6 +340,7 @@ impl Database {
         enough: &mut dyn FnMut(Ask) -> bool,
     ) -> Result<Vec<Read>, Fault> {
         context::idle();
+        context::set_has_time(share == Share::Whole);
         match self.engine.begin_read() {
             Ok(()) => {}
             Err(EngineError::Fault(Fault::NoRoom(_))) => {

@@ -14,6 +14,8 @@ use std::ffi::c_int;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use rusqlite::ffi;
 
@@ -33,6 +35,9 @@ struct Below {
     realloc: unsafe extern "C" fn(*mut c_void, c_int) -> *mut c_void,
     size: unsafe extern "C" fn(*mut c_void) -> c_int,
 }
+
+/// A statement had much memory, of which the C library still has what it freed.
+static IS_DUE: AtomicBool = AtomicBool::new(false);
 
 static BELOW: OnceLock<Below> = OnceLock::new();
 
@@ -65,13 +70,25 @@ pub(super) fn configure() {
 pub(super) fn with_bound<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, bool) {
     let (answer, memory) = context::with_memory(bytes, f);
     if memory.is_out || memory.peak > GIVEN_BACK_MIN {
-        give_back();
+        IS_DUE.store(true, Ordering::Relaxed);
+    }
+    if context::has_time() {
+        give_back_if_due();
     }
     (answer, memory.is_out)
 }
 
+/// Give back what statements had, if one had much and there was no time then: it takes milliseconds.
+pub fn give_back_if_due() {
+    if IS_DUE.load(Ordering::Relaxed) && IS_DUE.swap(false, Ordering::Relaxed) {
+        give_back();
+    }
+}
+
 #[cfg(target_env = "gnu")]
 fn give_back() {
+    #[cfg(test)]
+    tests::N_GIVEN_BACK.set(tests::N_GIVEN_BACK.get() + 1);
     // SAFETY: takes nothing, and nothing that is in use.
     unsafe { libc::malloc_trim(0) }; // tidy: allow(libc) SQLite's memory comes from there
 }
@@ -116,7 +133,19 @@ unsafe extern "C" fn x_realloc(at: *mut c_void, n: c_int) -> *mut c_void {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use rusqlite::ffi;
+
+    use super::with_bound;
+    use crate::sql::Vfs;
+    use crate::sql::context;
     use crate::sql::testing::Fixture;
+
+    thread_local! {
+        /// How often memory was given back on this thread.
+        pub(super) static N_GIVEN_BACK: Cell<u32> = const { Cell::new(0) };
+    }
 
     const TOO_MUCH: &str = "error statement_memory: statement needs too much memory";
 
@@ -160,5 +189,25 @@ mod tests {
         let sql = format!("SELECT {values} FROM t");
         assert!(fixture.query(&sql).starts_with(TOO_MUCH));
         assert_eq!(fixture.query("SELECT a FROM t"), "[a](5)(6)");
+    }
+
+    #[test]
+    fn a_core_leaves_it_to_others_to_give_memory_back() {
+        Vfs::system();
+        let take_much = || {
+            // SAFETY: what is taken is given back.
+            let take = || unsafe { ffi::sqlite3_free(ffi::sqlite3_malloc(16 << 20)) };
+            with_bound(64 << 20, take)
+        };
+        context::set_has_time(false);
+        take_much();
+        assert_eq!(N_GIVEN_BACK.get(), 0, "a core gave memory back");
+        context::set_has_time(true);
+        // Another thread may come first.
+        let gave_back = (0..100).any(|_| {
+            take_much();
+            N_GIVEN_BACK.get() > 0
+        });
+        assert!(gave_back);
     }
 }

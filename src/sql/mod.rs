@@ -62,6 +62,7 @@ pub use fault::Fault;
 pub use maintenance::Checkpoint;
 pub use maintenance::Checkpointer;
 pub use maintenance::sync_wal;
+pub use memory::give_back_if_due;
 pub use reader::Brake;
 pub use reader::LongRead;
 pub use reader::Reader;
