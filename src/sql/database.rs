@@ -1,11 +1,12 @@
 //! The one writing connection to one database, and reading on it.
 
 use std::fmt::Write;
-use std::hash::Hash;
-use std::hash::Hasher;
+use std::hash::BuildHasher;
+use std::hash::RandomState; // tidy: allow(RandomState) see `hash_of`
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +17,6 @@ use rusqlite::InterruptHandle;
 use rusqlite::OpenFlags;
 use rusqlite::hooks::Wal;
 use rustc_hash::FxHashSet;
-use rustc_hash::FxHasher;
 
 use crate::sql::authorizer::ENGINE_PREFIX;
 use crate::sql::cache::Cache;
@@ -506,11 +506,12 @@ fn load_search(handle: Handle, shape: Shape) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// What a text is remembered by.
+/// What a text is remembered by. The key is the process's own, so that nobody can make a text that is taken for
+/// another. It decides where a text runs, and nothing of what it gives.
 pub(super) fn hash_of(sql: &str) -> u64 {
-    let mut hasher = FxHasher::default();
-    sql.hash(&mut hasher);
-    hasher.finish()
+    // tidy: allow(RandomState) as above
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(sql)
 }
 
 /// What may have columns whose names SQLite made up: the newest table, and every view, whose columns may
