@@ -17,6 +17,7 @@ use crate::sql::cache;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
 use crate::sql::connection;
+use crate::sql::connection::EngineStatements;
 use crate::sql::context;
 use crate::sql::context::Cost;
 use crate::sql::context::Trouble;
@@ -379,8 +380,7 @@ impl Database {
             return Err(Halt::Long);
         }
         self.has_stale_schema |= on_schema;
-        let is_write = running.setting != Setting::Read;
-        if is_write && self.shape.statistics {
+        if self.shape.statistics && running.setting != Setting::Read {
             self.cache.forget_if_timed(rest);
         }
         let memory_max = preparing_memory(running.share);
@@ -395,21 +395,9 @@ impl Database {
         stop_if_failed()?;
         let tail = cached.tail;
         let nature = cached.nature;
-        let may_write = running.setting != Setting::Read && mode == Mode::Exec;
-        if nature != Nature::Read && !may_write {
-            let message = "attempt to change database via query operation";
-            return Err(Halt::Error(StatementError::new(message)));
-        }
-        if is_write {
-            check_shown(cached, mode)?;
-        }
+        check_allowed(cached, mode, running.setting)?;
         if running.share == Share::Inline {
-            // The transaction may have made it larger.
-            let is_small = !cached.has_long_step
-                || (is_small(self.size) && is_small(self.engine.size().map_err(Halt::Fault)?));
-            if !cached.may_run_inline(is_small) {
-                return Err(Halt::Long);
-            }
+            check_inline(cached, self.size, &mut self.engine)?;
         }
         if nature == Nature::Schema && running.setting == Setting::Shared {
             return Err(Halt::Alone);
@@ -518,18 +506,34 @@ fn check_arguments(want: usize, got: usize) -> Result<(), Halt> {
     Err(Halt::Error(StatementError::new(message)))
 }
 
-/// What a command shows is kept, if its request has a key, and must be equal on all replicas.
-fn check_shown(cached: &Cached, mode: Mode) -> Result<(), Halt> {
-    let message =
-        if cached.has_random_names && (mode == Mode::Query || cached.nature == Nature::Write) {
-            RANDOM_NAMES
-        } else if mode == Mode::Query && cached.prepared.is_program_listing() {
-            // It tells how often this connection has read the schema, and where in memory things lie.
-            "EXPLAIN is for reads only; EXPLAIN QUERY PLAN may be used here"
-        } else {
-            return Ok(());
-        };
+/// Whether a statement may run in `setting`, and show what it shows.
+fn check_allowed(cached: &Cached, mode: Mode, setting: Setting) -> Result<(), Halt> {
+    let (is_query, is_read) = (mode == Mode::Query, setting == Setting::Read);
+    let message = if cached.nature != Nature::Read && (is_query || is_read) {
+        "attempt to change database via query operation"
+    } else if is_read {
+        return Ok(());
+    // What a command shows is kept, if its request has a key, and must be equal on all replicas.
+    } else if cached.has_random_names && (is_query || cached.nature == Nature::Write) {
+        RANDOM_NAMES
+    } else if cached.prepared.is_program_listing() && is_query {
+        // It tells how often this connection has read the schema, and where in memory things lie.
+        "EXPLAIN is for reads only; EXPLAIN QUERY PLAN may be used here"
+    } else {
+        return Ok(());
+    };
     Err(Halt::Error(StatementError::new(message)))
+}
+
+/// Whether a statement may be tried on a core, where the database had `size` before the transaction.
+fn check_inline(
+    cached: &mut Cached,
+    size: DatabaseSize,
+    engine: &mut EngineStatements,
+) -> Result<(), Halt> {
+    let is_small =
+        !cached.has_long_step || (is_small(size) && is_small(engine.size().map_err(Halt::Fault)?));
+    if cached.may_run_inline(is_small) { Ok(()) } else { Err(Halt::Long) }
 }
 
 /// Whether a step in proportion to a database of this size is short.
