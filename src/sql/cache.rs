@@ -39,6 +39,10 @@ const TRIGGERS_QUICK_MAX: u32 = 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "what is known of a schema, each by itself")]
 pub(super) struct Shape {
+    /// All that a tenant created, indexes of constraints included.
+    pub(super) objects: usize,
+    /// Bytes of the texts of all that.
+    pub(super) size: usize,
     /// Virtual tables, which write at COMMIT.
     pub(super) virtual_tables: u32,
     /// Views, whose text is part of every statement that names them.

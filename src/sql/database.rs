@@ -18,6 +18,8 @@ use rusqlite::OpenFlags;
 use rusqlite::hooks::Wal;
 use rustc_hash::FxHashSet;
 
+use crate::limits;
+use crate::sql::authorizer;
 use crate::sql::authorizer::ENGINE_PREFIX;
 use crate::sql::cache::Cache;
 use crate::sql::cache::Shape;
@@ -443,6 +445,7 @@ impl Database {
 
     /// Check what a change of the schema left behind. `Err` names what must not stay.
     pub(super) fn check_schema(&mut self) -> Result<Result<(), StatementError>, Fault> {
+        let before = self.shape;
         let found = context::as_engine(|| {
             let schema = engine_schema(self.handle)?;
             let random = has_random_names(self.handle)?;
@@ -457,12 +460,28 @@ impl Database {
         }
         if self.role == Role::Engine {
             self.engine_schema = schema;
+        } else if let Some(error) = outgrown(before, self.shape) {
+            return Ok(Err(error));
         }
         if random {
             return Ok(Err(StatementError::new(RANDOM_NAMES)));
         }
         Ok(Ok(()))
     }
+}
+
+/// Whether a schema has grown beyond its bounds. One that is beyond them may shrink.
+fn outgrown(before: Shape, now: Shape) -> Option<StatementError> {
+    let message = if now.objects > before.objects.max(limits::SCHEMA_OBJECTS_MAX) {
+        let n_max = limits::SCHEMA_OBJECTS_MAX;
+        format!("schema has too many tables, indexes, views and triggers: at most {n_max}")
+    } else if now.size > before.size.max(limits::SCHEMA_SIZE_MAX) {
+        let n_max = limits::SCHEMA_SIZE_MAX;
+        format!("texts of the schema are too long: at most {n_max} bytes")
+    } else {
+        return None;
+    };
+    Some(StatementError::coded("schema_objects", message))
 }
 
 /// What is said of columns whose names SQLite makes up by chance.
@@ -557,7 +576,7 @@ fn texts(handle: Handle, sql: &str, argument: Option<&str>) -> Result<Vec<String
 
 /// What is in the schema.
 fn shape(handle: Handle) -> Result<Shape, SqlError> {
-    let sql = "SELECT type, sql, name FROM main.sqlite_master WHERE sql IS NOT NULL";
+    let sql = "SELECT type, sql, name, tbl_name FROM main.sqlite_master";
     let mut shape = Shape::default();
     context::as_engine(|| {
         let (prepared, _) = Prepared::new(handle, sql)?;
@@ -567,6 +586,15 @@ fn shape(handle: Handle) -> Result<Shape, SqlError> {
                 _ => "",
             };
             shape.changes |= sql.to_ascii_lowercase().contains("changes");
+            let is_engines = |at| match row.value(at) {
+                Ok(Value::Text(name)) => authorizer::is_engine_name(name),
+                _ => false,
+            };
+            // Which of those there are depends on when the database was opened by which program.
+            if !is_engines(2) && !is_engines(3) {
+                shape.objects += 1;
+                shape.size += sql.len();
+            }
             shape.statistics |= row.value(2) == Ok(Value::Text("sqlite_stat4"));
             match row.value(0) {
                 Ok(Value::Text("view")) => {
@@ -772,6 +800,61 @@ mod tests {
         let outcomes = fixture.apply(commands);
         assert_eq!(outcomes, [Ok(vec![]), Ok(vec![])]);
         assert_eq!(fixture.database.applied(), LogIndex(2));
+    }
+
+    #[test]
+    fn a_schema_is_bounded_and_may_shrink() {
+        let mut fixture = Fixture::new();
+        // One less than there may be, most of them indexes of constraints.
+        let n_max = limits::SCHEMA_OBJECTS_MAX;
+        fixture.must("CREATE TABLE t(a)");
+        for (n, n_columns) in [1_999, 1_999, 1_999, 1_999, 1_997].into_iter().enumerate() {
+            let columns: Vec<_> = (0..n_columns).map(|it| format!("c{it} UNIQUE")).collect();
+            fixture.must(&format!("CREATE TABLE t{n}({})", columns.join(",")));
+        }
+        assert_eq!(fixture.database.shape.objects, n_max - 1);
+        let full = "error schema_objects: schema has too many tables, indexes, views and triggers: \
+            at most 10000";
+        // With its index it would be two.
+        let printed = fixture.exec(&["CREATE TABLE u(a UNIQUE)", "CREATE VIEW v AS SELECT 1"]);
+        assert_eq!(printed, [full, "0 rows, id 0"]);
+        // A command that goes back to what there was is one that went too far.
+        let printed = fixture.exec(&[
+            "CREATE VIEW w AS SELECT 1; DROP VIEW v",
+            "INSERT INTO t VALUES (1)",
+            "ANALYZE",
+            "DROP TABLE t; CREATE VIEW w AS SELECT 2",
+            "ALTER TABLE t0 RENAME TO u0",
+        ]);
+        let is_refused: Vec<_> = printed.iter().map(|it| it.starts_with("error schema")).collect();
+        assert_eq!(is_refused, [true, false, true, false, false], "{printed:?}");
+        let path = fixture.database.path.clone();
+        fixture.database = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
+        assert_eq!(fixture.exec(&["CREATE VIEW x AS SELECT 1"]), [full]);
+        assert_eq!(fixture.database.shape.objects, n_max);
+    }
+
+    #[test]
+    fn the_texts_of_a_schema_are_bounded() {
+        let mut fixture = Fixture::new();
+        let mut n = 0;
+        let printed = loop {
+            // Longer than a hundredth of the bound.
+            let comment = "x".repeat(900_000);
+            let printed =
+                fixture.exec(&[&format!("CREATE VIEW v{n} AS SELECT 1 /* {comment} */")]).remove(0);
+            if printed.starts_with("error") {
+                break printed;
+            }
+            n += 1;
+        };
+        assert_eq!(
+            printed,
+            "error schema_objects: texts of the schema are too long: at most 16777216 bytes"
+        );
+        assert_eq!(n, limits::SCHEMA_SIZE_MAX / 900_030);
+        fixture.must("DROP VIEW v3");
+        fixture.must("CREATE VIEW small AS SELECT 1");
     }
 
     #[test]
