@@ -61,6 +61,7 @@ pub use database::Share;
 pub use fault::Fault;
 pub use maintenance::Checkpoint;
 pub use maintenance::Checkpointer;
+pub use maintenance::export;
 pub use maintenance::sync_wal;
 pub use memory::give_back_if_due;
 pub use reader::Brake;
