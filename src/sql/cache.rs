@@ -16,6 +16,7 @@ use crate::sql::context::Verb;
 use crate::sql::fault::SqlError;
 use crate::sql::memory;
 use crate::sql::preparing;
+use crate::sql::preparing::Allowance;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::text;
@@ -76,15 +77,6 @@ pub(super) enum Nature {
     Schema,
     /// It changes a field of the database.
     Pragma,
-}
-
-/// What preparing a statement may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Allowance {
-    /// Bytes of memory.
-    pub(super) memory: u64,
-    /// VM instructions, as [`preparing`] counts.
-    pub(super) steps: u64,
 }
 
 /// A statement and what is known about it.
@@ -220,13 +212,11 @@ fn prepare(
         _ => Cow::Borrowed(sql),
     };
     let prepare = || Prepared::new(handle, &visible);
-    let prepare = || memory::with_bound(allowance.memory, prepare);
-    let ((prepared, is_too_complex), effort) =
-        preparing::measured(&visible, allowance.steps, prepare);
+    let (prepared, effort) = preparing::measured(&visible, allowance, prepare);
     if effort.is_out {
         return Err(error(rusqlite::ffi::SQLITE_INTERRUPT, "interrupted"));
     }
-    if is_too_complex {
+    if effort.needs_memory {
         return Err(error(rusqlite::ffi::SQLITE_NOMEM, memory::TOO_MUCH));
     }
     let (prepared, end) = prepared?;

@@ -35,8 +35,8 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::maintenance;
-use crate::sql::memory;
 use crate::sql::preparing;
+use crate::sql::preparing::Allowance;
 use crate::sql::preparing::Text;
 use crate::sql::requests::Requests;
 use crate::sql::run::Run;
@@ -533,10 +533,10 @@ fn check_columns(handle: Handle) -> Result<Result<u64, StatementError>, SqlError
     for view in texts(handle, "SELECT name FROM main.sqlite_master WHERE type = 'view'", None)? {
         let sql = format!("SELECT * FROM main.{}", quoted(&view));
         let prepare = || Prepared::new(handle, &sql);
-        let prepare = || memory::with_bound(PREPARING_MEMORY_MAX, prepare);
-        let ((prepared, is_too_complex), effort) =
-            preparing::measured(&sql, VIEWS_STEPS_MAX - n_steps, prepare);
-        if effort.is_out || is_too_complex {
+        let allowance =
+            Allowance { memory: PREPARING_MEMORY_MAX, steps: VIEWS_STEPS_MAX - n_steps };
+        let (prepared, effort) = preparing::measured(&sql, allowance, prepare);
+        if effort.is_out || effort.needs_memory {
             let message = format!("preparing what reads view {view} takes too much");
             return Ok(Err(StatementError::coded("schema_views", message)));
         }

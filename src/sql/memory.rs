@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use rusqlite::ffi;
 
 use crate::sql::context;
+use crate::sql::context::Memory;
 
 /// What is said of a statement that asks for more than it may have.
 pub(super) const TOO_MUCH: &str = "statement needs too much memory";
@@ -61,13 +62,13 @@ pub(super) fn configure() {
     unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw mut methods) };
 }
 
-/// Run `f`, during which SQLite may take `bytes`. What comes next to `f`'s answer: whether it asked for more.
-pub(super) fn with_bound<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, bool) {
+/// Run `f`, during which SQLite may take `bytes`. What comes next to `f`'s answer: how it went.
+pub(super) fn with_bound<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, Memory) {
     let (answer, memory) = context::with_memory(bytes, f);
     if memory.is_out || memory.peak > GIVEN_BACK_MIN {
         give_back();
     }
-    (answer, memory.is_out)
+    (answer, memory)
 }
 
 #[cfg(target_env = "gnu")]

@@ -5,7 +5,7 @@
 //! - It asks for permission once for every column, table and function that a statement, or what the statement
 //!   names, comes upon. So the authorizer counts here, and says no when that was too much.
 //! - It calls the progress handler while it looks for a plan where there are many.
-//! - Literals are in proportion to the texts.
+//! - Literals are in proportion to the texts; an expression that is put in where another names it, to memory.
 //! - Tables joined by columns of one name (`NATURAL`, `USING`) are compared each with each; their texts say how many.
 //!
 //! The same statement on the same schema comes to the same, if the schema, its statistics, its views' columns
@@ -19,6 +19,7 @@ use std::hash::Hasher;
 use rustc_hash::FxHasher;
 
 use crate::sql::context;
+use crate::sql::memory;
 use crate::sql::statement;
 use crate::sql::text;
 
@@ -28,6 +29,9 @@ const STEPS_PER_QUESTION: u64 = 64;
 const STEPS_PER_CHOICE: u64 = 64;
 /// What each pair of joined tables counts for. It stands for 4 µs, if they have a dozen columns of one name.
 const STEPS_PER_PAIR: u64 = 16;
+/// What each whole mebibyte of memory counts for. It stands for 2 ms. (Whole ones, because what a connection has
+/// at hand differs by some kilobytes.)
+const STEPS_PER_MEBIBYTE: u64 = 1 << 15;
 /// Questions that cost nothing: what ordinary statements ask.
 const QUESTIONS_FREE: u64 = 32;
 /// Bytes of text that count for one VM instruction.
@@ -46,6 +50,8 @@ struct Meter {
     ticks: Cell<u64>,
     /// A hash of the view or trigger that asked last.
     accessor: Cell<u64>,
+    /// Of memory, at most at once.
+    bytes: Cell<u64>,
 }
 
 /// What of a text makes preparing it long.
@@ -85,8 +91,18 @@ thread_local! {
             text: Cell::new(Text { bytes: 0, joins: 0 }),
             ticks: Cell::new(0),
             accessor: Cell::new(0),
+            bytes: Cell::new(0),
         }
     };
+}
+
+/// What preparing may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    /// Bytes of memory.
+    pub(super) memory: u64,
+    /// VM instructions, as they are counted here.
+    pub(super) steps: u64,
 }
 
 /// What preparing came to.
@@ -96,6 +112,8 @@ pub(super) struct Effort {
     pub(super) steps: u64,
     /// It was stopped: it took more than it might, or its caller had enough.
     pub(super) is_out: bool,
+    /// It asked for more memory than it may have.
+    pub(super) needs_memory: bool,
 }
 
 impl Meter {
@@ -106,6 +124,7 @@ impl Meter {
             .saturating_mul(STEPS_PER_QUESTION)
             .saturating_add(choices.saturating_mul(STEPS_PER_CHOICE))
             .saturating_add(self.text.get().steps())
+            .saturating_add((self.bytes.get() >> 20).saturating_mul(STEPS_PER_MEBIBYTE))
     }
 
     /// Whether that is too many, or enough.
@@ -117,8 +136,12 @@ impl Meter {
     }
 }
 
-/// Run `prepare`, which prepares `sql` and may take `steps_max` for it.
-pub(super) fn measured<T>(sql: &str, steps_max: u64, prepare: impl FnOnce() -> T) -> (T, Effort) {
+/// Run `prepare`, which prepares `sql` and may take what `allowance` says.
+pub(super) fn measured<T>(
+    sql: &str,
+    allowance: Allowance,
+    prepare: impl FnOnce() -> T,
+) -> (T, Effort) {
     struct Off;
     impl Drop for Off {
         fn drop(&mut self) {
@@ -128,19 +151,21 @@ pub(super) fn measured<T>(sql: &str, steps_max: u64, prepare: impl FnOnce() -> T
     METER.with(|it| {
         it.is_on.set(true);
         it.is_out.set(false);
-        it.steps_max.set(steps_max);
+        it.steps_max.set(allowance.steps);
         it.questions.set(0);
         it.text.set(Text::of(sql));
         it.ticks.set(0);
         it.accessor.set(0);
+        it.bytes.set(0);
     });
     let off = Off;
-    let prepared = prepare();
+    let (prepared, memory) = memory::with_bound(allowance.memory, prepare);
     drop(off);
     METER.with(|it| {
+        it.bytes.set(u64::try_from(memory.peak).unwrap_or_default());
         // A short statement may ask for nothing at all, and so never be checked.
         let is_out = it.check(false);
-        (prepared, Effort { steps: it.steps(), is_out })
+        (prepared, Effort { steps: it.steps(), is_out, needs_memory: memory.is_out })
     })
 }
 

@@ -14,13 +14,13 @@ use crate::sql::apply::Applied;
 use crate::sql::apply::Entry;
 use crate::sql::authorizer;
 use crate::sql::cache;
-use crate::sql::cache::Allowance;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
 use crate::sql::context;
 use crate::sql::context::Cost;
+use crate::sql::context::Memory;
 use crate::sql::context::Trouble;
 use crate::sql::context::Verb;
 use crate::sql::database::Database;
@@ -32,6 +32,7 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::memory;
+use crate::sql::preparing::Allowance;
 use crate::sql::requests;
 use crate::sql::statement;
 use crate::sql::statement::Row;
@@ -589,7 +590,8 @@ fn in_memory<T>(
     run: impl FnOnce() -> Result<T, Halt>,
 ) -> Result<T, Halt> {
     let values = VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length));
-    let (ran, is_out) = memory::with_bound(RUNNING_MEMORY_MAX.saturating_add(values), run);
+    let (ran, Memory { is_out, .. }) =
+        memory::with_bound(RUNNING_MEMORY_MAX.saturating_add(values), run);
     if context::trouble() == Trouble::Failed
         && let Err(Halt::Fault(fault)) = ran
     {
