@@ -17,6 +17,7 @@ use rusqlite::hooks::Authorization;
 use crate::sql::context;
 use crate::sql::context::Cost;
 use crate::sql::context::Verb;
+use crate::sql::preparing;
 
 /// How the names of the engine's tables start, whatever their case.
 pub(super) const ENGINE_PREFIX: &str = "__debros_";
@@ -87,6 +88,9 @@ pub(super) fn is_engine_name(name: &str) -> bool {
 
 /// SQLite asks.
 pub(super) fn authorize(asked: AuthContext<'_>) -> Authorization {
+    if preparing::note_question(asked.accessor) {
+        return Authorization::Deny;
+    }
     if context::is_engine() || is_allowed(asked) {
         return Authorization::Allow;
     }

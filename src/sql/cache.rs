@@ -15,6 +15,8 @@ use crate::sql::context::Seen;
 use crate::sql::context::Verb;
 use crate::sql::fault::SqlError;
 use crate::sql::memory;
+use crate::sql::preparing;
+use crate::sql::preparing::Allowance;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::text;
@@ -103,6 +105,8 @@ pub(super) struct Cached {
     pub(super) has_random_names: bool,
     /// What the authorizer saw of it.
     pub(super) seen: Seen,
+    /// What preparing it counts for, in VM instructions.
+    pub(super) preparing: u64,
     /// One of its instructions may take time in proportion to a table, and nothing counts it.
     pub(super) has_long_step: bool,
     /// How often more it is not tried where there is little time.
@@ -142,17 +146,17 @@ impl Cache {
     }
 
     /// The first statement of `sql`, prepared now if it is not at hand; none if the text is blank. `shape`
-    /// is that of the schema; preparing takes at most `memory_max` bytes.
+    /// is that of the schema.
     pub(super) fn get(
         &mut self,
         handle: Handle,
         sql: &str,
         shape: Shape,
-        memory_max: u64,
+        allowance: Allowance,
     ) -> Result<Option<&mut Cached>, SqlError> {
         let place = match self.places.get(sql) {
             Some(place) => *place,
-            None => match prepare(handle, sql, shape, memory_max)? {
+            None => match prepare(handle, sql, shape, allowance)? {
                 Some(cached) => self.put(cached),
                 None => return Ok(None),
             },
@@ -208,7 +212,7 @@ fn prepare(
     handle: Handle,
     sql: &str,
     shape: Shape,
-    memory_max: u64,
+    allowance: Allowance,
 ) -> Result<Option<Cached>, SqlError> {
     if text::is_blank(sql) {
         return Ok(None);
@@ -231,8 +235,11 @@ fn prepare(
         _ => Cow::Borrowed(sql),
     };
     let prepare = || Prepared::new(handle, &visible);
-    let (prepared, is_too_complex) = memory::with_bound(memory_max, prepare);
-    if is_too_complex {
+    let (prepared, effort) = preparing::measured(&visible, allowance, prepare);
+    if effort.is_out {
+        return Err(error(rusqlite::ffi::SQLITE_INTERRUPT, "interrupted"));
+    }
+    if effort.needs_memory {
         return Err(error(rusqlite::ffi::SQLITE_NOMEM, memory::TOO_MUCH));
     }
     let (prepared, end) = prepared?;
@@ -265,6 +272,7 @@ fn prepare(
         n_parameters: prepared.n_parameters(),
         columns: columns.map(Into::into),
         seen,
+        preparing: effort.steps,
         text: sql.into(),
         size: sql.len() + prepared.memory(),
         used: 0,

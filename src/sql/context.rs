@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use rustc_hash::FxHashSet;
 
+use crate::sql::preparing::Text;
 use crate::types::Dice;
 use crate::types::LogIndex;
 use crate::types::Timestamp;
@@ -31,7 +32,9 @@ pub(super) struct Tables {
     /// How many indexes each has; those that have none are left out.
     pub(super) indexes: FxHashMap<Vec<u8>, u64>,
     /// The virtual ones, in lower case.
-    pub(super) virtual_tables: FxHashSet<String>,
+    pub(super) virtuals: FxHashSet<String>,
+    /// The texts of views and triggers, by their name.
+    pub(super) texts: FxHashMap<String, Text>,
 }
 
 /// The first word of a statement, as far as it decides what the statement may do.
@@ -276,11 +279,19 @@ pub(super) fn know(tables: &Arc<Tables>) {
 /// The statement that is prepared names `table`.
 pub(super) fn note_table(table: &str) {
     let is_virtual = |it: &Arc<Tables>| {
-        !it.virtual_tables.is_empty() && it.virtual_tables.contains(&table.to_ascii_lowercase())
+        !it.virtuals.is_empty() && it.virtuals.contains(&table.to_ascii_lowercase())
     };
     if CONTEXT.with(|it| it.tables.borrow().as_ref().is_some_and(is_virtual)) {
         note(|it| it.virtual_tables += 1);
     }
+}
+
+/// The text of the view or trigger called `name`.
+pub(super) fn text_of(name: &str) -> Text {
+    CONTEXT.with(|it| {
+        let tables = it.tables.borrow();
+        tables.as_ref().and_then(|it| it.texts.get(name).copied()).unwrap_or_default()
+    })
 }
 
 /// A row of `table` has changed: charged for what its pages take.

@@ -22,6 +22,7 @@ use crate::limits;
 use crate::sql::authorizer;
 use crate::sql::authorizer::ENGINE_PREFIX;
 use crate::sql::cache::Cache;
+use crate::sql::cache::PREPARING_MEMORY_MAX;
 use crate::sql::cache::Shape;
 use crate::sql::cache::is_any_random;
 use crate::sql::connection;
@@ -37,6 +38,9 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::maintenance;
+use crate::sql::preparing;
+use crate::sql::preparing::Allowance;
+use crate::sql::preparing::Text;
 use crate::sql::requests::Requests;
 use crate::sql::run::Run;
 use crate::sql::run::Setting;
@@ -212,7 +216,7 @@ impl Database {
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = shape(handle).map_err(open_error)?;
         let tables = tables(handle).map_err(open_error)?;
-        load_search(handle, shape).map_err(open_error)?;
+        load_schema(handle, shape).map_err(open_error)?;
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
         Ok(Self {
@@ -268,7 +272,7 @@ impl Database {
             number(self.handle, sql)?;
             // At once: where it may be stopped or run out of memory, SQLite would go on without statistics.
             number(self.handle, "SELECT applied FROM __debros_meta")?;
-            load_search(self.handle, self.shape)
+            load_schema(self.handle, self.shape)
         });
         reset.map_err(|error| error.into_fault("read the schema anew"))
     }
@@ -443,18 +447,18 @@ impl Database {
         Ok(())
     }
 
-    /// Check what a change of the schema left behind. `Err` names what must not stay.
-    pub(super) fn check_schema(&mut self) -> Result<Result<(), StatementError>, Fault> {
+    /// Check what a change of the schema left behind; give what that counts for, in VM instructions. `Err` names
+    /// what must not stay.
+    pub(super) fn check_schema(&mut self) -> Result<Result<u64, StatementError>, Fault> {
         let before = self.shape;
         let found = context::as_engine(|| {
             let schema = engine_schema(self.handle)?;
-            let random = has_random_names(self.handle)?;
             self.shape = shape(self.handle)?;
             self.tables = Arc::new(tables(self.handle)?);
             context::know(&self.tables);
-            Ok::<_, SqlError>((schema, random))
+            Ok::<_, SqlError>((schema, check_columns(self.handle)?))
         });
-        let (schema, random) = found.map_err(|error| error.into_fault("check the schema"))?;
+        let (schema, columns) = found.map_err(|error| error.into_fault("check the schema"))?;
         if self.role == Role::Tenant && schema != self.engine_schema {
             return Ok(Err(StatementError::coded("not_authorized", "not authorized")));
         }
@@ -463,10 +467,7 @@ impl Database {
         } else if let Some(error) = outgrown(before, self.shape) {
             return Ok(Err(error));
         }
-        if random {
-            return Ok(Err(StatementError::new(RANDOM_NAMES)));
-        }
-        Ok(Ok(()))
+        Ok(columns)
     }
 }
 
@@ -493,34 +494,30 @@ pub(super) fn no_room_to_read() -> StatementError {
     StatementError::coded("disk_reserve", "the disk is full: the statement needs room to work")
 }
 
-/// Have all virtual tables begin, and FTS5 tables read their settings.
-///
-/// An R-tree reads when it begins how many rows it has, by the statistics: one that begins after `ANALYZE` has
-/// run in the same command is planned otherwise. An FTS5 table that has not read its settings writes another
-/// version of them than one that has, when its index is built anew.
-fn load_search(handle: Handle, shape: Shape) -> Result<(), SqlError> {
-    if shape.virtual_tables == 0 {
-        return Ok(());
-    }
-    let names = "SELECT name FROM main.sqlite_master
-        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'";
-    for name in texts(handle, names, None)? {
-        let sql = format!("SELECT 1 FROM main.\"{}\"", name.replace('"', "\"\""));
-        match context::as_engine(|| Prepared::new(handle, &sql)) {
-            // One that cannot be used.
-            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
-            begun => drop(begun?),
+/// Have at hand what SQLite would else read when a statement first needs it, which would then count for more
+/// ([`preparing`]): virtual tables, and the columns of views. An R-tree reads when it begins how many rows it has, by the statistics:
+/// one that begins after `ANALYZE` in the same command would be planned otherwise. FTS5 tables read their settings: one that has not done
+/// so writes another version of them than one that has, when its index is built anew.
+fn load_schema(handle: Handle, shape: Shape) -> Result<(), SqlError> {
+    if shape.virtual_tables > 0 {
+        let names = "SELECT name FROM main.sqlite_master
+            WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'";
+        for name in texts(handle, names, None)? {
+            let name = quoted(&name);
+            for sql in [
+                format!("SELECT 1 FROM main.{name} LIMIT 0"),
+                format!("SELECT 1 FROM main.{name}('a') LIMIT 1"),
+            ] {
+                match texts(handle, &sql, None) {
+                    // Not one that can be searched, or one that cannot be used at all.
+                    Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
+                    read => drop(read?),
+                }
+            }
         }
     }
-    let names = "SELECT name FROM main.sqlite_master
-        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%USING%fts5%'";
-    for name in texts(handle, names, None)? {
-        let sql = format!("SELECT 1 FROM main.\"{}\"('a') LIMIT 1", name.replace('"', "\"\""));
-        match texts(handle, &sql, None) {
-            // Some other table, or one that cannot be used at all.
-            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
-            read => drop(read?),
-        }
+    if shape.views > 0 {
+        let _ = check_columns(handle)?;
     }
     Ok(())
 }
@@ -533,27 +530,54 @@ pub(super) fn hash_of(sql: &str) -> u64 {
     KEY.hash_one(sql)
 }
 
-/// What may have columns whose names SQLite made up: the newest table, and every view, whose columns may
-/// change with any table.
-const NAMED_BY_SELECT: &str = "
-    SELECT name FROM main.sqlite_master
-    WHERE type = 'view' OR (type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
-      AND rowid = (SELECT max(rowid) FROM main.sqlite_master))";
+/// Steps that preparing every view once may count for, in all: a second or two in the worst case. It is done after
+/// each change of the schema, and when a database is opened.
+const VIEWS_STEPS_MAX: u64 = 20_000_000;
+/// Its columns may be those of a SELECT, where SQLite makes up names.
+const NEWEST_TABLE: &str = "
+    SELECT name FROM pragma_table_xinfo((
+        SELECT name FROM main.sqlite_master
+        WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
+          AND rowid = (SELECT max(rowid) FROM main.sqlite_master)))";
 
-/// Whether a table or view has a column whose name SQLite made up by chance.
-fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
-    let tables = texts(handle, NAMED_BY_SELECT, None)?;
-    let sql = "SELECT name FROM pragma_table_xinfo(?)";
-    for table in tables {
-        match texts(handle, sql, Some(&table)) {
-            Ok(names) if is_any_random(names.iter().map(String::as_str)) => return Ok(true),
+/// Whether the newest table has a column whose name SQLite made up by chance, and what reading from each view
+/// counts for, in VM instructions, as far as SQLite prepares it. `Err`: that is too much, or a view has such a
+/// column; it may change with any table.
+fn check_columns(handle: Handle) -> Result<Result<u64, StatementError>, SqlError> {
+    let made_up = || Ok(Err(StatementError::new(RANDOM_NAMES)));
+    if is_any_random(texts(handle, NEWEST_TABLE, None)?.iter().map(String::as_str)) {
+        return made_up();
+    }
+    let mut n_steps = 0;
+    for view in texts(handle, "SELECT name FROM main.sqlite_master WHERE type = 'view'", None)? {
+        let sql = format!("SELECT * FROM main.{}", quoted(&view));
+        let prepare = || Prepared::new(handle, &sql);
+        let allowance =
+            Allowance { memory: PREPARING_MEMORY_MAX, steps: VIEWS_STEPS_MAX - n_steps };
+        let (prepared, effort) = preparing::measured(&sql, allowance, prepare);
+        if effort.is_out || effort.needs_memory {
+            let message = format!("preparing what reads view {view} takes too much");
+            return Ok(Err(StatementError::coded("schema_views", message)));
+        }
+        n_steps += effort.steps;
+        match prepared {
+            Ok((Some(prepared), _)) => {
+                if is_any_random(prepared.columns().iter().map(|it| it.name.as_str())) {
+                    return made_up();
+                }
+            }
             Ok(_) => {}
             // A view of what is not there has no columns.
             Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(false)
+    Ok(Ok(n_steps))
+}
+
+/// `name` as SQL has it, whatever is in it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The texts that `sql` gives, whose argument is `argument`.
@@ -628,8 +652,19 @@ fn tables(handle: Handle) -> Result<Tables, SqlError> {
     let is_virtual = "SELECT name FROM main.sqlite_master
         WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'";
     for table in texts(handle, is_virtual, None)? {
-        tables.virtual_tables.insert(table.to_ascii_lowercase());
+        tables.virtuals.insert(table.to_ascii_lowercase());
     }
+    let with_text = "SELECT name, sql FROM main.sqlite_master WHERE type IN ('view', 'trigger')";
+    context::as_engine(|| {
+        let (prepared, _) = Prepared::new(handle, with_text)?;
+        prepared.expect("not blank").run(std::iter::empty(), |row| {
+            if let (Ok(Value::Text(name)), Ok(Value::Text(sql))) = (row.value(0), row.value(1)) {
+                let text = tables.texts.entry(name.to_owned()).or_default();
+                *text = text.and(Text::of(sql));
+            }
+            Ok::<_, SqlError>(())
+        })
+    })?;
     Ok(tables)
 }
 

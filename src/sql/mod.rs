@@ -6,8 +6,8 @@
 //! - `random()`, `randomblob()`, `total_changes()`: functions of our own (`functions`);
 //! - functions whose time is not in proportion to their input: charged for it (`costly`);
 //! - what cannot be made equal, or reaches outside the database: refused by the authorizer;
-//! - cost: counted in VM steps, rows, bytes (`run`) and memory (`memory`), never in time; but for reads, which
-//!   change nothing.
+//! - cost: counted in VM steps, rows, bytes (`run`), questions of SQLite while it prepares (`preparing`) and memory
+//!   (`memory`), never in time; but for reads, which change nothing.
 //!
 //! A command whose request has a key runs once; sent again, it is told what it gave (`requests`).
 //!
@@ -32,6 +32,7 @@ mod authorizer;
 mod functions;
 mod costly;
 mod context;
+mod preparing;
 mod fault;
 mod memory;
 mod connection;
