@@ -167,10 +167,8 @@ fn note_function(name: &str) {
         context::note(|it| it.changes = true);
     } else if is_one_of(name, &TIME) {
         context::note(|it| it.time = true);
-    } else if is_one_of(name, &["like", "glob"]) {
-        context::note(|it| it.cost = Cost::Search);
     } else if name.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("json")) {
-        context::note(|it| it.cost = it.cost.max(Cost::Json));
+        context::note(|it| it.cost = Cost::Json);
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Shape {
     /// A text of the schema may call `changes()`. (SQLite asks for permission where it is used by a statement, but
     /// not for a constraint.)
     pub(super) changes: bool,
+    /// Bytes of the longest row of the schema, or a few more.
+    pub(super) row_bytes: usize,
     /// There are virtual tables, or one of the views and triggers may add an instruction that takes time in
     /// proportion to a table.
     pub(super) has_long_steps: bool,
@@ -280,18 +282,18 @@ fn prepare(
     }))
 }
 
-/// Whether one of `columns` has a name that SQLite made up by chance. From the second column of one name on
-/// it appends `:1` to `:4`, and to more of them a random number.
-pub(super) fn is_any_random<'a>(columns: impl Iterator<Item = &'a str> + Clone) -> bool {
-    let parts = || columns.clone().filter_map(|it| it.rsplit_once(':'));
-    let fourth: Vec<_> = parts().filter(|(_, n)| *n == "4").map(|(name, _)| name).collect();
-    !fourth.is_empty()
-        && parts().any(|(name, n)| {
-            let is_made_up = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
-            is_made_up
-                && !["1", "2", "3", "4"].contains(&n)
-                && fourth.iter().any(|it| it.eq_ignore_ascii_case(name))
-        })
+/// Whether one of `columns` has a name that SQLite made up by chance. To one that is taken it appends `:1`, to
+/// the next ones `:2` to `:4`, and to more of them a random number.
+pub(super) fn is_any_random<'a>(columns: impl Iterator<Item = &'a str>) -> bool {
+    let parts: Vec<_> = columns.filter_map(|it| it.rsplit_once(':')).collect();
+    let has = |name: &str, n: &str| {
+        parts.iter().any(|(other, it)| *it == n && other.eq_ignore_ascii_case(name))
+    };
+    parts.iter().any(|(name, n)| {
+        let is_number = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
+        let others = ["1", "2", "3", "4"];
+        is_number && !others.contains(n) && others.iter().all(|it| has(name, it))
+    })
 }
 
 fn denied() -> SqlError {

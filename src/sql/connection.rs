@@ -18,6 +18,7 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::functions;
+use crate::sql::like;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::vfs::Vfs;
@@ -27,7 +28,7 @@ use crate::wire::command::Value;
 
 /// How often a connection that writes tries again to get a lock before it answers BUSY (R21).
 const BUSY_YIELDS_MAX: i32 = 2_000;
-/// Longest pattern of LIKE and GLOB, whose cost is not linear (R12).
+/// Longest pattern of LIKE and GLOB, which look at each character of a text up to so many times (R12).
 const LIKE_PATTERN_MAX: i32 = 128;
 
 /// Whose statements a database runs.
@@ -115,6 +116,7 @@ pub(super) fn open(
     }
     functions::register(&connection, handle)?;
     costly::register(handle)?;
+    like::register(handle)?;
     connection.execute_batch(SETTINGS)?;
     if role == Role::Tenant {
         connection.execute_batch(authorizer::CREATE_VIEWS)?;

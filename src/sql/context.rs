@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use rustc_hash::FxHashSet;
 
 use crate::sql::preparing::Text;
+use crate::sql::statement::Handle;
 use crate::types::Dice;
 use crate::types::LogIndex;
 use crate::types::Timestamp;
@@ -80,8 +81,6 @@ pub(super) enum Cost {
     Ordinary,
     /// A good deal more for each byte: JSON is read, and written again.
     Json,
-    /// For each byte as much as for a hundred: `LIKE` and `GLOB`.
-    Search,
 }
 
 /// What the system calls of a command have met: the worst of it.
@@ -109,6 +108,10 @@ struct Context {
     ticks_left: Cell<u64>,
     steps_charged: Cell<u64>,
     charged: Cell<u64>,
+    work_left: Cell<u64>,
+    searches_count: Cell<bool>,
+    pages_left: Cell<u32>,
+    runs_on: Cell<Option<Handle>>,
     temp_left: Cell<u64>,
     given_up: Cell<bool>,
     memory: Cell<i64>,
@@ -144,6 +147,10 @@ thread_local! {
             ticks_left: Cell::new(u64::MAX),
             steps_charged: Cell::new(0),
             charged: Cell::new(0),
+            work_left: Cell::new(u64::MAX),
+            searches_count: Cell::new(true),
+            pages_left: Cell::new(u32::MAX),
+            runs_on: Cell::new(None),
             temp_left: Cell::new(u64::MAX),
             given_up: Cell::new(false),
             memory: Cell::new(0),
@@ -190,9 +197,44 @@ pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
         it.ticks_left.set(steps / STEPS_PER_TICK);
         it.steps_charged.set(0);
         it.charged.set(0);
+        it.work_left.set(u64::MAX);
+        it.searches_count.set(true);
+        it.runs_on.set(None);
         it.temp_left.set(temp_bytes);
         it.rowid_spent.set(false);
     });
+}
+
+/// The statement that begins, on the connection behind `handle`, may have functions do as much as `work`
+/// instructions would, and read and write so many `pages`: between two ticks nothing looks at the clock. More,
+/// and it is given up (R13). To be called after [`begin_statement`].
+pub(super) fn bound_work(work: u64, pages: u32, handle: Handle) {
+    CONTEXT.with(|it| {
+        it.work_left.set(work);
+        it.pages_left.set(pages);
+        it.runs_on.set(Some(handle));
+    });
+}
+
+/// A page is read or written. A statement that has had too many is stopped where it next can be: an
+/// instruction may take a page for each few kilobytes of a value that it deletes.
+pub(super) fn charge_page() {
+    CONTEXT.with(|it| {
+        let Some(handle) = it.runs_on.get() else {
+            return;
+        };
+        let left = it.pages_left.get();
+        it.pages_left.set(left.saturating_sub(1));
+        if left == 0 {
+            it.given_up.set(true);
+            handle.interrupt();
+        }
+    });
+}
+
+/// The statement that begins has other bounds than steps: [`charge_search`] does not count.
+pub(super) fn search_freely() {
+    CONTEXT.with(|it| it.searches_count.set(false));
 }
 
 /// What the engine does for itself is not bounded.
@@ -367,7 +409,28 @@ pub(super) fn is_given_up() -> bool {
     CONTEXT.with(|it| it.given_up.get())
 }
 
-/// A function takes as long as `n` instructions. Whether that is too many.
+/// A function takes as long as `n` instructions. Whether that is too many, or longer than there is time for.
+pub(super) fn charge_function(n: u64) -> bool {
+    is_too_much_work(n) || charge_steps(n)
+}
+
+/// The same for `LIKE` and `GLOB`, which a statement that only reads may do for as long as it has time.
+pub(super) fn charge_search(n: u64) -> bool {
+    is_too_much_work(n) || (CONTEXT.with(|it| it.searches_count.get()) && charge_steps(n))
+}
+
+fn is_too_much_work(n: u64) -> bool {
+    CONTEXT.with(|it| {
+        let left = it.work_left.get();
+        it.work_left.set(left.saturating_sub(n));
+        if left < n {
+            it.given_up.set(true);
+        }
+        left < n
+    })
+}
+
+/// Something takes as long as `n` instructions. Whether that is too many.
 pub(super) fn charge_steps(n: u64) -> bool {
     CONTEXT.with(|it| {
         let charged = it.steps_charged.get().saturating_add(n);

@@ -56,6 +56,8 @@ use crate::wire::command::Value;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
 
+/// Bytes of a row of the schema beside its names and its text: more than a type, a page and a header take.
+const ROW_BYTES_BESIDE: usize = 64;
 /// Texts remembered because they ran quickly.
 const QUICK_MAX: usize = 1_024;
 /// Bytes of one page in the write-ahead log, its header included.
@@ -447,16 +449,17 @@ impl Database {
         Ok(())
     }
 
-    /// Check what a change of the schema left behind; give what that counts for, in VM instructions. `Err` names
-    /// what must not stay.
-    pub(super) fn check_schema(&mut self) -> Result<Result<u64, StatementError>, Fault> {
+    /// Check what `sql`, a change of the schema, left behind; give what that counts for, in VM instructions. `Err`
+    /// names what must not stay.
+    pub(super) fn check_schema(&mut self, sql: &str) -> Result<Result<u64, StatementError>, Fault> {
         let before = self.shape;
+        let is_selected = text::makes_table_by_select(sql);
         let found = context::as_engine(|| {
             let schema = engine_schema(self.handle)?;
             self.shape = shape(self.handle)?;
             self.tables = Arc::new(tables(self.handle)?);
             context::know(&self.tables);
-            Ok::<_, SqlError>((schema, check_columns(self.handle)?))
+            Ok::<_, SqlError>((schema, check_columns(self.handle, is_selected)?))
         });
         let (schema, columns) = found.map_err(|error| error.into_fault("check the schema"))?;
         if self.role == Role::Tenant && schema != self.engine_schema {
@@ -517,7 +520,7 @@ fn load_schema(handle: Handle, shape: Shape) -> Result<(), SqlError> {
         }
     }
     if shape.views > 0 {
-        let _ = check_columns(handle)?;
+        let _ = check_columns(handle, false)?;
     }
     Ok(())
 }
@@ -540,12 +543,15 @@ const NEWEST_TABLE: &str = "
         WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
           AND rowid = (SELECT max(rowid) FROM main.sqlite_master)))";
 
-/// Whether the newest table has a column whose name SQLite made up by chance, and what reading from each view
+/// Whether the newest table, if it `is_selected`, that is, was made by a SELECT, has a column whose name SQLite made up by chance, and what reading from each view
 /// counts for, in VM instructions, as far as SQLite prepares it. `Err`: that is too much, or a view has such a
 /// column; it may change with any table.
-fn check_columns(handle: Handle) -> Result<Result<u64, StatementError>, SqlError> {
+fn check_columns(
+    handle: Handle,
+    is_selected: bool,
+) -> Result<Result<u64, StatementError>, SqlError> {
     let made_up = || Ok(Err(StatementError::new(RANDOM_NAMES)));
-    if is_any_random(texts(handle, NEWEST_TABLE, None)?.iter().map(String::as_str)) {
+    if is_selected && is_any_random(texts(handle, NEWEST_TABLE, None)?.iter().map(String::as_str)) {
         return made_up();
     }
     let mut n_steps = 0;
@@ -609,6 +615,13 @@ fn shape(handle: Handle) -> Result<Shape, SqlError> {
                 Ok(Value::Text(it)) => it,
                 _ => "",
             };
+            let bytes = |at| match row.value(at) {
+                Ok(Value::Text(it)) => it.len(),
+                Ok(_) => 0,
+                Err(it) => it.len(),
+            };
+            let row_bytes = bytes(1) + bytes(2) + bytes(3) + ROW_BYTES_BESIDE;
+            shape.row_bytes = shape.row_bytes.max(row_bytes);
             shape.changes |= sql.to_ascii_lowercase().contains("changes");
             let is_engines = |at| match row.value(at) {
                 Ok(Value::Text(name)) => authorizer::is_engine_name(name),

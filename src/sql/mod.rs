@@ -4,7 +4,8 @@
 //! text stays as it is, but for the name of the schema table (`text`); what SQL can ask of the machine is answered from the command's stamp:
 //! - `now`, in every form: the VFS shim (`vfs`) answers the command's time;
 //! - `random()`, `randomblob()`, `total_changes()`: functions of our own (`functions`);
-//! - functions whose time is not in proportion to their input: charged for it (`costly`);
+//! - functions whose time is not in proportion to their input: charged for it (`costly`,
+//!   `like`);
 //! - what cannot be made equal, or reaches outside the database: refused by the authorizer;
 //! - cost: counted in VM steps, rows, bytes (`run`), questions of SQLite while it prepares (`preparing`) and memory
 //!   (`memory`), never in time; but for reads, which change nothing.
@@ -31,6 +32,7 @@ mod text;
 mod authorizer;
 mod functions;
 mod costly;
+mod like;
 mod context;
 mod preparing;
 mod fault;

@@ -16,6 +16,7 @@ use crate::sql::authorizer;
 use crate::sql::cache;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
+use crate::sql::cache::Shape;
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
 use crate::sql::connection::EngineStatements;
@@ -37,6 +38,7 @@ use crate::sql::memory;
 use crate::sql::preparing::Allowance;
 use crate::sql::requests;
 use crate::sql::statement;
+use crate::sql::statement::Handle;
 use crate::sql::statement::Row;
 use crate::sql::text;
 use crate::types::DatabaseSize;
@@ -58,12 +60,13 @@ const COPIED_MAX: usize = 64 << 10;
 /// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
 /// time in proportion to it, between two calls of the progress handler.
 const INLINE_VALUE_MAX: u32 = 32 << 10;
-/// The same for a statement with `LIKE`, `GLOB` or JSON: with the longest pattern, `LIKE` takes 4 ms for a
-/// value of 32 KiB.
-const INLINE_SEARCHED_MAX: u32 = 1 << 10;
-/// What an instruction counts for in a statement with `LIKE` or `GLOB`, which takes as long as a thousand
-/// others, or a million.
-const SEARCH_WEIGHT: u64 = 16;
+/// The same for a statement with JSON.
+const INLINE_JSON_MAX: u32 = 1 << 10;
+/// What functions may do where there is little time, in VM instructions: about a millisecond's worth.
+const INLINE_WORK_MAX: u64 = 20_000;
+/// Pages read and written by a statement where there is little time: two milliseconds' worth, while they are in
+/// the memory of the machine.
+const INLINE_PAGES_MAX: u32 = 512;
 /// Pages of a database that any single step gets through within a millisecond.
 const SMALL_PAGES_MAX: u32 = 256;
 /// VM instructions from which on a statement counts as long: about a millisecond.
@@ -98,6 +101,8 @@ const RUNNING_MEMORY_MAX: u64 = 64 << 20;
 const VALUES_IN_MEMORY_MAX: u64 = 32;
 /// Bytes that a row of the schema may have, whatever the limit of values: a text, and two names from it.
 const SCHEMA_ROW_MAX: u32 = 4 << 20;
+/// Bytes that a change of the schema may add to a row of it, beside what its own text has, twice.
+const SCHEMA_ROW_ADDED_MAX: usize = 4 << 10;
 /// How many times the limit of steps may tick by for a statement on virtual tables, whose own statements
 /// tick too, more or less often (R14). The limit itself is checked at the end.
 const VIRTUAL_TICKS: u64 = 16;
@@ -169,6 +174,8 @@ struct Running {
     setting: Setting,
     /// Index into [`TIERS`].
     tier: usize,
+    /// As many times as a row of the schema is longer than the values of the tier, steps are fewer.
+    schema_share: u64,
     share: Share,
     limits: CommandLimits,
     /// Whether it is a statement with nothing behind it, which needs no savepoint.
@@ -186,7 +193,7 @@ impl Running {
     /// Steps that a statement of its tier may take.
     fn steps_max(&self) -> u64 {
         let (tier, limit) = (&TIERS[self.tier], self.limits.steps);
-        (limit / tier.share).max(tier.steps_min).min(limit)
+        (limit / tier.share).max(tier.steps_min).min(limit) / self.schema_share
     }
 
     /// Steps that the next statement may take.
@@ -209,6 +216,29 @@ impl Running {
             Setting::Shared | Setting::Alone => self.steps_left,
         };
         Allowance { memory, steps }
+    }
+
+    /// How long the values of `cached`, the first statement of `sql`, may be in a schema of this shape; sets what
+    /// that means for its steps.
+    fn bound_values(&mut self, cached: &Cached, sql: &str, shape: Shape) -> u32 {
+        let is_tiered = self.setting != Setting::Read && is_tiered(cached, sql);
+        let length = length_max(cached, self, is_tiered, schema_row_max(shape, sql, self));
+        self.schema_share = 1;
+        if cached.nature == Nature::Schema && is_tiered {
+            self.schema_share = u64::from(length.div_ceil(TIERS[self.tier].value_bytes));
+        }
+        length
+    }
+
+    /// A statement begins that may take `steps`, on the connection behind `handle`.
+    fn begin_statement(&self, steps: u64, handle: Handle) {
+        context::begin_statement(steps, self.limits.temp_bytes);
+        if self.share == Share::Inline {
+            context::bound_work(INLINE_WORK_MAX, INLINE_PAGES_MAX, handle);
+        }
+        if self.setting == Setting::Read {
+            context::search_freely();
+        }
     }
 
     /// Whether a value that is too long now would not be where more is allowed.
@@ -279,6 +309,7 @@ impl Database {
         let mut running = Running {
             setting,
             tier: self.tier,
+            schema_share: 1,
             share,
             limits: command.stamp.limits,
             n_statements: command.n_statements,
@@ -428,15 +459,13 @@ impl Database {
             self.engine.reset_changes().map_err(Halt::Fault)?;
         }
         running.has_run = true;
-        let length = length_max(cached, running);
+        let length = running.bound_values(cached, rest, self.shape);
         // One that changes the schema may name them without being seen to.
         let has_virtual_tables = self.shape.virtual_tables > 0
             && (cached.seen.virtual_tables > 0 || nature == Nature::Schema);
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-        let weight = if cached.seen.cost == Cost::Search { SEARCH_WEIGHT } else { 1 };
         let budget = running.budget();
-        let steps = (budget / weight).saturating_mul(ticks);
-        context::begin_statement(steps, running.limits.temp_bytes);
+        running.begin_statement(budget.saturating_mul(ticks), self.handle);
         context::begin_running(cached.verb);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
@@ -461,8 +490,7 @@ impl Database {
         }
         let mut used = context::charged_steps();
         if running.setting != Setting::Read {
-            used =
-                used.saturating_add(n_steps).saturating_mul(weight).saturating_add(STATEMENT_STEPS);
+            used = used.saturating_add(n_steps).saturating_add(STATEMENT_STEPS);
             if has_virtual_tables && used > budget {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }
@@ -484,14 +512,14 @@ impl Database {
             self.cache.clear();
             self.quick.clear();
             context::unbounded();
-            self.after_schema(running)?;
+            self.after_schema(rest, running)?;
         }
         Ok(Some((result, tail)))
     }
 
     /// Look at what a change of the schema left behind.
-    fn after_schema(&mut self, running: &mut Running) -> Result<(), Halt> {
-        let checked = self.check_schema().map_err(Halt::Fault)?;
+    fn after_schema(&mut self, sql: &str, running: &mut Running) -> Result<(), Halt> {
+        let checked = self.check_schema(sql).map_err(Halt::Fault)?;
         if is_given_up(running) {
             return Err(Halt::Long);
         }
@@ -606,17 +634,36 @@ fn is_quick_vacuum(command: &Command<'_>) -> bool {
     command.vacuum_pages().is_ok_and(|it| it <= limits::VACUUM_PAGES)
 }
 
-/// Bytes that a value, or a row, of a statement may have.
-fn length_max(cached: &Cached, running: &Running) -> u32 {
+/// Whether how long the values of a statement are decides how many steps it has. Not for those that look at each
+/// row once, and can make nothing of it that is longer.
+fn is_tiered(cached: &Cached, sql: &str) -> bool {
+    cached.nature != Nature::Schema || (cached.verb != Verb::Analyze && !text::drops_column(sql))
+}
+
+/// Bytes of a row that `sql` may leave in a schema of this shape.
+fn schema_row_max(shape: Shape, sql: &str, running: &Running) -> u32 {
+    // A new name may stand many times in one text.
+    if text::is_alter(sql) && !running.may_be_larger() {
+        return SCHEMA_ROW_MAX;
+    }
+    let bytes = shape.row_bytes.saturating_add(2 * sql.len() + SCHEMA_ROW_ADDED_MAX);
+    u32::try_from(bytes).unwrap_or(u32::MAX).min(SCHEMA_ROW_MAX)
+}
+
+/// Bytes that a value, or a row, of a statement may have, which may leave a row of the schema of `schema_row`
+/// bytes.
+fn length_max(cached: &Cached, running: &Running, is_tiered: bool, schema_row: u32) -> u32 {
     let limit = running.limits.value_bytes;
+    let tier = TIERS[running.tier].value_bytes;
     match (cached.nature, running.share) {
         // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
         // (preparing a statement, for one) must not fail for a smaller one.
+        (Nature::Schema, _) if is_tiered => limit.min(tier).max(schema_row),
         (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
         (_, Share::Inline) if cached.seen.cost == Cost::Ordinary => limit.min(INLINE_VALUE_MAX),
-        (_, Share::Inline) => limit.min(INLINE_SEARCHED_MAX),
+        (_, Share::Inline) => limit.min(INLINE_JSON_MAX),
         (_, Share::Whole) if running.setting == Setting::Read => limit,
-        (_, Share::Whole) => limit.min(TIERS[running.tier].value_bytes),
+        (_, Share::Whole) => limit.min(tier),
     }
 }
 

@@ -88,6 +88,12 @@ impl Handle {
         usize::try_from(n).expect("a size")
     }
 
+    /// Stop the statement that runs, at its next loop.
+    pub(super) fn interrupt(self) {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_interrupt(self.0.as_ptr()) };
+    }
+
     /// Keep little memory for small allocations.
     pub(super) fn shrink_lookaside(self) {
         // SAFETY: the connection is open and has not allocated from the default lookaside for longer than

@@ -2,11 +2,12 @@
 //! machine from a failing statement.
 //!
 //! All calls are passed on to the file system below, whatever it is: the operating system's, or the
-//! simulator's in memory. Three things are added:
+//! simulator's in memory. Four things are added:
 //! - `xCurrentTime` and `xCurrentTimeInt64` answer the time stamp of the command that runs, so `now`
 //!   is the same on every replica;
 //! - a call that failed below sets the fault flag (R15), or a flag of its own if there was no room (R35);
-//! - bytes written to temporary files are counted, and refused past the statement's limit (R12).
+//! - bytes written to temporary files are counted, and refused past the statement's limit (R12);
+//! - pages are counted while a statement runs where there is little time (R13).
 //!
 //! Local time is UTC, whatever the machine says.
 //!
@@ -271,6 +272,12 @@ fn watch_room(code: c_int) -> c_int {
     watch(code)
 }
 
+/// The same for a call that reads a page, as good as always.
+fn watch_page(code: c_int) -> c_int {
+    context::charge_page();
+    watch(code)
+}
+
 /// The VFS below.
 ///
 /// # Safety
@@ -401,7 +408,7 @@ macro_rules! pass_on {
     };
 }
 
-pass_on!(x_read, xRead, out: *mut c_void, n: c_int, at: i64);
+pass_on!(x_read, xRead, watch_page, out: *mut c_void, n: c_int, at: i64);
 pass_on!(x_truncate, xTruncate, size: i64);
 pass_on!(x_sync, xSync, flags: c_int);
 pass_on!(x_file_size, xFileSize, out: *mut i64);
@@ -457,6 +464,7 @@ unsafe extern "C" fn x_write(
             }
         }
         let (below, methods) = file_below(file);
+        context::charge_page();
         watch_room(methods.xWrite.expect("every file has xWrite")(below, from, n, at))
     }
 }
