@@ -204,6 +204,7 @@ mod tests {
     use crate::sql::Role;
     use crate::sql::Vfs;
     use crate::sql::testing::LIMITS;
+    use crate::types::HardState;
     use crate::types::Instant;
     use crate::types::LogIndex;
     use crate::types::Namespace;
@@ -232,7 +233,7 @@ mod tests {
                 id: PartitionId::SYSTEM,
                 replica: ReplicaId(1),
                 recovered: raft::Recovered {
-                    hard_state: raft::HardState {
+                    hard_state: HardState {
                         term: Term(1),
                         vote: ReplicaId(0),
                         commit: LogIndex(1),

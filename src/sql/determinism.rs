@@ -323,6 +323,29 @@ fn tables_and_indexes_come_in_the_same_order() {
     check_commands(&commands, &["SELECT * FROM t0, log"]);
 }
 
+#[test]
+fn every_connection_is_set_as_the_others() {
+    let texts = [
+        "CREATE TABLE t(a INTEGER PRIMARY KEY, b)",
+        "CREATE TABLE child(t REFERENCES t(a) ON DELETE CASCADE)",
+        // An index on a string, which a column of that name would corrupt.
+        "CREATE INDEX i ON t(\"no such column\")",
+        "CREATE TABLE u(a CHECK (a <> \"no such column\"))",
+        "INSERT INTO t(b) SELECT \"a string\"",
+        "INSERT INTO child VALUES (1), (99)",
+        "DELETE FROM t",
+        "INSERT INTO t(b) SELECT count(*) FROM child",
+        "CREATE TRIGGER again AFTER INSERT ON t WHEN new.b < 9 BEGIN INSERT INTO t(b) VALUES (new.b + 1); END",
+        "INSERT INTO t(b) VALUES (1)",
+        "INSERT INTO t(b) SELECT 100 + count(*) FROM t RETURNING b",
+    ];
+    let printed = check(&texts, &["PRAGMA foreign_keys"]);
+    let is_refused: Vec<_> = printed[..5].iter().map(|it| it.starts_with("error")).collect();
+    assert_eq!(is_refused, [false, false, true, true, false], "{printed:?}");
+    // Both children are still there, and a trigger does not fire itself.
+    assert_eq!(printed[10], "1 rows, id 4 returned [b](103)");
+}
+
 /// Set in the process that [`the_time_zone_of_the_machine_does_not_show`] starts.
 const CHILD: &str = "DEBROS_TEST_TIME_ZONE";
 
