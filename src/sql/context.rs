@@ -108,6 +108,7 @@ struct Context {
     ticks_left: Cell<u64>,
     steps_charged: Cell<u64>,
     charged: Cell<u64>,
+    charged_max: Cell<u64>,
     work_left: Cell<u64>,
     searches_count: Cell<bool>,
     pages_left: Cell<u32>,
@@ -147,6 +148,7 @@ thread_local! {
             ticks_left: Cell::new(u64::MAX),
             steps_charged: Cell::new(0),
             charged: Cell::new(0),
+            charged_max: Cell::new(u64::MAX),
             work_left: Cell::new(u64::MAX),
             searches_count: Cell::new(true),
             pages_left: Cell::new(u32::MAX),
@@ -197,6 +199,7 @@ pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
         it.ticks_left.set(steps / STEPS_PER_TICK);
         it.steps_charged.set(0);
         it.charged.set(0);
+        it.charged_max.set(u64::MAX);
         it.work_left.set(u64::MAX);
         it.searches_count.set(true);
         it.runs_on.set(None);
@@ -230,6 +233,12 @@ pub(super) fn charge_page() {
             handle.interrupt();
         }
     });
+}
+
+/// The statement that begins may be charged so many steps, however many of its own it may take. To be called
+/// after [`begin_statement`].
+pub(super) fn bound_charges(steps: u64) {
+    CONTEXT.with(|it| it.charged_max.set(steps));
 }
 
 /// The statement that begins has other bounds than steps: [`charge_search`] does not count.
@@ -435,10 +444,11 @@ pub(super) fn charge_steps(n: u64) -> bool {
     CONTEXT.with(|it| {
         let charged = it.steps_charged.get().saturating_add(n);
         it.steps_charged.set(charged % STEPS_PER_TICK);
-        it.charged.set(it.charged.get().saturating_add(n));
+        let total = it.charged.get().saturating_add(n);
+        it.charged.set(total);
         let (ticks, left) = (charged / STEPS_PER_TICK, it.ticks_left.get());
         it.ticks_left.set(left.saturating_sub(ticks));
-        left < ticks
+        left < ticks || total > it.charged_max.get()
     })
 }
 

@@ -696,6 +696,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_charged_is_bounded_also_where_more_may_tick_by() {
+        context::begin_statement(16_000, u64::MAX);
+        context::bound_charges(1_000);
+        assert!(!context::charge_search(1_000));
+        assert!(context::charge_search(1));
+        context::unbounded();
+    }
+
+    #[test]
     fn where_there_is_little_time_it_is_given_up_in_the_middle_of_a_value() {
         let mut fixture = Fixture::new();
         fixture.must("CREATE TABLE t(a, b)");

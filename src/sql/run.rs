@@ -230,9 +230,11 @@ impl Running {
         length
     }
 
-    /// A statement begins that may take `steps`, on the connection behind `handle`.
-    fn begin_statement(&self, steps: u64, handle: Handle) {
-        context::begin_statement(steps, self.limits.temp_bytes);
+    /// A statement begins that may take `steps`, as which so many times as much may tick by, on the connection behind
+    /// `handle`.
+    fn begin_statement(&self, steps: u64, ticks: u64, handle: Handle) {
+        context::begin_statement(steps.saturating_mul(ticks), self.limits.temp_bytes);
+        context::bound_charges(steps);
         if self.share == Share::Inline {
             context::bound_work(INLINE_WORK_MAX, INLINE_PAGES_MAX, handle);
         }
@@ -465,7 +467,7 @@ impl Database {
             && (cached.seen.virtual_tables > 0 || nature == Nature::Schema);
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
         let budget = running.budget();
-        running.begin_statement(budget.saturating_mul(ticks), self.handle);
+        running.begin_statement(budget, ticks, self.handle);
         context::begin_running(cached.verb);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
