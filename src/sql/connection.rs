@@ -238,7 +238,7 @@ impl EngineStatements {
     /// A statement makes SQLite load the schema, if another connection has changed it, and the statistics with
     /// it. An error of reading those undoes the transaction, and is told to nobody: the row that is forgotten
     /// next would be gone for good. Once a statement has run, the schema stays.
-    fn settle(&mut self) -> Result<i64, EngineError> {
+    pub(super) fn settle(&mut self) -> Result<i64, EngineError> {
         let mut applied = 0;
         let read = context::as_engine(|| {
             self.applied.run(std::iter::empty(), |row| {

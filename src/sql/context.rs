@@ -13,6 +13,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use rustc_hash::FxHashSet;
 
+use crate::sql::preparing::Text;
 use crate::sql::statement::Handle;
 use crate::types::Dice;
 use crate::types::LogIndex;
@@ -32,7 +33,9 @@ pub(super) struct Tables {
     /// How many indexes each has; those that have none are left out.
     pub(super) indexes: FxHashMap<Vec<u8>, u64>,
     /// The virtual ones, in lower case.
-    pub(super) virtual_tables: FxHashSet<String>,
+    pub(super) virtuals: FxHashSet<String>,
+    /// The texts of views and triggers, by their name.
+    pub(super) texts: FxHashMap<String, Text>,
 }
 
 /// The first word of a statement, as far as it decides what the statement may do.
@@ -54,9 +57,12 @@ pub(super) enum Verb {
 
 /// What the authorizer saw while a statement was prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "what a statement names, each by itself")]
 pub(super) struct Seen {
     /// The statement calls `changes()`.
     pub(super) changes: bool,
+    /// The statement asks for the time.
+    pub(super) time: bool,
     /// The statement is `PRAGMA table_list`.
     pub(super) table_list: bool,
     /// A trigger of the statement writes.
@@ -113,6 +119,8 @@ struct Context {
     memory_max: Cell<i64>,
     memory_peak: Cell<i64>,
     out_of_memory: Cell<bool>,
+    /// Whoever runs here has time.
+    has_time: Cell<bool>,
     /// The log index of the command at work; zero is none.
     index: Cell<LogIndex>,
 }
@@ -128,6 +136,7 @@ thread_local! {
             verb: Cell::new(Verb::Other),
             seen: Cell::new(Seen {
                 changes: false,
+                time: false,
                 table_list: false,
                 triggers: false,
                 virtual_tables: 0,
@@ -150,6 +159,7 @@ thread_local! {
             memory_max: Cell::new(i64::MAX),
             memory_peak: Cell::new(0),
             out_of_memory: Cell::new(false),
+            has_time: Cell::new(false),
             index: Cell::new(LogIndex(0)),
         }
     };
@@ -247,6 +257,16 @@ pub(super) fn idle() {
     CONTEXT.with(|it| it.trouble.set(Trouble::None));
 }
 
+/// Commands begin on this thread, which `has_time`, or is a core.
+pub(super) fn set_has_time(has_time: bool) {
+    CONTEXT.with(|it| it.has_time.set(has_time));
+}
+
+/// Whether this thread has time.
+pub(super) fn has_time() -> bool {
+    CONTEXT.with(|it| it.has_time.get())
+}
+
 /// The command's time.
 pub(super) fn time() -> Timestamp {
     CONTEXT.with(|it| it.time.get())
@@ -310,11 +330,19 @@ pub(super) fn know(tables: &Arc<Tables>) {
 /// The statement that is prepared names `table`.
 pub(super) fn note_table(table: &str) {
     let is_virtual = |it: &Arc<Tables>| {
-        !it.virtual_tables.is_empty() && it.virtual_tables.contains(&table.to_ascii_lowercase())
+        !it.virtuals.is_empty() && it.virtuals.contains(&table.to_ascii_lowercase())
     };
     if CONTEXT.with(|it| it.tables.borrow().as_ref().is_some_and(is_virtual)) {
         note(|it| it.virtual_tables += 1);
     }
+}
+
+/// The text of the view or trigger called `name`.
+pub(super) fn text_of(name: &str) -> Text {
+    CONTEXT.with(|it| {
+        let tables = it.tables.borrow();
+        tables.as_ref().and_then(|it| it.texts.get(name).copied()).unwrap_or_default()
+    })
 }
 
 /// A row of `table` has changed: charged for what its pages take.

@@ -18,24 +18,30 @@ use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
 use crate::sql::cache::Shape;
 use crate::sql::connection;
+use crate::sql::connection::EngineError;
+use crate::sql::connection::EngineStatements;
 use crate::sql::context;
 use crate::sql::context::Cost;
+use crate::sql::context::Memory;
 use crate::sql::context::Trouble;
 use crate::sql::context::Verb;
 use crate::sql::database::Database;
+use crate::sql::database::RANDOM_NAMES;
 use crate::sql::database::Share;
 use crate::sql::database::hash_of;
 use crate::sql::database::no_room_to_read;
-use crate::sql::database::random_names;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::memory;
+use crate::sql::preparing::Allowance;
 use crate::sql::requests;
+use crate::sql::statement;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Row;
 use crate::sql::text;
+use crate::types::DatabaseSize;
 use crate::wire::command::Arguments;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
@@ -61,6 +67,8 @@ const INLINE_WORK_MAX: u64 = 20_000;
 /// Pages read and written by a statement where there is little time: two milliseconds' worth, while they are in
 /// the memory of the machine.
 const INLINE_PAGES_MAX: u32 = 512;
+/// Pages of a database that any single step gets through within a millisecond.
+const SMALL_PAGES_MAX: u32 = 256;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
 /// How much of its limit of steps a statement has for values of a length: an instruction may take time in
@@ -194,6 +202,20 @@ impl Running {
             Setting::Read => self.steps_left,
             Setting::Shared | Setting::Alone => self.steps_left.min(self.steps_max()),
         }
+    }
+
+    /// What preparing the next statement may take.
+    fn allowance(&self) -> Allowance {
+        let memory = match self.share {
+            Share::Inline => cache::PREPARING_MEMORY_INLINE_MAX,
+            Share::Whole => cache::PREPARING_MEMORY_MAX,
+        };
+        let steps = match self.setting {
+            // It has the time that it has.
+            Setting::Read => u64::MAX,
+            Setting::Shared | Setting::Alone => self.steps_left,
+        };
+        Allowance { memory, steps }
     }
 
     /// How long the values of `cached`, the first statement of `sql`, may be in a schema of this shape; sets what
@@ -399,19 +421,9 @@ impl Database {
         arguments: &mut Arguments<'_>,
         running: &mut Running,
     ) -> Result<Option<(StatementResult, Option<usize>)>, Halt> {
-        // Preparing must not depend on what ran before: on another replica it may not be necessary.
-        context::unbounded();
-        let on_schema =
-            matches!(text::verb(rest), Verb::CreateTable | Verb::Schema | Verb::Analyze);
-        // One on the schema leaves the connection to read it anew, which takes time in proportion to it.
-        let may_be_long = on_schema || !self.is_quick_to_prepare(rest);
-        if running.share == Share::Inline && may_be_long {
-            return Err(Halt::Long);
-        }
-        let is_small = self.is_small();
-        self.has_stale_schema |= on_schema;
-        let memory_max = preparing_memory(running.share);
-        let cached = match self.cache.get(self.handle, rest, self.shape, memory_max) {
+        self.before_preparing(rest, running)?;
+        let allowance = running.allowance();
+        let cached = match self.cache.get(self.handle, rest, self.shape, allowance) {
             Err(error) if running.share == Share::Inline && error.message == memory::TOO_MUCH => {
                 return Err(Halt::Long);
             }
@@ -420,19 +432,18 @@ impl Database {
             Err(error) => return Err(halt(error, running)),
         };
         stop_if_failed()?;
+        if cached.preparing > allowance.steps {
+            return Err(Halt::Error(out_of_steps(running)));
+        }
+        if running.setting != Setting::Read {
+            // Whether it was at hand or not: on another replica it may not be.
+            running.steps_left -= cached.preparing;
+        }
         let tail = cached.tail;
         let nature = cached.nature;
-        let may_write = running.setting != Setting::Read && mode == Mode::Exec;
-        if nature != Nature::Read && !may_write {
-            let message = "attempt to change database via query operation";
-            return Err(Halt::Error(StatementError::new(message)));
-        }
-        // With a key the result is kept, equal on all replicas; and its bytes are counted.
-        if cached.has_random_names && running.setting != Setting::Read {
-            return Err(Halt::Error(random_names()));
-        }
-        if running.share == Share::Inline && !cached.may_run_inline(is_small) {
-            return Err(Halt::Long);
+        check_allowed(cached, mode, running.setting)?;
+        if running.share == Share::Inline {
+            check_inline(cached, self.size, &mut self.engine)?;
         }
         if nature == Nature::Schema && running.setting == Setting::Shared {
             return Err(Halt::Alone);
@@ -504,9 +515,64 @@ impl Database {
             self.cache.clear();
             self.quick.clear();
             context::unbounded();
-            self.check_schema(rest).map_err(Halt::Fault)?.map_err(Halt::ErrorAfter)?;
+            self.after_schema(rest, running)?;
         }
         Ok(Some((result, tail)))
+    }
+
+    /// Look at what a change of the schema left behind.
+    fn after_schema(&mut self, sql: &str, running: &mut Running) -> Result<(), Halt> {
+        let checked = self.check_schema(sql).map_err(Halt::Fault)?;
+        if is_given_up(running) {
+            return Err(Halt::Long);
+        }
+        let n_steps = checked.map_err(Halt::ErrorAfter)?;
+        running.steps_left = running.steps_left.saturating_sub(n_steps);
+        Ok(())
+    }
+
+    /// See that the first statement of `rest` can be prepared now, and that it is the same as at any other time.
+    fn before_preparing(&mut self, rest: &str, running: &Running) -> Result<(), Halt> {
+        // Preparing must not depend on what ran before: on another replica it may not be necessary.
+        context::unbounded();
+        let on_schema =
+            matches!(text::verb(rest), Verb::CreateTable | Verb::Schema | Verb::Analyze);
+        // One on the schema leaves the connection to read it anew, which takes time in proportion to it.
+        let may_be_long = on_schema || !self.is_quick_to_prepare(rest);
+        if running.share == Share::Inline && may_be_long {
+            return Err(Halt::Long);
+        }
+        self.has_stale_schema |= on_schema;
+        if self.shape.statistics && running.setting != Setting::Read {
+            self.cache.forget_if_timed(rest);
+        }
+        // Many short ones may take long without a tick.
+        if running.share == Share::Whole && running.has_run && statement::is_enough() {
+            return Err(match running.setting {
+                Setting::Read => Halt::Error(too_late()),
+                Setting::Shared | Setting::Alone => Halt::Long,
+            });
+        }
+        if running.setting == Setting::Read && running.share == Share::Whole {
+            self.read_schema(rest)?;
+        }
+        Ok(())
+    }
+
+    /// Before `sql` is prepared: another connection may have changed the schema. It is read here, where nothing stops
+    /// it, or SQLite would believe to have its statistics, having read a part of them.
+    fn read_schema(&mut self, sql: &str) -> Result<(), Halt> {
+        if self.cache.has(sql) {
+            return Ok(());
+        }
+        match self.engine.settle() {
+            Ok(_) => Ok(()),
+            Err(EngineError::Busy) => {
+                Err(Halt::Error(StatementError::coded("busy", "database is busy")))
+            }
+            Err(EngineError::Fault(Fault::NoRoom(_))) => Err(Halt::Error(no_room_to_read())),
+            Err(error) => Err(Halt::Fault(connection::fault_of(error, "read the schema"))),
+        }
     }
 
     /// What a statement gave that just ran.
@@ -523,20 +589,47 @@ impl Database {
     }
 }
 
-/// Bytes of memory that preparing a statement may take.
-fn preparing_memory(share: Share) -> u64 {
-    match share {
-        Share::Inline => cache::PREPARING_MEMORY_INLINE_MAX,
-        Share::Whole => cache::PREPARING_MEMORY_MAX,
-    }
-}
-
 fn check_arguments(want: usize, got: usize) -> Result<(), Halt> {
     if want <= got {
         return Ok(());
     }
     let message = format!("not enough args to execute query: want {want} got {got}");
     Err(Halt::Error(StatementError::new(message)))
+}
+
+/// Whether a statement may run in `setting`, and show what it shows.
+fn check_allowed(cached: &Cached, mode: Mode, setting: Setting) -> Result<(), Halt> {
+    let (is_query, is_read) = (mode == Mode::Query, setting == Setting::Read);
+    let message = if cached.nature != Nature::Read && (is_query || is_read) {
+        "attempt to change database via query operation"
+    } else if is_read {
+        return Ok(());
+    // What a command shows is kept, if its request has a key, and must be equal on all replicas.
+    } else if cached.has_random_names && (is_query || cached.nature == Nature::Write) {
+        RANDOM_NAMES
+    } else if cached.prepared.is_program_listing() && is_query {
+        // It tells how often this connection has read the schema, and where in memory things lie.
+        "EXPLAIN is for reads only; EXPLAIN QUERY PLAN may be used here"
+    } else {
+        return Ok(());
+    };
+    Err(Halt::Error(StatementError::new(message)))
+}
+
+/// Whether a statement may be tried on a core, where the database had `size` before the transaction.
+fn check_inline(
+    cached: &mut Cached,
+    size: DatabaseSize,
+    engine: &mut EngineStatements,
+) -> Result<(), Halt> {
+    let is_small =
+        !cached.has_long_step || (is_small(size) && is_small(engine.size().map_err(Halt::Fault)?));
+    if cached.may_run_inline(is_small) { Ok(()) } else { Err(Halt::Long) }
+}
+
+/// Whether a step in proportion to a database of this size is short.
+fn is_small(size: DatabaseSize) -> bool {
+    (1..=SMALL_PAGES_MAX).contains(&size.pages)
 }
 
 /// Whether so few pages are given back that it takes a moment only.
@@ -585,7 +678,8 @@ fn in_memory<T>(
     run: impl FnOnce() -> Result<T, Halt>,
 ) -> Result<T, Halt> {
     let values = VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length));
-    let (ran, is_out) = memory::with_bound(RUNNING_MEMORY_MAX.saturating_add(values), run);
+    let (ran, Memory { is_out, .. }) =
+        memory::with_bound(RUNNING_MEMORY_MAX.saturating_add(values), run);
     if context::trouble() == Trouble::Failed
         && let Err(Halt::Fault(fault)) = ran
     {
@@ -678,6 +772,10 @@ fn no_rows() -> Rows {
     Rows { columns: [].into(), count: 0, values: Bytes::new() }
 }
 
+fn too_late() -> StatementError {
+    StatementError::coded("statement_ms", "statement took too long")
+}
+
 fn out_of_steps(running: &Running) -> StatementError {
     let n_max = running.steps_max();
     let message = match running.tier {
@@ -734,9 +832,7 @@ fn halt(error: SqlError, running: &Running) -> Halt {
 
 fn statement_error(error: SqlError, running: &Running) -> StatementError {
     match error.code & 0xff {
-        ffi::SQLITE_INTERRUPT if running.setting == Setting::Read => {
-            StatementError::coded("statement_ms", "statement took too long")
-        }
+        ffi::SQLITE_INTERRUPT if running.setting == Setting::Read => too_late(),
         ffi::SQLITE_INTERRUPT => out_of_steps(running),
         ffi::SQLITE_TOOBIG => StatementError::coded("value_bytes", error.message),
         ffi::SQLITE_FULL if context::is_out_of_temp() => StatementError::coded(

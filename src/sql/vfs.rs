@@ -9,6 +9,8 @@
 //! - bytes written to temporary files are counted, and refused past the statement's limit (R12);
 //! - pages are counted while a statement runs where there is little time (R13).
 //!
+//! Local time is UTC, whatever the machine says.
+//!
 //! A file of the shim is [`ShimFile`] with the file of the file system below behind it.
 
 #![expect(unsafe_code, reason = "a file system of SQLite is a table of C functions")]
@@ -192,7 +194,22 @@ fn configure() {
                 0 as c_int,
             );
         }
+        // The setting of a machine must not show, nor its table of leap seconds.
+        // SAFETY: the arguments are those of this control: "call this instead".
+        unsafe {
+            let of_process = ffi::SQLITE_TESTCTRL_LOCALTIME_FAULT;
+            let local_time: unsafe extern "C" fn(*const c_void, *mut c_void) -> c_int = local_time;
+            ffi::sqlite3_test_control(of_process, 2 as c_int, local_time);
+        }
     });
+}
+
+/// What SQLite calls to turn seconds since 1970 into a local date: UTC.
+unsafe extern "C" fn local_time(seconds: *const c_void, out: *mut c_void) -> c_int {
+    // SAFETY: SQLite passes a `time_t` and a `tm`.
+    // tidy: allow(libc) SQLite speaks its types
+    let done = unsafe { libc::gmtime_r(seconds.cast(), out.cast()) };
+    c_int::from(done.is_null())
 }
 
 fn register(name: CString, below: NonNull<ffi::sqlite3_vfs>) -> NonNull<ffi::sqlite3_vfs> {
@@ -300,7 +317,10 @@ unsafe extern "C" fn x_open(
         (*under).pMethods = ptr::null();
         (*shim).base.pMethods = ptr::null();
         (*shim).below = under;
-        (*shim).is_temporary = name.is_null() || flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0;
+        // What a statement needs in order to be undone is not charged: whether it is in memory or in a file
+        // depends on what else is in the transaction. It is never more than the pages of the database.
+        let is_temporary = name.is_null() || flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0;
+        (*shim).is_temporary = is_temporary && flags & ffi::SQLITE_OPEN_SUBJOURNAL == 0;
         let below = below(vfs);
         let open = (*below).xOpen.expect("every VFS has xOpen");
         let code = open(below, name, under, flags, out_flags);

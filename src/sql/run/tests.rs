@@ -397,6 +397,30 @@ fn long_values_are_worked_on_but_not_for_ever() {
 }
 
 #[test]
+fn a_table_that_grew_within_its_transaction_is_not_small() {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a)");
+    let fill = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 70)
+        INSERT INTO t SELECT zeroblob(20000) FROM n";
+    let insert = command(Mode::Exec, fill, &[], &stamp(1));
+    let count = command(Mode::Exec, "DELETE FROM t", &[], &stamp(2));
+    // Few enough for a core.
+    let entries = fixture.entries([count.clone()]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (1, Rest::None));
+    let entries = fixture.entries([insert, count.clone()]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (1, Rest::Long), "{batch:?}");
+    // In one command as well.
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a)");
+    let both = command(Mode::Exec, &format!("{fill}; DELETE FROM t"), &[], &stamp(1));
+    let entries = fixture.entries([both]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (0, Rest::Long), "{batch:?}");
+}
+
+#[test]
 fn names_that_sqlite_makes_up_by_chance_do_not_get_into_what_is_replicated() {
     let six = "SELECT 1 AS a, 2 AS a, 3 AS a, 4 AS a, 5 AS a, 6 AS a";
     // SQLite itself gives different ones to the same statement.
