@@ -25,9 +25,11 @@
 mod database;
 mod apply;
 mod run;
+mod running;
 mod requests;
 mod reader;
 mod cache;
+mod schema;
 mod text;
 mod authorizer;
 mod functions;

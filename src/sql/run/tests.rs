@@ -11,6 +11,7 @@ use crate::sql::testing::LIMITS;
 use crate::sql::testing::command;
 use crate::sql::testing::print;
 use crate::sql::testing::stamp;
+use crate::wire::command::CommandLimits;
 use crate::wire::command::Draft;
 use crate::wire::command::Stamp;
 
