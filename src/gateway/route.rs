@@ -40,6 +40,21 @@ impl Route {
             _ => return None,
         })
     }
+
+    /// The path that leads there, for those who count.
+    pub(super) fn pattern(self) -> &'static str {
+        match self {
+            Self::Sql(Endpoint::Query) => "/v1/rqlite/query",
+            Self::Sql(Endpoint::Exec) => "/v1/rqlite/exec",
+            Self::Sql(Endpoint::Transaction) => "/v1/rqlite/transaction",
+            Self::Sql(Endpoint::Schema) => "/v1/rqlite/schema",
+            Self::Sql(Endpoint::CreateTable) => "/v1/rqlite/create-table",
+            Self::Sql(Endpoint::DropTable) => "/v1/rqlite/drop-table",
+            Self::Page(Page::Health) => "/v1/health",
+            Self::Page(Page::Status) => "/v1/status",
+            Self::Page(Page::Version) => "/v1/version",
+        }
+    }
 }
 
 /// The path without percent-encoding.
@@ -96,6 +111,14 @@ fn cleaned(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_leads_where_it_was_found() {
+        for path in ["/v1/rqlite/query", "/v1/rqlite/exec", "/health", "/status", "/v1/version"] {
+            let route = Route::find(path).unwrap();
+            assert_eq!(Route::find(route.pattern()), Some(route), "{path}");
+        }
+    }
 
     #[test]
     fn clean_paths() {

@@ -551,7 +551,13 @@ fn timeless(body: &[u8]) -> String {
 
 #[test]
 fn pages_about_the_node() {
-    let status = Status { database_bytes: 4096, n_partitions: 17, n_leading: 17, n_namespaces: 2 };
+    let status = Status {
+        database_bytes: 4096,
+        n_partitions: 17,
+        n_leading: 17,
+        n_namespaces: 2,
+        ..Status::default()
+    };
     for (path, answer, want) in [
         (
             "/health",

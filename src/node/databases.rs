@@ -11,6 +11,7 @@
 //! connection is there, a database's commands wait, and its reads run on threads, too.
 
 mod checkpoints;
+pub(super) mod counts;
 mod work;
 
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ use crate::disk::stops::Stops;
 use crate::disk::workers::Workers;
 use crate::limits;
 use crate::node::clock::Clock;
+use crate::node::databases::counts::Counts;
+use crate::node::databases::counts::Side;
 use crate::node::long_reads::LongReads;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
@@ -176,6 +179,8 @@ pub(super) struct Databases {
     bytes: FxHashMap<DatabaseId, u64>,
     /// When the open ones were asked last.
     sized_at: Option<Instant>,
+    n_fenced: usize,
+    counts: Counts,
 }
 
 /// The directory of a partition's databases. The generation changes with a snapshot that is received.
@@ -230,6 +235,8 @@ impl Databases {
             workers,
             bytes,
             sized_at: None,
+            n_fenced: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -261,6 +268,12 @@ impl Databases {
     /// A database that was damaged in an earlier life.
     pub(super) fn fence(&mut self, id: DatabaseId) {
         self.slots.insert(id, Slot::Fenced);
+        self.n_fenced += 1;
+    }
+
+    /// Databases that are damaged.
+    pub(super) fn n_fenced(&self) -> usize {
+        self.n_fenced
     }
 
     /// When [`Self::on_timeout`] has something to do.
@@ -330,7 +343,7 @@ impl Databases {
                     cause,
                     "database is damaged; it is fenced"
                 );
-                self.slots.insert(id, Slot::Fenced);
+                self.fence(id);
                 self.no_room.retain(|it| it.database() != id);
                 for reader in self.long_reads.fence(id, events) {
                     self.helper.give(Job::Close { reader: Box::new(reader) });
@@ -430,7 +443,7 @@ impl Databases {
                             error = &failure as &dyn std::error::Error,
                             "database cannot be used; it is fenced"
                         );
-                        self.slots.insert(id, Slot::Fenced);
+                        self.fence(id);
                         self.leave();
                         events.push(Event::Fenced { database: id });
                     }
@@ -458,6 +471,9 @@ impl Databases {
                     return;
                 };
                 open.here = Some(database);
+                if let Ok(ran) = &result {
+                    self.counts.on_applied(&ran.applied, Side::Thread);
+                }
                 self.on_applied(id, Batch { entries }, result, events);
                 self.finish_checkpoint_if_due(id);
                 self.resume_batch(id, events);
