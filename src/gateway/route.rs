@@ -35,6 +35,7 @@ impl Route {
             "/v1/rqlite/create-table" => Self::Sql(Endpoint::CreateTable),
             "/v1/rqlite/drop-table" => Self::Sql(Endpoint::DropTable),
             "/health" | "/v1/health" => Self::Page(Page::Health),
+            "/health/ready" | "/v1/health/ready" => Self::Page(Page::Ready),
             "/status" | "/v1/status" => Self::Page(Page::Status),
             "/v1/version" => Self::Page(Page::Version),
             _ => return None,
@@ -51,6 +52,7 @@ impl Route {
             Self::Sql(Endpoint::CreateTable) => "/v1/rqlite/create-table",
             Self::Sql(Endpoint::DropTable) => "/v1/rqlite/drop-table",
             Self::Page(Page::Health) => "/v1/health",
+            Self::Page(Page::Ready) => "/v1/health/ready",
             Self::Page(Page::Status) => "/v1/status",
             Self::Page(Page::Version) => "/v1/version",
         }

@@ -313,7 +313,10 @@ impl Desk {
             }
             for mail in letter {
                 match mail {
-                    Mail::Drain => self.shutdown.begin(),
+                    Mail::Drain => {
+                        self.mesh.drain();
+                        self.shutdown.begin();
+                    }
                     Mail::Exit => self.is_exiting.set(true),
                     Mail::Connection(connection) => self.server.take_over(connection),
                     Mail::AskMetrics { token } => {

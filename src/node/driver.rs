@@ -133,6 +133,7 @@ impl Driver {
         status.database_bytes = self.databases.bytes(self.clock.now());
         status.n_fenced = u32::try_from(self.databases.n_fenced()).unwrap_or(u32::MAX);
         status.is_log_stuck = self.log.lacks_room();
+        status.is_stopping = self.mesh.is_draining();
         status
     }
 

@@ -58,6 +58,7 @@ pub(super) struct Mesh {
     sleeper: RefCell<Option<Waker>>,
     is_awake: Cell<bool>,
     pub(super) catalog: RefCell<Catalog>,
+    is_draining: Cell<bool>,
     is_stopping: Cell<bool>,
     /// Requests that another core was asked, so far.
     n_crossed: Cell<u64>,
@@ -86,6 +87,7 @@ impl Mesh {
             sleeper: RefCell::default(),
             is_awake: Cell::new(false),
             catalog: RefCell::new(catalog),
+            is_draining: Cell::new(false),
             is_stopping: Cell::new(false),
             n_crossed: Cell::new(0),
         })
@@ -94,6 +96,16 @@ impl Mesh {
     /// Requests of this core that another was asked, so far.
     pub(super) fn n_crossed(&self) -> u64 {
         self.n_crossed.get()
+    }
+
+    /// The node was told to stop; what has begun is finished.
+    pub(super) fn drain(&self) {
+        self.is_draining.set(true);
+    }
+
+    /// Whether it was.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.get()
     }
 
     /// New requests are refused from now on.
@@ -321,6 +333,7 @@ impl Mesh {
                 sum.n_fenced += part.n_fenced;
                 sum.is_disk_low |= part.is_disk_low;
                 sum.is_log_stuck |= part.is_log_stuck;
+                sum.is_stopping |= part.is_stopping;
             }
         }
         Ok(Reply::Status(sum))

@@ -270,6 +270,7 @@ impl Shard {
             n_fenced: 0,
             is_disk_low: self.room != Room::Enough,
             is_log_stuck: false,
+            is_stopping: false,
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Status {
     pub n_fenced: u32,
     /// Whether less is free on the disk than is to stay free.
     pub is_disk_low: bool,
+    /// Whether the node was told to stop.
+    pub is_stopping: bool,
     /// Whether a log has no room for its next segment.
     pub is_log_stuck: bool,
 }

@@ -216,3 +216,72 @@ fn the_page_has_a_port_of_its_own_and_nothing_else_on_it() {
     });
     assert!(node.alarms().is_empty(), "{:?}", node.alarms());
 }
+
+/// Status code and body of a page of the gateway.
+fn page(node: &Node, path: &str) -> (u16, serde_json::Value) {
+    let reply = node.client().get(path).expect("a reply");
+    (reply.status, reply.json())
+}
+
+#[test]
+fn a_damaged_database_is_told_and_the_node_stays_ready() {
+    let mut node = Node::start(2);
+    node.client().exec("CREATE TABLE t (v TEXT)", &json!([]));
+    wait_until("it is ready", || (page(&node, "/v1/health/ready").0 == 200).then_some(()));
+    let (status, health) = page(&node, "/v1/health");
+    assert_eq!((status, &health["status"], &health["reasons"]), (200, &json!("ok"), &json!([])));
+    assert!((Page::read(&node).sum("fenced_databases", &[])).abs() < 0.5);
+    assert!(node.stop().success());
+    let files = crate::fence::databases(&node);
+    std::fs::write(&files[0], vec![0x5a; 4096 * 4]).expect("it can be damaged");
+    let _ = std::fs::remove_file(files[0].with_extension("db-wal"));
+    node.restart();
+    let write = json!({ "sql": "INSERT INTO t VALUES ('new')" });
+    assert!(node.client().refused("/v1/rqlite/exec", &write).0 >= 409);
+    for path in ["/health", "/v1/health"] {
+        let (status, health) = page(&node, path);
+        assert_eq!((status, &health["status"]), (200, &json!("degraded")), "{health}");
+        assert_eq!(health["reasons"][0]["code"], "fenced", "{health}");
+        assert_eq!(health["client"]["status"], "degraded", "{health}");
+    }
+    let (status, ready) = page(&node, "/v1/health/ready");
+    assert_eq!((status, ready), (200, json!({ "ready": true, "reasons": [] })));
+    assert!((Page::read(&node).sum("fenced_databases", &[]) - 1.0).abs() < 0.5);
+}
+
+#[test]
+fn a_node_that_stops_is_not_ready() {
+    let mut node = Node::start(2);
+    let head = "HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+    // A request that has begun is finished, and told.
+    let client = node.client();
+    client.send(&format!("POST /v1/health/ready {head}")).expect("it is sent");
+    assert_eq!(client.read().expect("it is read").status, 100);
+    node.signal("TERM");
+    wait_until("the door is closed", || Client::try_connect(node.port).is_none().then_some(()));
+    client.send("x").expect("it is sent");
+    let reply = client.read().expect("a reply");
+    let stopping = json!([{ "code": "stopping", "message": "the node is stopping" }]);
+    assert_eq!((reply.status, &reply.json()["reasons"]), (503, &stopping));
+    assert!(node.wait().success());
+}
+
+#[test]
+fn heads_of_pages_have_no_body() {
+    let node = Node::start(1);
+    wait_until("it is ready", || (page(&node, "/v1/health/ready").0 == 200).then_some(()));
+    for (port, path) in [
+        (node.port, "/health"),
+        (node.port, "/v1/health"),
+        (node.port, "/v1/health/ready"),
+        (node.metrics_port, "/metrics"),
+    ] {
+        let client = Client::try_connect(port).expect("the port is open");
+        client
+            .send(&format!("HEAD {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+            .expect("it is sent");
+        let reply = client.read_to_end().expect("a reply");
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{path}: {reply}");
+        assert!(reply.ends_with("\r\n\r\n"), "{path}: {reply}");
+    }
+}
