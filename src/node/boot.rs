@@ -101,7 +101,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
         let workers = {
             let now = move || clock.now();
             let stops = Stops::of(&config.database.data_dir);
-            Workers::start(&stops, config.limits.statement_time, now, report.clone())
+            Workers::start(&stops, settings::times(&config), now, report.clone())
         };
         let threads = Threads { helper: Helper::start(report), workers };
         let preparer = Preparer::start(&found.directory);

@@ -242,9 +242,8 @@ fn bring_up(
     let open_databases = settings::open_databases(config);
     // The partitions' own are never closed; the margin keeps a full house from waiting for itself.
     let present_max = open_databases + boots.len() + PRESENT_MARGIN;
-    let statement_time = config.limits.statement_time;
     let mut databases =
-        Databases::new(dir, floors, bytes, present_max, statement_time, clock, threads);
+        Databases::new(dir, floors, bytes, present_max, settings::times(config), clock, threads);
     for id in fenced {
         warn!(partition = %id.partition, incarnation = %id.incarnation, "database is fenced");
         databases.fence(id);

@@ -29,6 +29,8 @@ use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
 use crate::disk::helper::Job;
 use crate::disk::stops::Stops;
+use crate::disk::stopwatch::Slow;
+use crate::disk::workers::Times;
 use crate::disk::workers::Workers;
 use crate::limits;
 use crate::node::clock::Clock;
@@ -181,6 +183,10 @@ pub(super) struct Databases {
     sized_at: Option<Instant>,
     n_fenced: usize,
     counts: Counts,
+    /// How long a statement takes that is told of.
+    slow_statement: Option<Duration>,
+    /// What took as long, and has not been told yet.
+    slow: Vec<(DatabaseId, Side, Slow)>,
 }
 
 /// The directory of a partition's databases. The generation changes with a snapshot that is received.
@@ -211,7 +217,7 @@ impl Databases {
         floors: FxHashMap<DatabaseId, LogIndex>,
         bytes: FxHashMap<DatabaseId, u64>,
         present_max: usize,
-        statement_time: Duration,
+        times: Times,
         clock: Clock,
         threads: Threads,
     ) -> Self {
@@ -229,7 +235,7 @@ impl Databases {
             later: Vec::new(),
             no_room: Vec::new(),
             retry_at: None,
-            long_reads: LongReads::new(statement_time),
+            long_reads: LongReads::new(times.statement),
             clock,
             helper,
             workers,
@@ -237,6 +243,8 @@ impl Databases {
             sized_at: None,
             n_fenced: 0,
             counts: Counts::default(),
+            slow_statement: times.slow_statement,
+            slow: Vec::new(),
         }
     }
 
@@ -462,7 +470,8 @@ impl Databases {
             Done::CheckpointFinished { database: id, is_complete } => {
                 self.on_checkpointed(id, is_complete, events);
             }
-            Done::Ran { database: id, open: database, entries, result } => {
+            Done::Ran { database: id, open: database, entries, result, slow } => {
+                self.note_slow(id, Side::Thread, slow);
                 let Some(Slot::Open(open)) = self.slots.get_mut(&id) else {
                     // Fenced by what a reader found meanwhile. A sick machine is another matter.
                     if let Err(Fault::Stop(cause)) = result {
@@ -478,7 +487,8 @@ impl Databases {
                 self.finish_checkpoint_if_due(id);
                 self.resume_batch(id, events);
             }
-            Done::Read { database: id, token, reader, result } => {
+            Done::Read { database: id, token, reader, result, slow } => {
+                self.note_slow(id, Side::Thread, slow);
                 if let Some(reader) = self.long_reads.on_read(id, token, reader) {
                     self.helper.give(Job::Close { reader });
                 }
@@ -509,6 +519,20 @@ impl Databases {
                 self.resume(id, waiting, events);
             }
         }
+    }
+
+    fn note_slow(&mut self, id: DatabaseId, side: Side, slow: Vec<Slow>) {
+        self.slow.extend(slow.into_iter().map(|it| (id, side, it)));
+    }
+
+    /// Whether something took long that has not been told yet.
+    pub(super) fn has_slow(&self) -> bool {
+        !self.slow.is_empty()
+    }
+
+    /// What took long since this was last asked.
+    pub(super) fn take_slow(&mut self) -> Vec<(DatabaseId, Side, Slow)> {
+        std::mem::take(&mut self.slow)
     }
 
     fn resume(&mut self, id: DatabaseId, work: Vec<Work>, events: &mut Vec<Event>) {

@@ -25,6 +25,7 @@ use crate::node::mail::Back;
 use crate::node::mail::Mail;
 use crate::node::mesh::Mesh;
 use crate::node::metrics::CoreCounts;
+use crate::node::slow::SlowLog;
 use crate::node::timer::Timer;
 use crate::node::turns;
 use crate::node::turns::Turns;
@@ -53,6 +54,7 @@ pub(super) struct Driver {
     turns: Turns,
     /// The time of the requests that this loop answers.
     stamps: Rc<Stamps>,
+    slow_log: SlowLog,
     /// Batches of the log that are being written, and the last ticket in each.
     unpersisted: VecDeque<(Lsn, Ticket)>,
     told_time_at: Instant,
@@ -79,6 +81,7 @@ impl Driver {
             timer,
             turns: Turns::new(),
             stamps,
+            slow_log: SlowLog::default(),
             unpersisted: VecDeque::new(),
             told_time_at: clock.now(),
             events: vec![Event::Start],
@@ -192,9 +195,20 @@ impl Driver {
         if !self.events.is_empty() || self.databases.has_work() {
             self.mesh.wake();
         }
+        if self.databases.has_slow() {
+            self.tell_slow(now);
+        }
         self.mesh.flush();
         let timeouts = [self.shard.next_timeout(), self.databases.next_timeout()];
         self.timer.arm(timeouts.into_iter().flatten().min(), now);
+    }
+
+    /// Log what took long.
+    fn tell_slow(&mut self, now: Instant) {
+        let catalog = self.mesh.catalog.borrow();
+        for (id, side, slow) in self.databases.take_slow() {
+            self.slow_log.tell(now, &catalog, id, side, &slow);
+        }
     }
 
     fn round(&mut self, now: Instant) {

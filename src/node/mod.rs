@@ -25,6 +25,7 @@ pub mod repair;
 mod scrape;
 mod settings;
 mod signals;
+mod slow;
 mod space;
 mod timer;
 mod turns;

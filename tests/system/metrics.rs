@@ -285,3 +285,36 @@ fn heads_of_pages_have_no_body() {
         assert!(reply.ends_with("\r\n\r\n"), "{path}: {reply}");
     }
 }
+
+#[test]
+fn a_slow_statement_is_logged_by_its_shape() {
+    let config = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(config.path(), "logging:\n  slow_statement_ms: 5\n").expect("it takes the text");
+    let path = config.path().to_str().expect("UTF-8");
+    let mut node = Node::start_with(2, &["--config", path]);
+    let client = node.client();
+    client.exec("CREATE TABLE t (v TEXT)", &json!([]));
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700000)";
+    let read = format!("{many} SELECT count(*), 'my secret' FROM n WHERE i <> ?");
+    let body = json!({ "sql": read, "args": ["a hidden argument"] });
+    assert_eq!(client.post("/v1/rqlite/query", &body).expect("a reply").status, 200);
+    let write = format!("INSERT INTO t {many} SELECT 'my secret' FROM n WHERE i % 100000 = ?");
+    client.exec(&write, &json!([7]));
+    let lines = wait_until("both are logged", || {
+        let log = node.log();
+        let lines: Vec<_> = log.lines().filter(|it| it.contains("slow statement")).collect();
+        let has = |it: &str| lines.iter().any(|line| line.contains(it));
+        (has("INSERT INTO t") && has("SELECT count")).then(|| lines.join("\n"))
+    });
+    assert!(lines.contains("WHERE i < ?)") && lines.contains("i % ? = ?"), "{lines}");
+    assert!(lines.contains("namespace=\"default\"") && lines.contains("on=\"thread\""), "{lines}");
+    assert!(
+        lines.contains("rows=1 ") && lines.contains("rows=7 ") && lines.contains(" ms="),
+        "{lines}"
+    );
+    assert!(node.stop().success());
+    let log = node.log();
+    for secret in ["secret", "hidden", "700000", "100000"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::disk::fail_stop;
 use crate::disk::guard::guarded;
+use crate::disk::stopwatch::Stopwatch;
 use crate::disk::workers::ApplyTask;
 use crate::limits;
 use crate::node::clock::Clock;
@@ -39,11 +40,13 @@ struct InlineShare {
     clock: Clock,
     batch_began: Option<Instant>,
     command_began: Instant,
+    watch: Stopwatch,
 }
 
 impl InlineShare {
-    fn new(clock: Clock) -> Self {
-        Self { clock, batch_began: None, command_began: Instant::START }
+    fn new(clock: Clock, slow: Option<Duration>) -> Self {
+        let watch = Stopwatch::new(slow);
+        Self { clock, batch_began: None, command_began: Instant::START, watch }
     }
 
     /// Whether that is enough.
@@ -52,15 +55,18 @@ impl InlineShare {
         match ask {
             Ask::Begin => {
                 self.command_began = now;
+                self.watch.on_begin(now);
                 now.since(*self.batch_began.get_or_insert(now)) > limits::INLINE_BATCH_TIME
             }
             Ask::Tick => now.since(self.command_began) > limits::INLINE_COMMAND_TIME,
         }
     }
 
-    /// How long the batch took, from its first command on.
-    fn took(&self) -> Duration {
-        self.batch_began.map_or(Duration::ZERO, |began| self.clock.now().since(began))
+    /// The batch has ended. How long it took, from its first command on.
+    fn end(&mut self) -> Duration {
+        let now = self.clock.now();
+        self.watch.on_end(now);
+        self.batch_began.map_or(Duration::ZERO, |began| now.since(began))
     }
 }
 
@@ -118,12 +124,18 @@ impl Databases {
                 continue;
             };
             let (tokens, commands): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-            let mut share = InlineShare::new(clock);
+            let mut share = InlineShare::new(clock, self.slow_statement);
             let ran = guarded(&self.stops, id, || {
                 database.read_within(&commands, Share::Inline, &mut |it| share.ask(it))
             });
+            share.end();
             match ran {
                 Ok(ran) => {
+                    let slow = share.watch.slow_reads(&commands, |nth| match ran.get(nth)? {
+                        Read::Done(outcome) => Some(outcome),
+                        Read::Later | Read::Long => None,
+                    });
+                    self.note_slow(id, Side::Core, slow);
                     for ((token, command), read) in tokens.into_iter().zip(commands).zip(ran) {
                         match read {
                             Read::Done(outcome) => {
@@ -195,12 +207,14 @@ impl Databases {
         let Some(Slot::Open(Open { here: Some(database), .. })) = self.slots.get_mut(&id) else {
             unreachable!("a batch is applied where its database is");
         };
-        let mut share = InlineShare::new(self.clock);
+        let mut share = InlineShare::new(self.clock, self.slow_statement);
         let ran = guarded(&self.stops, id, || {
             database.apply_within(&batch.entries, Share::Inline, &mut |it| share.ask(it))
         });
-        self.counts.apply_time += share.took();
+        self.counts.apply_time += share.end();
         if let Ok(ran) = &ran {
+            let slow = share.watch.slow_applies(&batch.entries, &ran.applied);
+            self.note_slow(id, Side::Core, slow);
             self.counts.on_applied(&ran.applied, Side::Core);
         }
         self.on_applied(id, batch, ran, events);
