@@ -76,7 +76,9 @@ impl<'a> Shape<'a> {
         if first == '?' || self.is_value(token, first, after) {
             self.push_value();
         } else {
-            self.space();
+            if token != "," {
+                self.space();
+            }
             self.out.push_str(token);
             if token == ")" {
                 self.join_groups();
@@ -122,7 +124,7 @@ impl<'a> Shape<'a> {
 
     fn push_value(&mut self) {
         let list = self.out.trim_end_matches(' ');
-        if list.ends_with('?') && !self.is_spaced {
+        if list.ends_with(['?', '…']) && !self.is_spaced {
             // `?1`, and a string with a quote in it.
             return;
         }
