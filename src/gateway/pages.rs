@@ -205,7 +205,7 @@ fn degraded(status: &Result<Status, Silence>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     reasons.extend(no_leader(status));
     if status.n_fenced > 0 {
-        let message = format!("{} databases are damaged and fenced", status.n_fenced);
+        let message = format!("damaged and fenced databases: {}", status.n_fenced);
         reasons.push(reason("fenced", message));
     }
     if status.is_disk_low {
@@ -238,7 +238,7 @@ fn no_answer() -> Reason {
 
 fn no_leader(status: &Status) -> Option<Reason> {
     let n = status.n_partitions.saturating_sub(status.n_leading);
-    let message = format!("{n} of {} partitions have no leader", status.n_partitions);
+    let message = format!("partitions without a leader: {n} of {}", status.n_partitions);
     (n > 0 || status.n_partitions == 0).then_some(Reason { code: "no_leader", message })
 }
 

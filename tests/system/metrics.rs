@@ -236,6 +236,7 @@ fn a_damaged_database_is_told_and_the_node_stays_ready() {
     std::fs::write(&files[0], vec![0x5a; 4096 * 4]).expect("it can be damaged");
     let _ = std::fs::remove_file(files[0].with_extension("db-wal"));
     node.restart();
+    wait_until("it is ready again", || (page(&node, "/v1/health/ready").0 == 200).then_some(()));
     let write = json!({ "sql": "INSERT INTO t VALUES ('new')" });
     assert!(node.client().refused("/v1/rqlite/exec", &write).0 >= 409);
     for path in ["/health", "/v1/health"] {
