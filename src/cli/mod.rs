@@ -305,6 +305,8 @@ mod tests {
                 out:           Host under which others reach this node [discovery.*_adv_address]
                 out:       --gateway-addr <HOST:PORT>
                 out:           Where the gateway listens [gateway.listen_addr]
+                out:       --metrics-addr <HOST:PORT>
+                out:           Where the page for Prometheus is, empty for none [metrics.listen_addr]
                 out:       --shards <N>
                 out:           Cores to use, 0 for all [runtime.shards]
                 out:       --check-config[=<BOOL>]

@@ -309,7 +309,7 @@ fn names_table(before: [(usize, &str); 2], after: &str) -> bool {
 }
 
 /// Bytes of the token that `text`, which is not empty, starts with.
-fn token(text: &str) -> usize {
+pub(super) fn token(text: &str) -> usize {
     let until = |from: usize, close: &str| {
         text[from..].find(close).map_or(text.len(), |it| from + it + close.len())
     };

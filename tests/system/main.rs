@@ -13,6 +13,7 @@ mod fence;
 mod hostile;
 mod idempotency;
 mod large;
+mod metrics;
 mod process;
 mod repair;
 mod space;
