@@ -5,6 +5,7 @@
 //! | credential missing or wrong | 401 | | authenticate |
 //! | no namespace | 403 | | ask for one |
 //! | body, arguments, statement | 400 | the statement's, if any | change it |
+//! | one row wanted, and none there | 404 | | |
 //! | `Idempotency-Key` not 1 to 255 printable characters | 400 | `idempotency_key` | change it |
 //! | the key was another request's | 422 | `idempotency_key_reused` | use a new one |
 //! | too many keys in too short a time | 429 + `Retry-After` | `idempotency_keys_full` | send it again when it says |
@@ -68,6 +69,8 @@ pub enum ApiError {
     },
     /// A table's name that is no plain identifier.
     TableName,
+    /// One row was asked for, and there is none.
+    NoRow,
     /// A header `Idempotency-Key` that is none.
     IdempotencyKey,
     /// The node did not do it, or nobody knows.
@@ -101,6 +104,7 @@ pub fn reply_to(error: &ApiError) -> Response<Bytes> {
         }
         ApiError::Body { error, .. } => refuse(StatusCode::BAD_REQUEST, None, &error.to_string()),
         ApiError::TableName => refuse(StatusCode::BAD_REQUEST, None, "invalid table identifier"),
+        ApiError::NoRow => refuse(StatusCode::NOT_FOUND, None, "not found"),
         ApiError::IdempotencyKey => refuse(
             StatusCode::BAD_REQUEST,
             Some("idempotency_key"),

@@ -11,6 +11,7 @@ use http::header;
 
 use crate::auth::credential;
 use crate::auth::credential::Plus;
+use crate::gateway::body::select::Form;
 use crate::gateway::pages::Page;
 use crate::gateway::reply;
 use crate::gateway::sql::Endpoint;
@@ -30,6 +31,9 @@ impl Route {
         Some(match path {
             "/v1/rqlite/query" => Self::Sql(Endpoint::Query),
             "/v1/rqlite/exec" => Self::Sql(Endpoint::Exec),
+            "/v1/rqlite/find" => Self::Sql(Endpoint::Select(Form::Find)),
+            "/v1/rqlite/find-one" => Self::Sql(Endpoint::Select(Form::FindOne)),
+            "/v1/rqlite/select" => Self::Sql(Endpoint::Select(Form::Select)),
             "/v1/rqlite/transaction" => Self::Sql(Endpoint::Transaction),
             "/v1/rqlite/schema" => Self::Sql(Endpoint::Schema),
             "/v1/rqlite/create-table" => Self::Sql(Endpoint::CreateTable),

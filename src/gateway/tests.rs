@@ -179,6 +179,63 @@ fn query() {
 }
 
 #[test]
+fn find_and_select() {
+    check(
+        vec![two_rows()],
+        "POST /v1/rqlite/find\n{\"table\":\"t\",\"criteria\":{\"id\":[1,null]}}",
+        &expect![[r#"
+            read one: Last Query "SELECT * FROM t WHERE (id IN (?) OR id IS NULL)" [Integer(1)]
+            200 {"columns":["name","id"],"count":2,"items":[{"id":1,"name":"a"},{"id":null,"name":"b\u003c"}],"rows":[["a",1],["b\u003c",null]]}"#]],
+    );
+    let one = "{\"table\":\"t\",\"criteria\":{\"id\":1}}";
+    check(
+        vec![two_rows()],
+        &format!("POST /v1/rqlite/find-one\n{one}"),
+        &expect![[r#"
+            read one: Last Query "SELECT * FROM t WHERE id = ? LIMIT 1" [Integer(1)]
+            200 {"id":1,"name":"a"}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["a"], &[]))],
+        &format!("POST /v1/rqlite/find-one\n{one}"),
+        &expect![[r#"
+            read one: Last Query "SELECT * FROM t WHERE id = ? LIMIT 1" [Integer(1)]
+            404 {"error":"not found"}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["a"], &[]))],
+        &format!("POST /v1/rqlite/find-one?envelope=items\n{one}"),
+        &expect![[r#"
+            read one: Last Query "SELECT * FROM t WHERE id = ? LIMIT 1" [Integer(1)]
+            200 {"columns":["a"],"count":0,"items":[],"rows":[]}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["n"], &[Value::Integer(3)]))],
+        "POST /v1/rqlite/select?envelope=items\n{\"table\":\"t\",\"select\":[\"COUNT(*) AS n\"],\"one\":true}",
+        &expect![[r#"
+            read one: Last Query "SELECT COUNT(*) AS n FROM t LIMIT 1" []
+            200 {"columns":["n"],"count":1,"items":[{"n":3}],"rows":[[3]]}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/find\n{\"criteria\":{}}",
+        &expect![[r#"400 {"error":"invalid body: {table, criteria, options?}"}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/select\n{\"table\":\"t\",\"limit\":1.5}",
+        &expect![[
+            r#"400 {"error":"invalid body: {table, select?, where?, joins?, order_by?, group_by?, limit?, offset?, one?}"}"#
+        ]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/select\n{\"table\":\"t\",\"order_by\":[\"a; DELETE FROM t\"]}",
+        &expect![[r#"400 {"error":"invalid order_by: unexpected \"; DELETE FROM t\""}"#]],
+    );
+}
+
+#[test]
 fn exec() {
     check(
         vec![counts(2, 7)],

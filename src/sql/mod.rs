@@ -25,6 +25,7 @@
 mod database;
 mod apply;
 mod run;
+pub mod select;
 mod requests;
 mod reader;
 mod cache;

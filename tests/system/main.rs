@@ -10,6 +10,7 @@ mod client;
 mod crash;
 mod exits;
 mod fence;
+mod find;
 mod hostile;
 mod idempotency;
 mod large;
