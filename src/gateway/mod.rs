@@ -5,7 +5,7 @@
 //! pages), the namespace is resolved, the path is routed, the method is checked. Until it is known who
 //! is asking, an unknown path looks like any other, and no body is read.
 //!
-//! Deliberately absent: SQL (passed on as it came), sockets and limits (`http`), retries and deadlines
+//! Deliberately absent: SQL (passed on as it came, or built by `sql::select`), sockets and limits (`http`), retries and deadlines
 //! (whoever implements `Submit`). Errors become replies in [`error`] only.
 //!
 //! Start reading at [`Gateway::answer`].
@@ -19,6 +19,7 @@ mod reply;
 mod route;
 pub mod rows;
 pub mod sql;
+pub mod storage;
 pub mod time;
 
 use std::time::Instant;
@@ -123,20 +124,24 @@ impl<S: Submit> Gateway<S> {
             return Ok(route::elsewhere(&head.uri));
         }
         let namespace = self.policy.authorize(identity)?;
-        match route {
+        let core = self.node.elsewhere(&namespace);
+        let served = match route {
             Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
-                let core = self.node.elsewhere(&namespace);
-                let served = sql::serve(endpoint, namespace, head, body, &self.node).await;
-                served.map(|mut reply| {
-                    if let Some(core) = core {
-                        reply.extensions_mut().insert(ServedBy(core));
-                    }
-                    reply
-                })
+                sql::serve(endpoint, namespace, head, body, &self.node).await
             }
-            Some(_) => Err(ApiError::Method),
-            None => Ok(route::elsewhere(&head.uri)),
-        }
+            Some(Route::Storage(endpoint)) => {
+                let endpoint = endpoint.by(&head.method).ok_or(ApiError::Method)?;
+                storage::serve(endpoint, namespace, head, body, &self.node).await
+            }
+            Some(_) => return Err(ApiError::Method),
+            None => return Ok(route::elsewhere(&head.uri)),
+        };
+        served.map(|mut reply| {
+            if let Some(core) = core {
+                reply.extensions_mut().insert(ServedBy(core));
+            }
+            reply
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::gateway::body::select::Form;
 use crate::gateway::pages::Page;
 use crate::gateway::reply;
 use crate::gateway::sql::Endpoint;
+use crate::gateway::storage;
 
 /// Where a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(super) enum Route {
     Page(Page),
     /// SQL in the sender's namespace.
     Sql(Endpoint),
+    /// Keys and values in the sender's namespace.
+    Storage(storage::Endpoint),
 }
 
 impl Route {
@@ -38,6 +41,12 @@ impl Route {
             "/v1/rqlite/schema" => Self::Sql(Endpoint::Schema),
             "/v1/rqlite/create-table" => Self::Sql(Endpoint::CreateTable),
             "/v1/rqlite/drop-table" => Self::Sql(Endpoint::DropTable),
+            "/v1/storage" => Self::Storage(storage::Endpoint::PutOrGet),
+            "/v1/storage/put" => Self::Storage(storage::Endpoint::Put),
+            "/v1/storage/get" => Self::Storage(storage::Endpoint::Get),
+            "/v1/storage/exists" => Self::Storage(storage::Endpoint::Exists),
+            "/v1/storage/list" => Self::Storage(storage::Endpoint::List),
+            "/v1/storage/delete" => Self::Storage(storage::Endpoint::Delete),
             "/health" | "/v1/health" => Self::Page(Page::Health),
             "/status" | "/v1/status" => Self::Page(Page::Status),
             "/v1/version" => Self::Page(Page::Version),
@@ -59,6 +68,8 @@ pub(super) fn needs_namespace(path: &str) -> bool {
     path == "/rqlite"
         || path == "/v1/rqlite"
         || path.starts_with("/v1/rqlite/")
+        || path == "/v1/storage"
+        || path.starts_with("/v1/storage/")
         || path.starts_with("/v1/pubsub")
 }
 

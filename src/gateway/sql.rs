@@ -175,7 +175,7 @@ pub async fn serve(
 const DONE: &[u8] = br#"{"status":"ok"}"#;
 
 /// The results, and whether they are those of an earlier request.
-async fn run(
+pub(super) async fn run(
     node: &impl Submit,
     request: Request,
 ) -> Result<(Vec<StatementResult>, bool), ApiError> {

@@ -18,5 +18,6 @@ mod process;
 mod repair;
 mod space;
 mod sql;
+mod storage;
 mod threads;
 mod walkthrough;
