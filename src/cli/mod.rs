@@ -246,7 +246,7 @@ mod tests {
                 err: Commands:
                 err:   node      Run a node of the network
                 err:   identity  Make the key that is a node's identity
-                err:   repair    List fenced namespaces of a stopped node, or lift a fence
+                err:   repair    List fenced namespaces of a stopped node, export one, or lift its fence
                 err:   version   Print the version
                 err: 
                 err: Options:
@@ -264,7 +264,7 @@ mod tests {
                 out: Commands:
                 out:   node      Run a node of the network
                 out:   identity  Make the key that is a node's identity
-                out:   repair    List fenced namespaces of a stopped node, or lift a fence
+                out:   repair    List fenced namespaces of a stopped node, export one, or lift its fence
                 out:   version   Print the version
                 out: 
                 out: Options:
