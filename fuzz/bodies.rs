@@ -33,12 +33,24 @@ use debros::disk::stops;
 use debros::disk::stops::Stop;
 use debros::disk::stops::Stops;
 use debros::gateway::body;
+use debros::gateway::body::select::Form;
+use debros::gateway::body::select::selection;
+use debros::gateway::storage::Endpoint::Delete;
+use debros::gateway::storage::Endpoint::Exists;
+use debros::gateway::storage::Endpoint::Get;
+use debros::gateway::storage::Endpoint::List;
+use debros::gateway::storage::Endpoint::Put;
+use debros::gateway::storage::Endpoint::PutOrGet;
+use debros::gateway::storage::Wish;
 use debros::sql::Applied;
 use debros::sql::Database;
 use debros::sql::Entry;
 use debros::sql::Rest;
 use debros::sql::Role;
 use debros::sql::Vfs;
+use debros::sql::select::Conjunction;
+use debros::sql::select::Select;
+use debros::sql::select::SelectError;
 use debros::types::DatabaseId;
 use debros::types::Incarnation;
 use debros::types::LogIndex;
@@ -59,11 +71,12 @@ use debros::wire::command::Mode;
 use debros::wire::command::Results;
 use debros::wire::command::Stamp;
 use debros::wire::command::Value;
+use http::Method;
 
 /// The bytes of a command, as a log entry carries them.
 pub(crate) fn wire_command(data: &[u8]) {
     let Ok(command) = Command::decode(data) else { return };
-    let _ = command.name();
+    let _ = (command.name(), command.storage(), command.vacuum_pages());
     for statement in command.statements().flatten() {
         let n = statement.arguments.len();
         assert_eq!(statement.arguments.clone().count(), n, "arguments are as many as they say");
@@ -191,9 +204,68 @@ pub(crate) fn gateway_body(data: &[u8]) {
     if let Ok(transaction) = body::transaction(data) {
         check_draft(transaction.draft);
     }
+    for form in [Form::Find, Form::FindOne, Form::Select] {
+        if let Ok(it) = selection(data, form) {
+            check_draft(it.draft);
+        }
+    }
     for name in ["schema", "table"] {
         if let Ok(text) = body::field(data, name) {
             assert!(!text.trim().is_empty(), "a field that is taken is not blank");
+        }
+    }
+}
+
+/// The pieces of a SELECT, a line each: table, column, condition, group, order. What is taken is one statement,
+/// which reads, for SQLite, too.
+pub(crate) fn select(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let mut lines = text.splitn(5, '\n');
+    let mut line = || lines.next().filter(|it| !it.is_empty());
+    let (table, columns) = (line().unwrap_or("t"), line());
+    let mut build = || -> Result<(String, usize), SelectError> {
+        let mut select = Select::new(columns.into_iter(), table, None)?;
+        let mut n = 0;
+        if let Some(it) = line() {
+            n = select.condition(Conjunction::And, it)?;
+        }
+        select.group_by(line().as_slice().iter().copied())?;
+        select.order_by(line().into_iter())?;
+        Ok((select.finish(Some(1), true), n + 1))
+    };
+    let Ok((sql, n)) = build() else { return };
+    let dir = scratch();
+    let mut database = tenant(&dir.path().join("a.db"));
+    let ask = |n: usize| {
+        let mut draft = Draft::new(Results::Last, sql.len());
+        draft.statement(Mode::Query, &sql).ok()?;
+        for _ in 0..n {
+            draft.bind(Value::Null).ok()?;
+        }
+        Some(draft.seal(&STAMP))
+    };
+    let Some(command) = ask(n) else { return };
+    let budget = Cell::new(50_u32);
+    let mut expired = |_| budget.replace(budget.get().saturating_sub(1)) == 0;
+    let outcome = database.read(&[command], &mut expired).expect("a text harms nothing");
+    if let Err(error) = &outcome[0] {
+        for wrong in ["syntax error", "incomplete input", "unrecognized token", "not enough args"] {
+            assert!(!error.message.contains(wrong), "{sql}: {error}");
+        }
+    }
+}
+
+/// The query of a request about a key.
+pub(crate) fn storage_query(data: &[u8]) {
+    let Ok(query) = str::from_utf8(data) else { return };
+    for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE] {
+        for endpoint in [Put, Get, PutOrGet, Exists, List, Delete] {
+            let Some(endpoint) = endpoint.by(&method) else { continue };
+            let Ok(wish) = Wish::read(endpoint, query, data) else { continue };
+            let storage = wish.storage(endpoint, data);
+            let bytes = Draft::storage(&storage).expect("it is short").seal(&STAMP);
+            let command = Command::decode(&bytes).expect("a draft becomes a command");
+            assert_eq!(command.storage(), Ok(storage), "what is asked for is what is done");
         }
     }
 }

@@ -36,6 +36,21 @@ pub const REQUEST_OUTCOME_SIZE_MAX: usize = 1 << 20;
 /// Outcomes up to here are kept even if the database is full: all of them together take 80 MB at most.
 pub const REQUEST_OUTCOME_SIZE_SMALL: usize = 8 << 10;
 
+/// Bytes of a key of the key-value storage.
+pub const STORAGE_KEY_SIZE_MAX: usize = 1 << 10;
+/// Keys that one request lists, if it does not say how many.
+pub const STORAGE_LIST: u32 = 100;
+/// Keys that one request may list.
+pub const STORAGE_LIST_MAX: u32 = 1_000;
+/// Keys that have expired, which a list passes over before it ends early and says where to go on.
+pub const STORAGE_SKIPPED_MAX: u32 = 1_000;
+/// Keys that have expired, removed with each put: more than one, so that they become fewer.
+pub const STORAGE_EXPIRED_PER_PUT: u32 = 4;
+/// The same with each delete, which passes when the namespace is full.
+pub const STORAGE_EXPIRED_PER_DELETE: u32 = 64;
+/// Bytes of their values at which no more are removed with the same command.
+pub const STORAGE_EXPIRED_BYTES: i64 = 1 << 20;
+
 /// Commands proposed but not yet applied, per partition.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 8_192;
 /// Bytes of commands proposed but not yet applied, per partition.
@@ -160,6 +175,7 @@ const _: () = {
     // An error can always be kept, whatever its message.
     assert!(MESSAGE_SIZE_MAX + 64 <= REQUEST_OUTCOME_SIZE_SMALL);
     assert!(REQUEST_OUTCOME_SIZE_SMALL < REQUEST_OUTCOME_SIZE_MAX);
+    assert!(STORAGE_LIST <= STORAGE_LIST_MAX);
     assert!(REQUEST_KEPT_MIN.as_millis() < REQUEST_KEPT.as_millis());
     assert!(REQUEST_KEY_SIZE_MAX == u8::MAX as usize);
     // A partition can be filled from one core alone.

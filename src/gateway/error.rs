@@ -5,6 +5,9 @@
 //! | credential missing or wrong | 401 | | authenticate |
 //! | no namespace | 403 | | ask for one |
 //! | body, arguments, statement | 400 | the statement's, if any | change it |
+//! | one row wanted, and none there | 404 | | |
+//! | no such key | 404 | `key_not_found` | |
+//! | `namespace` is not the sender's | 403 | | leave it out |
 //! | `Idempotency-Key` not 1 to 255 printable characters | 400 | `idempotency_key` | change it |
 //! | the key was another request's | 422 | `idempotency_key_reused` | use a new one |
 //! | too many keys in too short a time | 429 + `Retry-After` | `idempotency_keys_full` | send it again when it says |
@@ -32,6 +35,7 @@ use crate::gateway::body::BodyError;
 use crate::gateway::json;
 use crate::gateway::reply;
 use crate::gateway::stats;
+use crate::gateway::storage::KeyError;
 use crate::http::Refusal;
 use crate::shard::request::SubmitError;
 use crate::wire::command::DraftError;
@@ -69,6 +73,19 @@ pub enum ApiError {
     },
     /// A table's name that is no plain identifier.
     TableName,
+    /// One row was asked for, and there is none.
+    NoRow,
+    /// There is no such key.
+    NoKey {
+        /// The key.
+        key: String,
+        /// That is what the same request was told before.
+        is_replayed: bool,
+    },
+    /// A request about a key that is no request.
+    Key(KeyError),
+    /// A namespace was named that is not the sender's.
+    OtherNamespace,
     /// A header `Idempotency-Key` that is none.
     IdempotencyKey,
     /// The node did not do it, or nobody knows.
@@ -80,6 +97,18 @@ pub enum ApiError {
 impl From<Denied> for ApiError {
     fn from(error: Denied) -> Self {
         Self::Denied(error)
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl From<DraftError> for ApiError {
+    fn from(error: DraftError) -> Self {
+        Self::Body { error: error.into(), shape: "" }
     }
 }
 
@@ -117,6 +146,17 @@ pub fn reply_to(error: &ApiError) -> Response<Bytes> {
         }
         ApiError::Body { error, .. } => refuse(StatusCode::BAD_REQUEST, None, &error.to_string()),
         ApiError::TableName => refuse(StatusCode::BAD_REQUEST, None, "invalid table identifier"),
+        ApiError::NoKey { key, is_replayed } => {
+            let message = format!("key not found: {key}");
+            let mut reply = refuse(StatusCode::NOT_FOUND, Some("key_not_found"), &message);
+            if *is_replayed {
+                reply::mark_replayed(&mut reply);
+            }
+            reply
+        }
+        ApiError::Key(error) => refuse(StatusCode::BAD_REQUEST, None, &error.to_string()),
+        ApiError::OtherNamespace => refuse(StatusCode::FORBIDDEN, None, "namespace mismatch"),
+        ApiError::NoRow => refuse(StatusCode::NOT_FOUND, None, "not found"),
         ApiError::IdempotencyKey => refuse(
             StatusCode::BAD_REQUEST,
             Some("idempotency_key"),

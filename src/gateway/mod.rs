@@ -5,7 +5,7 @@
 //! pages), the namespace is resolved, the path is routed, the method is checked. Until it is known who
 //! is asking, an unknown path looks like any other, and no body is read.
 //!
-//! Deliberately absent: SQL (passed on as it came), sockets and limits (`http`), retries and deadlines
+//! Deliberately absent: SQL (passed on as it came, or built by `sql::select`), sockets and limits (`http`), retries and deadlines
 //! (whoever implements `Submit`). Errors become replies in [`error`] only.
 //!
 //! Start reading at [`Gateway::answer`].
@@ -21,6 +21,7 @@ pub mod rows;
 pub mod sql;
 pub mod stamps;
 pub mod stats;
+pub mod storage;
 pub mod tenants;
 pub mod time;
 
@@ -154,22 +155,28 @@ impl<S: Submit> Gateway<S> {
             return Ok(route::elsewhere(&head.uri));
         }
         let namespace = self.policy.authorize(identity)?;
-        match route {
+        let core = self.node.elsewhere(&namespace);
+        let served = match route {
             Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
                 seen.namespace.get_or_init(|| namespace.clone());
-                let core = self.node.elsewhere(&namespace);
                 let node = Watched { node: &self.node, seen };
-                let served = sql::serve(endpoint, namespace, head, body, &node).await;
-                served.map(|mut reply| {
-                    if let Some(core) = core {
-                        reply.extensions_mut().insert(ServedBy(core));
-                    }
-                    reply
-                })
+                sql::serve(endpoint, namespace, head, body, &node).await
             }
-            Some(_) => Err(ApiError::Method),
-            None => Ok(route::elsewhere(&head.uri)),
-        }
+            Some(Route::Storage(endpoint)) => {
+                let endpoint = endpoint.by(&head.method).ok_or(ApiError::Method)?;
+                seen.namespace.get_or_init(|| namespace.clone());
+                let node = Watched { node: &self.node, seen };
+                storage::serve(endpoint, namespace, head, body, &node).await
+            }
+            Some(_) => return Err(ApiError::Method),
+            None => return Ok(route::elsewhere(&head.uri)),
+        };
+        served.map(|mut reply| {
+            if let Some(core) = core {
+                reply.extensions_mut().insert(ServedBy(core));
+            }
+            reply
+        })
     }
 }
 

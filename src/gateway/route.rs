@@ -11,9 +11,11 @@ use http::header;
 
 use crate::auth::credential;
 use crate::auth::credential::Plus;
+use crate::gateway::body::select::Form;
 use crate::gateway::pages::Page;
 use crate::gateway::reply;
 use crate::gateway::sql::Endpoint;
+use crate::gateway::storage;
 
 /// Where a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub(super) enum Route {
     Page(Page),
     /// SQL in the sender's namespace.
     Sql(Endpoint),
+    /// Keys and values in the sender's namespace.
+    Storage(storage::Endpoint),
 }
 
 impl Route {
@@ -30,10 +34,19 @@ impl Route {
         Some(match path {
             "/v1/rqlite/query" => Self::Sql(Endpoint::Query),
             "/v1/rqlite/exec" => Self::Sql(Endpoint::Exec),
+            "/v1/rqlite/find" => Self::Sql(Endpoint::Select(Form::Find)),
+            "/v1/rqlite/find-one" => Self::Sql(Endpoint::Select(Form::FindOne)),
+            "/v1/rqlite/select" => Self::Sql(Endpoint::Select(Form::Select)),
             "/v1/rqlite/transaction" => Self::Sql(Endpoint::Transaction),
             "/v1/rqlite/schema" => Self::Sql(Endpoint::Schema),
             "/v1/rqlite/create-table" => Self::Sql(Endpoint::CreateTable),
             "/v1/rqlite/drop-table" => Self::Sql(Endpoint::DropTable),
+            "/v1/storage" => Self::Storage(storage::Endpoint::PutOrGet),
+            "/v1/storage/put" => Self::Storage(storage::Endpoint::Put),
+            "/v1/storage/get" => Self::Storage(storage::Endpoint::Get),
+            "/v1/storage/exists" => Self::Storage(storage::Endpoint::Exists),
+            "/v1/storage/list" => Self::Storage(storage::Endpoint::List),
+            "/v1/storage/delete" => Self::Storage(storage::Endpoint::Delete),
             "/health" | "/v1/health" => Self::Page(Page::Health),
             "/health/ready" | "/v1/health/ready" => Self::Page(Page::Ready),
             "/status" | "/v1/status" => Self::Page(Page::Status),
@@ -47,10 +60,19 @@ impl Route {
         match self {
             Self::Sql(Endpoint::Query) => "/v1/rqlite/query",
             Self::Sql(Endpoint::Exec) => "/v1/rqlite/exec",
+            Self::Sql(Endpoint::Select(Form::Find)) => "/v1/rqlite/find",
+            Self::Sql(Endpoint::Select(Form::FindOne)) => "/v1/rqlite/find-one",
+            Self::Sql(Endpoint::Select(Form::Select)) => "/v1/rqlite/select",
             Self::Sql(Endpoint::Transaction) => "/v1/rqlite/transaction",
             Self::Sql(Endpoint::Schema) => "/v1/rqlite/schema",
             Self::Sql(Endpoint::CreateTable) => "/v1/rqlite/create-table",
             Self::Sql(Endpoint::DropTable) => "/v1/rqlite/drop-table",
+            Self::Storage(storage::Endpoint::PutOrGet) => "/v1/storage",
+            Self::Storage(storage::Endpoint::Put) => "/v1/storage/put",
+            Self::Storage(storage::Endpoint::Get) => "/v1/storage/get",
+            Self::Storage(storage::Endpoint::Exists) => "/v1/storage/exists",
+            Self::Storage(storage::Endpoint::List) => "/v1/storage/list",
+            Self::Storage(storage::Endpoint::Delete) => "/v1/storage/delete",
             Self::Page(Page::Health) => "/v1/health",
             Self::Page(Page::Ready) => "/v1/health/ready",
             Self::Page(Page::Status) => "/v1/status",
@@ -72,6 +94,8 @@ pub(super) fn needs_namespace(path: &str) -> bool {
     path == "/rqlite"
         || path == "/v1/rqlite"
         || path.starts_with("/v1/rqlite/")
+        || path == "/v1/storage"
+        || path.starts_with("/v1/storage/")
         || path.starts_with("/v1/pubsub")
 }
 

@@ -101,17 +101,25 @@ impl<'a> Table<'a> {
 
     /// Append the rows as objects, an array.
     pub fn put_items(&self, out: &mut Vec<u8>) {
-        self.put_each_row(out, |out, row| {
-            out.push(b'{');
-            for (nth, (name, at)) in self.fields.iter().enumerate() {
-                if nth > 0 {
-                    out.push(b',');
-                }
-                out.extend_from_slice(&self.names[name.clone()]);
-                self.put_value(out, *at, row[*at]);
+        self.put_each_row(out, |out, row| self.put_item(out, row));
+    }
+
+    /// Append the first row, which there must be, as an object.
+    pub fn put_first(&self, out: &mut Vec<u8>) {
+        let row: Vec<_> = self.rows.values().take(self.rows.columns.len()).collect();
+        self.put_item(out, &row);
+    }
+
+    fn put_item(&self, out: &mut Vec<u8>, row: &[Value<'a>]) {
+        out.push(b'{');
+        for (nth, (name, at)) in self.fields.iter().enumerate() {
+            if nth > 0 {
+                out.push(b',');
             }
-            out.push(b'}');
-        });
+            out.extend_from_slice(&self.names[name.clone()]);
+            self.put_value(out, *at, row[*at]);
+        }
+        out.push(b'}');
     }
 
     /// Append the rows as arrays, an array.

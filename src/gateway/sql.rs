@@ -3,14 +3,18 @@
 //! | path | body | reply |
 //! |---|---|---|
 //! | `query` | `{sql, args?}` | `columns`, `count`, `items` (objects), `rows` (arrays) |
+//! | `find` | `{table, criteria?, options?}` | as `query` |
+//! | `find-one` | the same | the row, an object; 404 if there is none |
+//! | `select` | the pieces of a SELECT ([`select`]) | as `query`; with `one` as `find-one` |
 //! | `exec` | `{sql, args?}` | `execution_state`, `last_insert_id`, `rows_affected`; with `RETURNING` those of `query` too |
 //! | `transaction` | `{ops:[{kind,sql,args?}], return_results?}` or `{statements:[sql]}` | `status`; `results`, one per op, if asked for |
 //! | `schema` (GET) | | `count`; `objects` and `tables`, the same `{name,sql,type}` twice |
 //! | `create-table` | `{schema}` | 201, `status` |
 //! | `drop-table` | `{table}` | `status`, whether or not there was such a table |
 //!
-//! `?blobs=object` has blobs written as `{"base64":…}`. A transaction of queries only is a read. What writes
-//! takes an `Idempotency-Key` ([`idempotency`]).
+//! `?blobs=object` has blobs written as `{"base64":…}`, `?envelope=items` has one row come as `query` gives it,
+//! and none as an empty list. A transaction of queries only is a read. What writes takes an `Idempotency-Key`
+//! ([`idempotency`]).
 
 use bytes::Bytes;
 use http::Method;
@@ -21,6 +25,9 @@ use http::request::Parts;
 use crate::auth::credential;
 use crate::gateway::body;
 use crate::gateway::body::BodyError;
+use crate::gateway::body::select;
+use crate::gateway::body::select::Form;
+use crate::gateway::body::select::Selection;
 use crate::gateway::error::ApiError;
 use crate::gateway::idempotency;
 use crate::gateway::json;
@@ -45,6 +52,8 @@ const SCHEMA: &str = "SELECT name, type, sql FROM sqlite_master WHERE type IN ('
 pub enum Endpoint {
     /// Read.
     Query,
+    /// Read by a statement that is built from pieces.
+    Select(Form),
     /// Write.
     Exec,
     /// Several of both, all or none.
@@ -68,13 +77,17 @@ impl Endpoint {
 
     /// Whether what it does may not be done twice.
     fn may_write(self) -> bool {
-        !matches!(self, Self::Query | Self::Schema)
+        !matches!(self, Self::Query | Self::Select(_) | Self::Schema)
     }
 
     /// What its body looks like.
     fn shape(self) -> &'static str {
         match self {
             Self::Query | Self::Exec | Self::Schema => "{sql, args?}",
+            Self::Select(Form::Find | Form::FindOne) => "{table, criteria, options?}",
+            Self::Select(Form::Select) => {
+                "{table, select?, where?, joins?, order_by?, group_by?, limit?, offset?, one?}"
+            }
             Self::Transaction => "{ops:[{kind,sql,args?}], return_results?}",
             Self::CreateTable => "{schema}",
             Self::DropTable => "{table}",
@@ -112,6 +125,16 @@ pub async fn serve(
         Endpoint::Query => {
             let draft = body::statement(body, Mode::Query).map_err(wrong)?;
             (StatusCode::OK, query_reply(read(draft).await?.last(), blobs(query)))
+        }
+        Endpoint::Select(form) => {
+            let Selection { draft, one } = select::selection(body, form).map_err(wrong)?;
+            let results = read(draft).await?;
+            let out = if one && !wants_list(query) {
+                row_reply(results.last(), blobs(query)).ok_or(ApiError::NoRow)?
+            } else {
+                query_reply(results.last(), blobs(query))
+            };
+            (StatusCode::OK, out)
         }
         Endpoint::Exec => {
             let draft = body::statement(body, Mode::Exec).map_err(wrong)?;
@@ -152,7 +175,7 @@ pub async fn serve(
 const DONE: &[u8] = br#"{"status":"ok"}"#;
 
 /// The results, and whether they are those of an earlier request.
-async fn run(
+pub(super) async fn run(
     node: &impl Submit,
     request: Request,
 ) -> Result<(Vec<StatementResult>, bool), ApiError> {
@@ -178,8 +201,17 @@ fn identifier(name: &str) -> Option<&str> {
 }
 
 fn blobs(query: Option<&str>) -> Blobs {
-    let asked = query.and_then(|it| credential::parameter(it, "blobs"));
-    if asked.is_some_and(|it| *it == *b"object") { Blobs::Object } else { Blobs::Text }
+    if asks(query, "blobs", "object") { Blobs::Object } else { Blobs::Text }
+}
+
+/// Whether even a single row is to come in a list.
+fn wants_list(query: Option<&str>) -> bool {
+    asks(query, "envelope", "items")
+}
+
+fn asks(query: Option<&str>, name: &str, value: &str) -> bool {
+    let asked = query.and_then(|it| credential::parameter(it, name));
+    asked.is_some_and(|it| *it == *value.as_bytes())
 }
 
 /// The rows of a result, if it has some.
@@ -205,6 +237,15 @@ fn query_reply(result: Option<&StatementResult>, blobs: Blobs) -> Vec<u8> {
     table.put_rows(&mut out);
     out.push(b'}');
     out
+}
+
+/// The first row, an object; none if there is no row.
+fn row_reply(result: Option<&StatementResult>, blobs: Blobs) -> Option<Vec<u8>> {
+    let rows = rows_of(result).filter(|it| it.count > 0)?;
+    let table = Table::new(rows, blobs);
+    let mut out = Vec::with_capacity(table.size_hint());
+    table.put_first(&mut out);
+    Some(out)
 }
 
 fn exec_reply(result: Option<&StatementResult>, blobs: Blobs) -> Vec<u8> {

@@ -60,6 +60,10 @@ fn show(draft: Draft) -> String {
         format!("{:?} {:?} {:?}", it.mode, it.sql, it.arguments.collect::<Vec<_>>())
     });
     let key = command.request.map_or(String::new(), |it| format!(" as {:?}", it.key()));
+    if command.kind == crate::wire::command::Kind::Storage {
+        let storage = command.storage().unwrap();
+        return format!("{storage:?}{key}");
+    }
     format!("{:?} {}{key}", command.results, statements.collect::<Vec<_>>().join("; "))
 }
 
@@ -175,6 +179,108 @@ fn query() {
         vec![],
         "POST /v1/rqlite/query\n{\"sql\":\"\"}",
         &expect![[r#"400 {"error":"invalid body: {sql, args?}"}"#]],
+    );
+}
+
+#[test]
+fn find_and_select() {
+    check(
+        vec![two_rows()],
+        "POST /v1/rqlite/find\n{\"table\":\"t\",\"criteria\":{\"id\":[1,null]}}",
+        &expect![[r#"
+            read one: Last Query "SELECT * FROM t WHERE (id IN (?) OR id IS NULL)" [Integer(1)]
+            200 {"columns":["name","id"],"count":2,"items":[{"id":1,"name":"a"},{"id":null,"name":"b\u003c"}],"rows":[["a",1],["b\u003c",null]]}"#]],
+    );
+    let one = "{\"table\":\"t\",\"criteria\":{\"id\":1}}";
+    check(
+        vec![two_rows()],
+        &format!("POST /v1/rqlite/find-one\n{one}"),
+        &expect![[r#"
+            read one: Last Query "SELECT * FROM t WHERE id = ? LIMIT 1" [Integer(1)]
+            200 {"id":1,"name":"a"}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["a"], &[]))],
+        &format!("POST /v1/rqlite/find-one\n{one}"),
+        &expect![[r#"
+            read one: Last Query "SELECT * FROM t WHERE id = ? LIMIT 1" [Integer(1)]
+            404 {"error":"not found"}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["a"], &[]))],
+        &format!("POST /v1/rqlite/find-one?envelope=items\n{one}"),
+        &expect![[r#"
+            read one: Last Query "SELECT * FROM t WHERE id = ? LIMIT 1" [Integer(1)]
+            200 {"columns":["a"],"count":0,"items":[],"rows":[]}"#]],
+    );
+    check(
+        vec![StatementResult::Rows(rows(&["n"], &[Value::Integer(3)]))],
+        "POST /v1/rqlite/select?envelope=items\n{\"table\":\"t\",\"select\":[\"COUNT(*) AS n\"],\"one\":true}",
+        &expect![[r#"
+            read one: Last Query "SELECT COUNT(*) AS n FROM t LIMIT 1" []
+            200 {"columns":["n"],"count":1,"items":[{"n":3}],"rows":[[3]]}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/find\n{\"criteria\":{}}",
+        &expect![[r#"400 {"error":"invalid body: {table, criteria, options?}"}"#]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/select\n{\"table\":\"t\",\"limit\":1.5}",
+        &expect![[
+            r#"400 {"error":"invalid body: {table, select?, where?, joins?, order_by?, group_by?, limit?, offset?, one?}"}"#
+        ]],
+    );
+    check(
+        vec![],
+        "POST /v1/rqlite/select\n{\"table\":\"t\",\"order_by\":[\"a; DELETE FROM t\"]}",
+        &expect![[r#"400 {"error":"invalid order_by: unexpected \"; DELETE FROM t\""}"#]],
+    );
+}
+
+#[test]
+fn keys_and_values() {
+    let blob = StatementResult::Rows(rows(&["value"], &[Value::Blob(b"{x}")]));
+    check(
+        vec![blob],
+        "GET /v1/storage/get?key=a&namespace=one",
+        &expect![[r#"
+            read one: Get { key: "a" }
+            200 content-type: application/octet-stream {x}"#]],
+    );
+    check_with(
+        Ok(Reply::Results(vec![counts(1, 0)])),
+        "PUT /v1/storage?key=%3Ck%3E&ttl=1s X-API-Key: ak_1, Idempotency-Key: k\nvalue",
+        &expect![[r#"
+            write one: Put { key: "<k>", ttl_ms: 1000, value: [118, 97, 108, 117, 101] } as "k"
+            201 {"key":"\u003ck\u003e","size":5,"status":"ok"}"#]],
+    );
+    check(
+        vec![counts(0, 0)],
+        "POST /v1/storage/delete\n{\"key\":\"a\"}",
+        &expect![[r#"
+            write one: Delete { key: "a" }
+            404 {"code":"key_not_found","error":"key not found: a"}"#]],
+    );
+    let keys = [Value::Text("a"), Value::Integer(0), Value::Text("b"), Value::Integer(1)];
+    check(
+        vec![StatementResult::Rows(rows(&["key", "is_rest"], &keys))],
+        "GET /v1/storage/list?limit=1",
+        &expect![[r#"
+            read one: List { prefix: "", after: "", n_max: 1 }
+            200 {"keys":["a"],"next":"b"}"#]],
+    );
+    check(
+        vec![],
+        "GET /v1/storage/get?key=a&namespace=other",
+        &expect![[r#"403 {"error":"namespace mismatch"}"#]],
+    );
+    check(vec![], "GET /v1/storage/get", &expect![[r#"400 {"error":"missing 'key'"}"#]]);
+    check(
+        vec![],
+        "POST /v1/storage/get?key=a",
+        &expect![[r#"405 {"error":"method not allowed"}"#]],
     );
 }
 

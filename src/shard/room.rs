@@ -80,13 +80,15 @@ pub(super) fn admit(
         Kind::Create if room < Room::Enough => return Err(SubmitError::DiskReserve),
         // It writes to the engine's own database.
         Kind::Create => return Ok(u64::MAX),
-        Kind::Execute => {}
+        Kind::Execute | Kind::Storage => {}
     }
+    let is_key = draft.kind() == Kind::Storage;
     let all = |is: fn(&str) -> bool| draft.statements().all(|it| it.is_ok_and(|it| is(it.sql)));
+    let only_shrinks = || if is_key { !draft.puts() } else { all(sql::only_shrinks) };
     let may_pass = match room {
         Room::Enough => true,
-        Room::Low => all(sql::only_shrinks),
-        Room::Scarce => all(sql::only_drops),
+        Room::Low => only_shrinks(),
+        Room::Scarce => !is_key && all(sql::only_drops),
     };
     if !may_pass {
         return Err(SubmitError::DiskReserve);
@@ -97,7 +99,7 @@ pub(super) fn admit(
     if used.saturating_add(slack) < quota {
         return Ok(quota);
     }
-    if all(sql::only_shrinks) {
+    if only_shrinks() {
         // A quota that was lowered may lie below what is there.
         let bytes = u64::from(size.pages) * PAGE_SIZE;
         return Ok(quota.max(bytes).saturating_add(slack));
@@ -117,6 +119,7 @@ mod tests {
     use super::*;
     use crate::wire::command::Mode;
     use crate::wire::command::Results;
+    use crate::wire::storage::Storage;
 
     const MIB: u64 = 1 << 20;
 
@@ -170,6 +173,8 @@ mod tests {
         let (insert, delete) = (draft(&["INSERT INTO t VALUES (1)"]), draft(&["DELETE FROM t"]));
         let drop = draft(&["DROP TABLE t", "SELECT 1"]);
         let mixed = draft(&["DELETE FROM t", "UPDATE t SET a = 1"]);
+        let put = Draft::storage(&Storage::Put { key: "k", ttl_ms: 0, value: b"" }).unwrap();
+        let remove = Draft::storage(&Storage::Delete { key: "k" }).unwrap();
         let create = Draft::lifecycle(Kind::Create, "n");
         let vacuum = Draft::vacuum(1);
         for (name, draft, want) in [
@@ -177,6 +182,8 @@ mod tests {
             ("delete", &delete, [true, true, false]),
             ("drop", &drop, [true, true, true]),
             ("mixed", &mixed, [true, false, false]),
+            ("put", &put, [true, false, false]),
+            ("remove", &remove, [true, true, false]),
             ("create", &create, [true, false, false]),
             ("vacuum", &vacuum, [true, true, true]),
         ] {

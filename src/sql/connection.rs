@@ -71,7 +71,14 @@ pub(super) const TABLES: &str = "
         hash BLOB NOT NULL,
         at INTEGER NOT NULL,
         outcome BLOB NOT NULL);
-    CREATE INDEX IF NOT EXISTS __debros_requests_key ON __debros_requests(key);";
+    CREATE INDEX IF NOT EXISTS __debros_requests_key ON __debros_requests(key);
+    CREATE TABLE IF NOT EXISTS __debros_kv(
+        id INTEGER PRIMARY KEY,
+        key TEXT NOT NULL,
+        expires INTEGER,
+        value BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS __debros_kv_key ON __debros_kv(key, expires);
+    CREATE INDEX IF NOT EXISTS __debros_kv_expires ON __debros_kv(expires) WHERE expires IS NOT NULL;";
 
 /// Open the database at `path`, by `flags` to write, to read, or to create it.
 pub(super) fn open(

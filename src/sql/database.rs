@@ -37,6 +37,7 @@ use crate::sql::running::Setting;
 use crate::sql::schema;
 use crate::sql::schema::Shape;
 use crate::sql::statement::Handle;
+use crate::sql::storage::Keys;
 use crate::sql::text;
 use crate::sql::vfs::Vfs;
 use crate::types::DatabaseSize;
@@ -108,6 +109,7 @@ pub struct Database {
     pub(super) cache: Cache,
     pub(super) engine: EngineStatements,
     pub(super) requests: Requests,
+    pub(super) keys: Keys,
     pub(super) handle: Handle,
     connection: Connection,
     pub(super) path: PathBuf,
@@ -195,7 +197,8 @@ impl Database {
             return Err(Fault::Fence(cause).into());
         }
         let may_write = flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
-        if may_write && !engines.contains("__debros_requests_key") {
+        let has = |name: &str| engines.contains(name);
+        if may_write && !(has("__debros_requests_key") && has("__debros_kv_expires")) {
             // Created by an older program.
             let give = || Ok(connection.execute_batch(connection::TABLES)?);
             context::as_engine(give).map_err(open_error)?;
@@ -214,6 +217,7 @@ impl Database {
             cache: Cache::default(),
             engine,
             requests: Requests::default(),
+            keys: Keys::default(),
             handle,
             connection,
             path: path.to_owned(),
@@ -419,6 +423,7 @@ impl Database {
     pub fn rest(&mut self) {
         self.cache.clear();
         self.requests = Requests::default();
+        self.keys = Keys::default();
         self.scratch = BytesMut::new();
         // Fails only for a connection in use, which this is not.
         let _ = self.connection.release_memory();

@@ -10,7 +10,8 @@
 //! - cost: counted in VM steps, rows, bytes (`run`), questions of SQLite while it prepares (`preparing`) and memory
 //!   (`memory`), never in time; but for reads, which change nothing.
 //!
-//! A command whose request has a key runs once; sent again, it is told what it gave (`requests`).
+//! A command whose request has a key runs once; sent again, it is told what it gave (`requests`). A tenant's keys
+//! and values are rows of the engine's (`storage`).
 //!
 //! How commands are cut into transactions never shows (`apply`): one transaction takes many commands, and
 //! what SQLite would carry from one to the next is reset.
@@ -26,7 +27,9 @@ mod database;
 mod apply;
 mod run;
 mod running;
+pub mod select;
 mod requests;
+mod storage;
 mod reader;
 mod cache;
 mod schema;

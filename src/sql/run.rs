@@ -41,6 +41,7 @@ use crate::sql::running::stop_if_failed;
 use crate::sql::running::too_late;
 use crate::sql::statement;
 use crate::sql::statement::Row;
+use crate::sql::storage::End;
 use crate::sql::text;
 use crate::wire::command::Arguments;
 use crate::wire::command::Command;
@@ -112,7 +113,7 @@ impl Database {
         let command = Command::decode(&entry.command)
             .map_err(|error| Fault::Stop(format!("decode a command: {error}")))?;
         match command.kind {
-            Kind::Execute => {
+            Kind::Execute | Kind::Storage => {
                 let ran = self.run_once(&command, setting, share)?;
                 // Something that SQLite can do without was not written, and perhaps it is not the same
                 // without: how full this disk is decides nothing (R12).
@@ -170,7 +171,10 @@ impl Database {
             has_run: false,
             has_written: false,
         };
-        let ended = self.run_statements(command, &mut running);
+        let ended = match command.kind {
+            Kind::Storage => self.run_key(command, &running),
+            _ => self.run_statements(command, &mut running),
+        };
         let ended = ended.and_then(|results| match self.check_kept(command, setting, &results) {
             Ok(Ok(())) => Ok(results),
             Ok(Err(error)) => Err(Halt::ErrorAfter(error)),
@@ -200,6 +204,26 @@ impl Database {
             Setting::Shared | Setting::Alone | Setting::Read => {}
         }
         Ok(Run::Done(Err(error)))
+    }
+
+    /// Run a command that is about a key of the key-value storage.
+    fn run_key(
+        &mut self,
+        command: &Command<'_>,
+        running: &Running,
+    ) -> Result<Vec<StatementResult>, Halt> {
+        let may_write = running.setting != Setting::Read;
+        let ran = self.run_storage(command, may_write, running.share);
+        stop_if_failed()?;
+        ran.map(|it| vec![it]).map_err(|end| match end {
+            End::Decode(error) if may_write => {
+                Halt::Fault(Fault::Stop(format!("decode a command: {error}")))
+            }
+            End::Decode(error) => Halt::Error(StatementError::new(error.to_string())),
+            End::Refused(error) => Halt::Error(error),
+            End::Long => Halt::Long,
+            End::Sql(error) => halt(error, running),
+        })
     }
 
     fn run_statements(

@@ -6,9 +6,10 @@
 //! ```text
 //! header, 80 bytes, little-endian
 //!    0 u8   format version, 1
-//!    1 u8   kind: 1 execute, 2 create a database, 3 drop a database, 4 give free pages back
+//!    1 u8   kind: 1 execute, 2 create a database, 3 drop a database, 4 give free pages back,
+//!           5 keys and values
 //!    2 u16  flags: bit 0 transaction (a result per statement, else only the last),
-//!           bit 1 the request has a key (`execute` only); others refused
+//!           bit 1 the request has a key (kinds 1 and 5); others refused
 //!    4 u32  number of statements
 //!    8 u64  incarnation the command is for
 //!   16 i64  time stamp, unix ms
@@ -27,6 +28,7 @@
 //!    the key (1 to 255 printable ASCII characters), 16 bytes hash of the request, u8 length of the key
 //! payload of `create`, `drop`: the namespace's name, UTF-8
 //! payload of `vacuum` (4): u32 pages to give back, 1 to 256
+//! payload of `storage` (5): see [`Storage`]; behind it the request's key as above
 //! ```
 
 use bytes::BufMut;
@@ -38,6 +40,7 @@ use crate::types::Incarnation;
 use crate::types::Timestamp;
 use crate::wire::bytes::DecodeError;
 use crate::wire::bytes::Reader;
+use crate::wire::storage::Storage;
 
 /// Bytes of the header.
 pub const HEADER_SIZE: usize = 80;
@@ -119,6 +122,8 @@ pub enum Kind {
     Drop,
     /// Give free pages of it back to the file system (R16).
     Vacuum,
+    /// Do something with a key of the key-value storage.
+    Storage,
 }
 
 /// How many results a command has.
@@ -240,6 +245,20 @@ impl Draft {
         draft
     }
 
+    /// A command that does something with a key.
+    pub fn storage(what: &Storage<'_>) -> Result<Self, DraftError> {
+        let mut draft = Self::with_kind(Kind::Storage, Results::Last, what.size());
+        draft.room(what.size())?;
+        what.encode(&mut draft.bytes);
+        Ok(draft)
+    }
+
+    /// Whether it is about a key, and adds to what there is.
+    pub fn puts(&self) -> bool {
+        let payload = &self.bytes[HEADER_SIZE..];
+        self.kind == Kind::Storage && payload.first() == Some(&0)
+    }
+
     fn with_kind(kind: Kind, results: Results, capacity: usize) -> Self {
         let mut bytes = BytesMut::with_capacity(HEADER_SIZE + capacity);
         bytes.put_bytes(0, HEADER_SIZE);
@@ -297,7 +316,7 @@ impl Draft {
 
     /// Name the request, once all its statements are there.
     pub fn key(&mut self, request: RequestKey<'_>) -> Result<(), DraftError> {
-        assert!(self.kind == Kind::Execute, "only statements are sent again");
+        assert!(may_have_key(self.kind), "only what clients ask for is sent again");
         assert!(!self.has_key, "a request has one key");
         self.room(request.key.len() + REQUEST_HASH_SIZE)?;
         self.has_key = true;
@@ -345,6 +364,7 @@ impl Draft {
             Kind::Create => 2,
             Kind::Drop => 3,
             Kind::Vacuum => 4,
+            Kind::Storage => 5,
         });
         let results = match self.results {
             Results::Last => 0,
@@ -396,10 +416,11 @@ impl<'a> Command<'a> {
             2 => Kind::Create,
             3 => Kind::Drop,
             4 => Kind::Vacuum,
+            5 => Kind::Storage,
             _ => return Err(DecodeError::Malformed("unknown kind of command")),
         };
         let flags = reader.u16()?;
-        let known = FLAG_TRANSACTION | if kind == Kind::Execute { FLAG_KEY } else { 0 };
+        let known = FLAG_TRANSACTION | if may_have_key(kind) { FLAG_KEY } else { 0 };
         if flags & !known != 0 {
             return Err(DecodeError::Malformed("unknown flag of a command"));
         }
@@ -445,10 +466,19 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// What a command of kind [`Kind::Storage`] does.
+    pub fn storage(&self) -> Result<Storage<'a>, DecodeError> {
+        Storage::decode(self.payload)
+    }
+
     /// The namespace's name, for a command that creates or drops one.
     pub fn name(&self) -> Result<&'a str, DecodeError> {
         str::from_utf8(self.payload).map_err(|_| DecodeError::Malformed("name is not UTF-8"))
     }
+}
+
+fn may_have_key(kind: Kind) -> bool {
+    matches!(kind, Kind::Execute | Kind::Storage)
 }
 
 /// The key at the end of a payload, and what stands before it.
@@ -651,13 +681,14 @@ mod tests {
         fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut bytes = bytes;
             if let [version, kind, flags, zero, ..] = &mut bytes[..] {
-                (*version, *kind, *flags, *zero) = (1, 1 + *kind % 4, *flags & 3, 0);
+                (*version, *kind, *flags, *zero) = (1, 1 + *kind % 5, *flags & 3, 0);
             }
             if let Ok(command) = Command::decode(&bytes) {
                 for statement in command.statements().flatten() {
                     let _ = statement.arguments.count();
                 }
                 let _ = command.vacuum_pages();
+                let _ = command.storage();
             }
         }
     }

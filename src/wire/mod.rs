@@ -5,5 +5,6 @@
 
 pub mod bytes;
 pub mod command;
+pub mod storage;
 pub mod rows;
 pub mod outcome;

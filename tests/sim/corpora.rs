@@ -9,7 +9,7 @@ use std::path::Path;
 type Body = fn(&[u8]);
 
 /// Every fuzz target.
-const TARGETS: [(&str, Body); 11] = [
+const TARGETS: [(&str, Body); 13] = [
     ("wire_command", bodies::wire_command),
     ("wal_record", bodies::wal_record),
     ("wal_recovery", bodies::wal_recovery),
@@ -21,6 +21,8 @@ const TARGETS: [(&str, Body); 11] = [
     ("manifest", bodies::manifest),
     ("stops", bodies::stops),
     ("sql", bodies::sql),
+    ("select", bodies::select),
+    ("storage_query", bodies::storage_query),
 ];
 
 #[test]

@@ -44,9 +44,9 @@ fn walkthrough_of_the_readme() {
     assert!(key.starts_with("ak_") && key.ends_with(":default"), "{key}");
     let commands = commands();
     let titles: Vec<_> = commands.iter().map(|(title, _)| &**title).collect();
-    assert_eq!(titles.len(), 7, "{titles:?}");
+    assert_eq!(titles.len(), 11, "{titles:?}");
     for (at, (title, command)) in commands.iter().enumerate() {
-        if at == 5 {
+        if at == 9 {
             // Before the table is dropped: everything is there after a restart, too.
             assert!(node.stop().success());
             node.restart();
@@ -55,7 +55,7 @@ fn walkthrough_of_the_readme() {
         }
         let got = paste(command, &node, key);
         match at {
-            0 | 5 => assert_eq!(got, json!({ "status": "ok" }), "{title}"),
+            0 | 9 => assert_eq!(got, json!({ "status": "ok" }), "{title}"),
             1 => {
                 assert_eq!(got["rows_affected"], json!(1), "{title}");
                 assert_eq!(got["last_insert_id"], json!(1), "{title}");
@@ -66,8 +66,12 @@ fn walkthrough_of_the_readme() {
                 assert_eq!(got["columns"], json!(["id", "body"]), "{title}");
                 assert_eq!(got["count"], json!(1), "{title}");
             }
-            3 => assert_eq!(got["results"][1], json!([{ "id": 2, "notes": 2 }]), "{title}"),
-            4 => assert_eq!(got["tables"][0]["name"], json!("notes"), "{title}"),
+            3 => assert_eq!(got["items"], json!([{ "id": 1, "text": "first" }]), "{title}"),
+            4 => assert_eq!(got, json!({ "count": 1 }), "{title}"),
+            5 => assert_eq!(got["size"], json!(7), "{title}"),
+            6 => assert_eq!(got, json!("hello"), "{title}"),
+            7 => assert_eq!(got["results"][1], json!([{ "id": 2, "notes": 2 }]), "{title}"),
+            8 => assert_eq!(got["tables"][0]["name"], json!("notes"), "{title}"),
             _ => assert_eq!(got["network"]["connected"], json!(true), "{title}"),
         }
     }

@@ -27,46 +27,46 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The arguments of a statement, an array or `null`.
+/// The arguments of a statement, an array or `null`; how many they are.
 pub(super) struct Arguments<'p> {
     pub(super) pen: &'p mut Pen,
     pub(super) sink: Sink,
 }
 
 impl<'de> DeserializeSeed<'de> for Arguments<'_> {
-    type Value = ();
+    type Value = usize;
 
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<usize, D::Error> {
         json.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Arguments<'_> {
-    type Value = ();
+    type Value = usize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of arguments")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E: Error>(self) -> Result<usize, E> {
+        Ok(0)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<usize, A::Error> {
         let Self { pen, sink } = self;
-        let mut number = 1;
-        while seq.next_element_seed(Argument { pen, sink, number })?.is_some() {
-            number += 1;
+        let mut n = 0;
+        while seq.next_element_seed(Argument { pen, sink, number: n + 1 })?.is_some() {
+            n += 1;
         }
-        Ok(())
+        Ok(n)
     }
 }
 
 /// One argument, bound as the table of the module above says.
-struct Argument<'p> {
-    pen: &'p mut Pen,
-    sink: Sink,
-    number: usize,
+pub(super) struct Argument<'p> {
+    pub(super) pen: &'p mut Pen,
+    pub(super) sink: Sink,
+    pub(super) number: usize,
 }
 
 impl Argument<'_> {

@@ -20,6 +20,7 @@
 
 mod argument;
 mod scalar;
+pub mod select;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -38,6 +39,7 @@ use crate::gateway::body::scalar::Name;
 use crate::gateway::body::scalar::OneField;
 use crate::gateway::body::scalar::Text;
 use crate::gateway::body::scalar::TextOf;
+use crate::sql::select::SelectError;
 use crate::wire::bytes::Reader;
 use crate::wire::command::Draft;
 use crate::wire::command::DraftError;
@@ -57,6 +59,17 @@ pub enum BodyError {
     /// An argument cannot be bound. Counted from one within its statement.
     #[error("argument {0}: bind a string, a number, a boolean, null or {{\"base64\":\"…\"}}")]
     Argument(usize),
+    /// A piece of a SELECT is not what belongs in its place.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// A condition has more question marks than arguments.
+    #[error("not enough args to execute query: want {want} got {got}")]
+    TooFewArguments {
+        /// Question marks.
+        want: usize,
+        /// Arguments.
+        got: usize,
+    },
     /// More than a command holds.
     #[error(transparent)]
     Draft(#[from] DraftError),

@@ -66,6 +66,7 @@ impl<'de> Visitor<'de> for Text {
 }
 
 /// A string, borrowed if it can be.
+#[derive(Debug)]
 pub(super) struct TextOf<'de>(pub(super) Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for TextOf<'de> {

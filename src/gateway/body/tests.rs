@@ -77,6 +77,8 @@ fn bodies_of_one_statement() {
     }
 }
 
+const ARGUMENT_1: &str =
+    "argument 1: bind a string, a number, a boolean, null or {\"base64\":\"…\"}";
 const ARGUMENT_2: &str =
     "argument 2: bind a string, a number, a boolean, null or {\"base64\":\"…\"}";
 
@@ -225,4 +227,146 @@ proptest! {
             show(statement(second.as_bytes(), Mode::Exec).unwrap())
         );
     }
+}
+
+fn shown(body: &str, form: select::Form) -> String {
+    match select::selection(body.as_bytes(), form) {
+        Ok(it) => format!("{}{}", if it.one { "one " } else { "" }, show(it.draft)),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn bodies_of_find() {
+    const TOP: &str = r#"Query "SELECT * FROM t" "#;
+    for (body, want) in [
+        (r#"{"table":"t"}"#, TOP.trim_end()),
+        (r#"{"Table":"t","criteria":null,"options":null,"select":null,"z":[{}]}"#, TOP.trim_end()),
+        (r#"{"table":"orders o","criteria":{}}"#, r#"Query "SELECT * FROM orders o""#),
+        (
+            r#"{"criteria":{"a":1,"u.b":"x","c":null,"d":true,"e":{"base64":"AA=="}},"table":"t"}"#,
+            r#"Query "SELECT * FROM t WHERE a = ? AND u.b = ? AND c IS NULL AND d = ? AND e = ?" Integer(1), Text("x"), Integer(1), Blob([0])"#,
+        ),
+        (
+            r#"{"table":"t","criteria":{"a":[1,null,2.5],"b":[],"lower(c)":["x"]}}"#,
+            r#"Query "SELECT * FROM t WHERE (a IN (?, ?) OR a IS NULL) AND b IN () AND (lower(c)) IN (?)" Integer(1), Real(2.5), Text("x")"#,
+        ),
+        (
+            r#"{"table":"t","options":{"select":["a","b AS x"],"order_by":["a DESC"],"group_by":["a"],
+                "joins":[{"kind":"left","table":"u","on":"t.a = u.a"}],"limit":10,"offset":20}}"#,
+            r#"Query "SELECT a, b AS x FROM t LEFT JOIN u ON t.a = u.a GROUP BY a ORDER BY a DESC LIMIT 10 OFFSET ?" Integer(20)"#,
+        ),
+        // The nested options are used whole, if there is anything in them.
+        (
+            r#"{"table":"t","limit":5,"select":["a"],"options":{"limit":1}}"#,
+            r#"Query "SELECT * FROM t LIMIT 1""#,
+        ),
+        (
+            r#"{"table":"t","limit":5,"options":{"select":[],"order_by":null},"select":["a"]}"#,
+            r#"Query "SELECT a FROM t LIMIT 5""#,
+        ),
+        (
+            r#"{"table":"t","options":{"where":[{"expr":"a > ?","args":[1,2]},{"conj":"or","expr":"b = ?","args":[3]}]},"criteria":{"c":4}}"#,
+            r#"Query "SELECT * FROM t WHERE c = ? AND ((a > ?) OR (b = ?))" Integer(4), Integer(1), Integer(3)"#,
+        ),
+        (
+            r#"{"table":"t","limit":-1,"offset":-2}"#,
+            r#"Query "SELECT * FROM t LIMIT -1 OFFSET ?" Integer(-2)"#,
+        ),
+        (r#"{"table":"t","offset":2}"#, r#"Query "SELECT * FROM t LIMIT -1 OFFSET ?" Integer(2)"#),
+        (r#"{"table":"t","alias":"x","one":true}"#, TOP.trim_end()),
+        ("", "invalid body"),
+        ("null", "invalid body"),
+        ("[]", "invalid body"),
+        ("{}", "invalid body"),
+        (r#"{"table":" "}"#, "invalid body"),
+        (r#"{"table":1}"#, "invalid body"),
+        (r#"{"table":"t","table":"u"}"#, "invalid body"),
+        (r#"{"table":"t","limit":10.5}"#, "invalid body"),
+        (r#"{"table":"t","limit":"10"}"#, "invalid body"),
+        (r#"{"table":"t","offset":1e3}"#, "invalid body"),
+        (r#"{"table":"t","limit":9223372036854775808}"#, "invalid body"),
+        (r#"{"table":"t","select":"a"}"#, "invalid body"),
+        (r#"{"table":"t","criteria":[]}"#, "invalid body"),
+        (r#"{"table":"t","options":{"limit":1,"limit":2}}"#, "invalid body"),
+        (r#"{"table":"t","joins":[{"kind":"x","kind":"y"}]}"#, "invalid body"),
+        (r#"{"table":"t","criteria":{"a":{}}}"#, ARGUMENT_1),
+        (r#"{"table":"t","criteria":{"b":1,"a":[1,[]]}}"#, ARGUMENT_2),
+        (r#"{"table":"t","options":{"where":[{"expr":"a = ?","args":[1,{}]}]}}"#, ARGUMENT_2),
+        (
+            r#"{"table":"t","where":[{"expr":"a = ? AND b = ?","args":[1]}]}"#,
+            "not enough args to execute query: want 2 got 1",
+        ),
+        (r#"{"table":"t; DROP TABLE t"}"#, r#"invalid table: unexpected "; DROP TABLE t""#),
+        (
+            r#"{"table":"t","criteria":{"a = 1 OR b":1}}"#,
+            r#"Query "SELECT * FROM t WHERE (a = 1 OR b) = ?" Integer(1)"#,
+        ),
+        (r#"{"table":"t","criteria":{"a --":1}}"#, r#"invalid criteria: unexpected "--""#),
+        (r#"{"table":"t","select":["a",null]}"#, "invalid select: it is blank"),
+        (r#"{"table":"t","joins":[null]}"#, "invalid body"),
+        (
+            r#"{"table":"t","joins":[{"kind":"LEFT","table":"u"}]}"#,
+            r#"invalid join: "on" is missing"#,
+        ),
+        (r#"{"table":"t","where":[{"args":[1]}]}"#, "invalid where: it is blank"),
+    ] {
+        assert_eq!(shown(body, select::Form::Find), want, "{body}");
+    }
+}
+
+#[test]
+fn bodies_of_select_and_of_one_row() {
+    for (form, body, want) in [
+        (
+            select::Form::Select,
+            r#"{"table":"t","alias":"x","criteria":{"a":1},"options":{"limit":1}}"#,
+            r#"Query "SELECT * FROM t AS x""#,
+        ),
+        (
+            select::Form::Select,
+            r#"{"where":[{"conj":"OR","expr":"a IN (?, ?)","args":[1,"x"]},{"expr":"b IS NULL"},{"conj":" Or ","expr":"c"},{"conj":"xor","expr":"d"}],"table":"t"}"#,
+            r#"Query "SELECT * FROM t WHERE (a IN (?, ?)) AND (b IS NULL) OR (c) AND (d)" Integer(1), Text("x")"#,
+        ),
+        (
+            select::Form::Select,
+            r#"{"table":"t","one":true}"#,
+            r#"one Query "SELECT * FROM t LIMIT 1""#,
+        ),
+        (
+            select::Form::Select,
+            r#"{"table":"t","one":true,"limit":7}"#,
+            r#"one Query "SELECT * FROM t LIMIT 1""#,
+        ),
+        (
+            select::Form::Select,
+            r#"{"table":"t","one":true,"limit":0}"#,
+            r#"one Query "SELECT * FROM t LIMIT 0""#,
+        ),
+        (
+            select::Form::Select,
+            r#"{"table":"t","one":true,"limit":-1,"offset":3}"#,
+            r#"one Query "SELECT * FROM t LIMIT 1 OFFSET ?" Integer(3)"#,
+        ),
+        (select::Form::Select, r#"{"table":"t","one":1}"#, "invalid body"),
+        (
+            select::Form::Select,
+            r#"{"table":"t x","alias":"y"}"#,
+            r#"invalid alias: unexpected "y""#,
+        ),
+        (
+            select::Form::FindOne,
+            r#"{"table":"t","criteria":{"id":7}}"#,
+            r#"one Query "SELECT * FROM t WHERE id = ? LIMIT 1" Integer(7)"#,
+        ),
+    ] {
+        assert_eq!(shown(body, form), want, "{body}");
+    }
+    let n = 32_766;
+    let list = vec!["1"; n].join(",");
+    let body = format!(r#"{{"table":"t","criteria":{{"a":[{list}]}}}}"#);
+    select::selection(body.as_bytes(), select::Form::Find).unwrap();
+    let body = format!(r#"{{"table":"t","criteria":{{"a":[{list},1]}}}}"#);
+    let error = select::selection(body.as_bytes(), select::Form::Find).unwrap_err();
+    assert_eq!(error, BodyError::Draft(DraftError::Arguments));
 }

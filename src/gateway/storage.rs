@@ -1,0 +1,339 @@
+//! `/v1/storage/…`: keys and values of the sender's namespace.
+//!
+//! | method, path | parameters | body | reply |
+//! |---|---|---|---|
+//! | POST, PUT `put`; PUT `/v1/storage` | `key`, `ttl?` | the value | 201, `key`, `size`, `status` |
+//! | GET `get`; GET `/v1/storage` | `key` | | the value; 404 if there is none |
+//! | GET `exists` | `key` | | `exists` |
+//! | GET `list` | `prefix?`, `after?`, `limit?` | | `keys` in the order of their bytes, `next` |
+//! | POST, DELETE `delete` | `key` | or `{key}` | `key`, `status`; 404 if there is none |
+//!
+//! A key is 1 to 1024 bytes of UTF-8, a value any bytes up to `limits.value_bytes`. `ttl` is a duration such as
+//! `1h30m`, after which the value is as if it had been deleted; a put without it is for good. `next` is what to give
+//! as `after` for the keys that follow, or null if there are none; a list may have fewer keys than its limit and a
+//! `next` all the same. `namespace`, if it is given, must be the sender's own. What writes takes an
+//! `Idempotency-Key`.
+//!
+//! A value is copied once, into the command that is replicated, and sent from where the database put it.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Method;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http::request::Parts;
+
+use crate::auth::credential;
+use crate::auth::credential::Plus;
+use crate::config::duration::parse_go_duration;
+use crate::gateway::body;
+use crate::gateway::error::ApiError;
+use crate::gateway::idempotency;
+use crate::gateway::json;
+use crate::gateway::reply;
+use crate::gateway::sql;
+use crate::limits;
+use crate::shard::request::Request;
+use crate::shard::request::Submit;
+use crate::types::Namespace;
+use crate::wire::command::Draft;
+use crate::wire::command::Value;
+use crate::wire::rows::Rows;
+use crate::wire::rows::StatementResult;
+use crate::wire::storage::Storage;
+
+/// What a path does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Set a value.
+    Put,
+    /// Read a value.
+    Get,
+    /// Either, by the method.
+    PutOrGet,
+    /// Tell whether there is a value.
+    Exists,
+    /// List keys.
+    List,
+    /// Remove a value.
+    Delete,
+}
+
+impl Endpoint {
+    /// What it does, asked by `method`; none if it does not take that.
+    pub fn by(self, method: &Method) -> Option<Self> {
+        let (is_get, is_put) = (method == Method::GET, method == Method::PUT);
+        let is_post = method == Method::POST;
+        match self {
+            Self::PutOrGet if is_put => Some(Self::Put),
+            Self::PutOrGet if is_get => Some(Self::Get),
+            Self::Put if is_put || is_post => Some(self),
+            Self::Delete if is_post || method == Method::DELETE => Some(self),
+            Self::Get | Self::Exists | Self::List if is_get => Some(self),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with a request about a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// There is no key.
+    #[error("missing 'key'")]
+    Missing,
+    /// The key is too long, or not UTF-8.
+    #[error("invalid key: 1 to {} bytes of UTF-8", limits::STORAGE_KEY_SIZE_MAX)]
+    Key,
+    /// The time to live is none.
+    #[error("invalid ttl: a duration such as 90s or 1h30m")]
+    Ttl,
+    /// Not a number of keys.
+    #[error("invalid limit: 1 to {}", limits::STORAGE_LIST_MAX)]
+    Limit,
+}
+
+/// What a request wants, read from its query and its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    key: String,
+    ttl_ms: u64,
+    prefix: String,
+    after: String,
+    limit: u32,
+    namespace: Option<Vec<u8>>,
+}
+
+impl Wish {
+    /// Read what `endpoint` needs.
+    pub fn read(endpoint: Endpoint, query: &str, body: &[u8]) -> Result<Self, KeyError> {
+        let mut wish = Self {
+            key: String::new(),
+            ttl_ms: 0,
+            prefix: String::new(),
+            after: String::new(),
+            limit: limits::STORAGE_LIST,
+            namespace: None,
+        };
+        let mut key = None;
+        // As everywhere, the first of a name counts.
+        for (name, value) in query.split('&').rev().map(|it| it.split_once('=').unwrap_or((it, "")))
+        {
+            let value = || credential::decode(value, Plus::Space).into_owned();
+            let text = || String::from_utf8(value()).map_err(|_| KeyError::Key);
+            match &*credential::decode(name, Plus::Space) {
+                b"key" => key = Some(value()),
+                b"ttl" if endpoint == Endpoint::Put => {
+                    wish.ttl_ms = text().ok().and_then(|it| ttl_ms(&it)).ok_or(KeyError::Ttl)?;
+                }
+                b"limit" if endpoint == Endpoint::List => {
+                    let limit = text().ok().and_then(|it| it.parse().ok());
+                    wish.limit = limit
+                        .filter(|it| (1..=limits::STORAGE_LIST_MAX).contains(it))
+                        .ok_or(KeyError::Limit)?;
+                }
+                b"prefix" if endpoint == Endpoint::List => wish.prefix = text()?,
+                b"after" if endpoint == Endpoint::List => wish.after = text()?,
+                b"namespace" => wish.namespace = Some(value()),
+                _ => {}
+            }
+        }
+        if endpoint == Endpoint::List {
+            let longest = wish.prefix.len().max(wish.after.len());
+            let fits = longest <= limits::STORAGE_KEY_SIZE_MAX;
+            return if fits { Ok(wish) } else { Err(KeyError::Key) };
+        }
+        if key.is_none() && endpoint == Endpoint::Delete {
+            key = body::field(body, "key").ok().map(String::into_bytes);
+        }
+        let key = key.filter(|it| !it.is_empty()).ok_or(KeyError::Missing)?;
+        wish.key = String::from_utf8(key).map_err(|_| KeyError::Key)?;
+        if wish.key.len() > limits::STORAGE_KEY_SIZE_MAX {
+            return Err(KeyError::Key);
+        }
+        Ok(wish)
+    }
+
+    /// As a command says it.
+    pub fn storage<'a>(&'a self, endpoint: Endpoint, body: &'a [u8]) -> Storage<'a> {
+        let Self { key, ttl_ms, prefix, after, limit, .. } = self;
+        match endpoint {
+            Endpoint::Put => Storage::Put { key, ttl_ms: *ttl_ms, value: body },
+            Endpoint::Get | Endpoint::PutOrGet => Storage::Get { key },
+            Endpoint::Exists => Storage::Exists { key },
+            Endpoint::List => Storage::List { prefix, after, n_max: *limit },
+            Endpoint::Delete => Storage::Delete { key },
+        }
+    }
+}
+
+/// Milliseconds of a time to live, at least one; none if it is no duration, or not positive.
+fn ttl_ms(text: &str) -> Option<u64> {
+    let nanos = u64::try_from(parse_go_duration(text).ok()?).ok()?;
+    (nanos > 0).then(|| nanos.div_ceil(1_000_000))
+}
+
+/// Decode, hand over, answer.
+pub async fn serve(
+    endpoint: Endpoint,
+    namespace: Namespace,
+    head: &Parts,
+    body: &[u8],
+    node: &impl Submit,
+) -> Result<Response<Bytes>, ApiError> {
+    let wish = Wish::read(endpoint, head.uri.query().unwrap_or_default(), body)?;
+    if wish.namespace.as_ref().is_some_and(|it| *it != namespace.as_str().as_bytes()) {
+        return Err(ApiError::OtherNamespace);
+    }
+    let storage = wish.storage(endpoint, body);
+    let mut draft = Draft::storage(&storage)?;
+    let request = if storage.writes() {
+        if let Some(key) = idempotency::key_of(&head.headers)? {
+            draft.key(idempotency::name(key, head, body)?)?;
+        }
+        Request::Write { namespace, draft }
+    } else {
+        Request::Read { namespace, draft }
+    };
+    let (results, is_replayed) = sql::run(node, request).await?;
+    let mut reply = match storage {
+        Storage::Put { key, value, .. } => put_reply(key, value.len()),
+        Storage::Delete { key } => delete_reply(key, results.last(), is_replayed)?,
+        Storage::Get { key } => get_reply(key, rows_of(results.last()))?,
+        Storage::Exists { .. } => exists_reply(rows_of(results.last())),
+        Storage::List { .. } => list_reply(rows_of(results.last())),
+    };
+    if is_replayed {
+        reply::mark_replayed(&mut reply);
+    }
+    Ok(reply)
+}
+
+fn rows_of(result: Option<&StatementResult>) -> Option<&Rows> {
+    match result? {
+        StatementResult::Rows(rows) => Some(rows),
+        StatementResult::Counts { .. } => None,
+    }
+}
+
+fn put_reply(key: &str, size: usize) -> Response<Bytes> {
+    let mut out = Vec::with_capacity(48 + key.len());
+    out.extend_from_slice(b"{\"key\":");
+    json::put_text(&mut out, key);
+    out.extend_from_slice(b",\"size\":");
+    json::put_integer(&mut out, size);
+    out.extend_from_slice(b",\"status\":\"ok\"}");
+    reply::json(StatusCode::CREATED, out)
+}
+
+fn delete_reply(
+    key: &str,
+    result: Option<&StatementResult>,
+    is_replayed: bool,
+) -> Result<Response<Bytes>, ApiError> {
+    if !matches!(result, Some(StatementResult::Counts { rows_affected: 1.., .. })) {
+        return Err(ApiError::NoKey { key: key.to_owned(), is_replayed });
+    }
+    let mut out = Vec::with_capacity(32 + key.len());
+    out.extend_from_slice(b"{\"key\":");
+    json::put_text(&mut out, key);
+    out.extend_from_slice(b",\"status\":\"ok\"}");
+    Ok(reply::json(StatusCode::OK, out))
+}
+
+fn get_reply(key: &str, rows: Option<&Rows>) -> Result<Response<Bytes>, ApiError> {
+    let found = rows.and_then(|it| match it.values().next() {
+        Some(Value::Blob(value)) => Some(it.values.slice_ref(value)),
+        _ => None,
+    });
+    let no_key = || ApiError::NoKey { key: key.to_owned(), is_replayed: false };
+    let mut reply = Response::new(found.ok_or_else(no_key)?);
+    let kind = HeaderValue::from_static("application/octet-stream");
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(reply)
+}
+
+fn exists_reply(rows: Option<&Rows>) -> Response<Bytes> {
+    let exists = rows.is_some_and(|it| it.count > 0);
+    reply::json(StatusCode::OK, format!("{{\"exists\":{exists}}}").into_bytes())
+}
+
+fn list_reply(rows: Option<&Rows>) -> Response<Bytes> {
+    let mut out = Vec::with_capacity(64 + rows.map_or(0, |it| it.values.len()));
+    let mut next = None;
+    let mut n_keys = 0;
+    out.extend_from_slice(b"{\"keys\":[");
+    let mut values = rows.into_iter().flat_map(Rows::values);
+    while let (Some(Value::Text(key)), Some(is_rest)) = (values.next(), values.next()) {
+        if is_rest == Value::Integer(1) {
+            next = Some(key);
+            break;
+        }
+        if n_keys > 0 {
+            out.push(b',');
+        }
+        json::put_text(&mut out, key);
+        n_keys += 1;
+    }
+    out.extend_from_slice(b"],\"next\":");
+    match next {
+        Some(key) => json::put_text(&mut out, key),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+    reply::json(StatusCode::OK, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_query_asks_for() {
+        use Endpoint::Delete;
+        use Endpoint::Get;
+        use Endpoint::List;
+        use Endpoint::Put;
+        let long = "x".repeat(limits::STORAGE_KEY_SIZE_MAX);
+        let (fits, too_long) = (format!("key={long}"), format!("key={long}x"));
+        for (endpoint, query, body, want) in [
+            (Get, "key=a", "", Ok("Get { key: \"a\" }")),
+            (Get, "key=a&key=b", "", Ok("Get { key: \"a\" }")),
+            (Get, "key=+a%2Fb%00%C3%BC+", "", Ok("Get { key: \" a/b\\0ü \" }")),
+            (Get, "k%65y=a", "", Ok("Get { key: \"a\" }")),
+            (Get, "", "", Err(KeyError::Missing)),
+            (Get, "key", "", Err(KeyError::Missing)),
+            (Get, "key=%FF", "", Err(KeyError::Key)),
+            (Get, &too_long, "", Err(KeyError::Key)),
+            (Put, "key=a", "v", Ok("Put { key: \"a\", ttl_ms: 0, value: [118] }")),
+            (Put, "key=a&ttl=1m30s", "", Ok("Put { key: \"a\", ttl_ms: 90000, value: [] }")),
+            (Put, "key=a&ttl=1us", "", Ok("Put { key: \"a\", ttl_ms: 1, value: [] }")),
+            (Put, "key=a&ttl=", "", Err(KeyError::Ttl)),
+            (Put, "key=a&ttl=0", "", Err(KeyError::Ttl)),
+            (Put, "key=a&ttl=-1s", "", Err(KeyError::Ttl)),
+            (Put, "key=a&ttl=60", "", Err(KeyError::Ttl)),
+            (Put, "ttl=1s", "{\"key\":\"a\"}", Err(KeyError::Missing)),
+            (Delete, "", "{\"key\":\"a\"}", Ok("Delete { key: \"a\" }")),
+            (Delete, "key=b", "{\"key\":\"a\"}", Ok("Delete { key: \"b\" }")),
+            (Delete, "", "", Err(KeyError::Missing)),
+            (List, "", "", Ok("List { prefix: \"\", after: \"\", n_max: 100 }")),
+            (
+                List,
+                "prefix=a%25&after=b&limit=1000",
+                "",
+                Ok("List { prefix: \"a%\", after: \"b\", n_max: 1000 }"),
+            ),
+            (List, "limit=0", "", Err(KeyError::Limit)),
+            (List, "limit=1001", "", Err(KeyError::Limit)),
+            (List, "limit=x", "", Err(KeyError::Limit)),
+            (List, "prefix=%FF", "", Err(KeyError::Key)),
+        ] {
+            let wish = Wish::read(endpoint, query, body.as_bytes());
+            let got = wish.map(|it| format!("{:?}", it.storage(endpoint, body.as_bytes())));
+            assert_eq!(got.as_deref().map_err(Clone::clone), want, "{endpoint:?} {query} {body}");
+        }
+        assert!(Wish::read(Get, &fits, b"").is_ok_and(|it| it.key == long));
+        let wish = Wish::read(Get, "key=a&namespace=n%20", b"").unwrap();
+        assert_eq!(wish.namespace.as_deref(), Some(&b"n "[..]));
+    }
+}
