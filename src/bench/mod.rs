@@ -7,7 +7,8 @@
 //!
 //! The generator usually shares its processors with what it measures, so it is lean: one thread, one `epoll`,
 //! requests put together by hand, replies looked at only as far as needed; no runtime, and no `io_uring`, which
-//! a machine that only measures may lack. It names nothing of the server it measures.
+//! a machine that only measures may lack. It names nothing of the server it measures; [`hello`] is a server itself,
+//! the floor.
 //!
 //! Start reading at [`run`].
 
@@ -15,10 +16,12 @@ mod bodies;
 mod clock;
 mod connection;
 mod disk;
+pub mod hello;
 mod http;
 mod interrupt;
 mod ledger;
 mod pace;
+mod plot;
 mod poller;
 mod process;
 pub mod report;
@@ -148,10 +151,10 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
     drop(interrupt);
     let disk = measure_disk(plan)?;
     let median = stage.phases[0].groups[0].latency_us.p50;
-    let disk = disk_before.zip(disk).map(|(before, after)| DiskReport {
-        before,
-        after,
-        p50_ratio: 2.0 * median / (before.p50_us + after.p50_us),
+    let disk = disk_before.zip(disk).map(|(before, after)| {
+        let p50_ratio =
+            plan.scenario.writes().then(|| 2.0 * median / (before.p50_us + after.p50_us));
+        DiskReport { before, after, p50_ratio }
     });
     let checked = writes.then(|| stage.check()).transpose();
     let (verification, verification_error) = match checked {

@@ -128,8 +128,8 @@ pub struct DiskReport {
     pub before: DiskTimes,
     /// After.
     pub after: DiskTimes,
-    /// The median latency of the first group in the first phase, in medians of the disk.
-    pub p50_ratio: f64,
+    /// The median latency of the first group in the first phase, in medians of the disk, if it is one of writes.
+    pub p50_ratio: Option<f64>,
 }
 
 impl Report {
@@ -222,4 +222,90 @@ fn micros_of(nanos: f64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "a report needs no more than 15 digits")]
 fn float(n: u64) -> f64 {
     n as f64
+}
+
+/// A report for the tests of what shows one.
+#[cfg(test)]
+pub(super) mod testing {
+    use std::time::Duration;
+
+    use crate::bench::clock;
+    use crate::bench::report::CpuReport;
+    use crate::bench::report::GroupReport;
+    use crate::bench::report::PhaseReport;
+    use crate::bench::report::Report;
+    use crate::bench::scenario::Scenario;
+    use crate::bench::tally::Tally;
+    use crate::bench::tally::Window;
+    use crate::bench::verify::Lost;
+    use crate::bench::verify::Verification;
+    use crate::bench::worker::SLICE;
+
+    /// A noisy neighbour, for a second each time: the `n`th of 1000 requests took `n` microseconds.
+    pub(crate) fn report(url: &str) -> Report {
+        let scenario = Scenario::Noisy { reads: 0.0, n_neighbours: 8 };
+        let from = clock::now();
+        let window = Window { from, until: from + Duration::from_millis(900) };
+        let mut tally = Tally::new(window, SLICE);
+        for n in 1..=1_000_u32 {
+            let intended = from + n * Duration::from_micros(800);
+            tally.on_done(intended, intended + n * Duration::from_micros(1));
+        }
+        tally.on_error("503 overloaded", from);
+        tally.on_bytes(250_000, 450_000, from);
+        let phases = scenario.phases(2, Some(1250.0), 2).into_iter().map(|phase| PhaseReport {
+            name: phase.name,
+            seconds: 0.9,
+            server: Some(CpuReport::new(7, Duration::from_millis(40), 1_000, 1)),
+            client: None,
+            groups: phase.groups.iter().map(|it| GroupReport::new(it, 1, &tally, 0.9)).collect(),
+        });
+        Report {
+            scenario: scenario.name(),
+            api: "debros",
+            url: url.to_owned(),
+            threads: 1,
+            warmup_seconds: 0.5,
+            is_interrupted: false,
+            phases: phases.collect(),
+            disk: None,
+            verification: Some(Verification {
+                rows_acknowledged: 2_000,
+                rows_found: 1_999,
+                rows_unacknowledged_found: 1,
+                rows_lost: 2,
+                lost: vec![Lost { key: 0, id: 17 }, Lost { key: 1, id: 40 }],
+            }),
+            verification_error: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_per_request_and_per_second() {
+        let report = testing::report("http://h:1");
+        let phase = &report.phases[0];
+        let group = &phase.groups[0];
+        assert_eq!(group.operations, 1_000);
+        assert!((group.operations_per_second - 1_111.1).abs() < 0.1, "{group:?}");
+        let it = &group.latency_us;
+        for (got, want) in [(it.p50, 500.0), (it.p90, 900.0), (it.p99, 990.0), (it.max, 1_000.0)] {
+            assert!((got - want).abs() <= 1.0, "{it:?}");
+        }
+        assert!(it.curve.iter().all(|(q, _)| *q <= 0.999), "{it:?}");
+        let rates = &group.operations_per_second_over_time;
+        assert_eq!(rates.len(), 5, "four whole steps and a half");
+        assert!(
+            rates.iter().skip(1).take(3).all(|it| (1_245.0..=1_255.0).contains(it)),
+            "{rates:?}"
+        );
+        let server = phase.server.unwrap();
+        assert!((server.cpu_us_per_operation - 40.0).abs() < 0.01, "{server:?}");
+        assert_eq!(server.cpu_us_per_row, None);
+        assert_eq!((report.n_lost(), report.n_done()), (2, 3_000));
+    }
 }

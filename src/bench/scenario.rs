@@ -83,6 +83,15 @@ impl Scenario {
         matches!(self.mix(), Mix::Rows { reads } if reads > 0.0)
     }
 
+    /// Whether it writes more than it reads, so that its median is that of a write.
+    pub(super) fn writes(self) -> bool {
+        match self.mix() {
+            Mix::Rows { reads } => reads < 0.5,
+            Mix::Transactions { .. } => true,
+            Mix::Get => false,
+        }
+    }
+
     fn mix(self) -> Mix {
         match self {
             Self::Insert => Mix::Rows { reads: 0.0 },

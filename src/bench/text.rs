@@ -28,8 +28,9 @@ impl Report {
                     one(&disk.after)
                 ),
             );
-            let ratio = disk.p50_ratio;
-            line(&mut text, "", &format!("the median above is {ratio:.1} times the disk's"));
+            if let Some(ratio) = disk.p50_ratio {
+                line(&mut text, "", &format!("the median above is {ratio:.1} times the disk's"));
+            }
         }
         self.put_verification(&mut text);
         text
@@ -113,7 +114,7 @@ fn put_group(group: &GroupReport, text: &mut String) {
         line(text, "errors", "none");
     }
     for (nth, (kind, n)) in group.errors.iter().enumerate() {
-        line(text, if nth == 0 { "errors" } else { "" }, &format!("{}: {kind}", grouped(*n)));
+        line(text, if nth == 0 { "errors" } else { "" }, &format!("{} x {kind}", grouped(*n)));
     }
     let (sent, received) = (grouped(group.bytes_sent), grouped(group.bytes_received));
     line(text, "bytes", &format!("{sent} sent, {received} received"));
@@ -160,7 +161,40 @@ fn micros(us: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
+    use crate::bench::report::testing;
+
+    #[test]
+    fn it_reads_well() {
+        expect![[r#"
+            noisy, alone: 0.9 s after 0.5 s of warm-up, http://127.0.0.1:6001 (debros)
+              clients     2, 1 250 a second due
+              requests    1 000, 1 111 per second
+              latency us  p50 500   p90 900   p99 990   p99.9 999   max 1 000
+              errors      1 x 503 overloaded
+              bytes       250 000 sent, 450 000 received
+              server CPU  40.0 us a request (0.04 s, pid 7)
+            noisy, beside a neighbour: 0.9 s after 0.5 s of warm-up, http://127.0.0.1:6001 (debros)
+              measured
+              clients     2, 1 250 a second due
+              requests    1 000, 1 111 per second
+              latency us  p50 500   p90 900   p99 990   p99.9 999   max 1 000
+              errors      1 x 503 overloaded
+              bytes       250 000 sent, 450 000 received
+              neighbour
+              clients     8, closed loop
+              requests    1 000, 1 111 per second
+              latency us  p50 500   p90 900   p99 990   p99.9 999   max 1 000
+              errors      1 x 503 overloaded
+              bytes       250 000 sent, 450 000 received
+              server CPU  40.0 us a request (0.04 s, pid 7)
+              rows        2 000 acknowledged, 2 LOST; 1 more, whose replies were lost
+                          ids 17, 40 (key 1); the table is left as it is
+        "#]]
+        .assert_eq(&testing::report("http://127.0.0.1:6001").text());
+    }
 
     #[test]
     fn numbers_are_grouped() {

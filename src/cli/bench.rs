@@ -14,6 +14,7 @@ use clap::value_parser;
 use crate::bench;
 use crate::bench::BenchError;
 use crate::bench::Plan;
+use crate::bench::hello;
 use crate::bench::report::Report;
 use crate::bench::scenario::Scenario;
 use crate::bench::target::Api;
@@ -42,13 +43,14 @@ pub(super) fn command() -> Command {
     let real = |name: &'static str, value: &'static str, help: &'static str| {
         text(name, value, help).value_parser(value_parser!(f64))
     };
-    let scenarios = ["insert", "read", "mixed", "transaction", "namespaces", "noisy", "get"];
+    let scenarios =
+        ["insert", "read", "mixed", "transaction", "namespaces", "noisy", "get", "hello"];
     Command::new("bench")
         .about("Load a server, measure it, and see whether it kept what it acknowledged")
         .args([
             Arg::new("scenario")
                 .value_name("SCENARIO")
-                .help("What to ask: rows one by one, by key, or both; transactions; many namespaces; one beside a noisy neighbour; the URL itself")
+                .help("What to ask: rows one by one, by key, or both; transactions; many namespaces; one beside a noisy neighbour; the URL itself. `hello` serves that URL on --threads processors: the floor")
                 .value_parser(scenarios)
                 .required(true),
             text("url", "URL", "The server").default_value("http://127.0.0.1:6001"),
@@ -78,23 +80,31 @@ pub(super) fn command() -> Command {
             text("disk", "DIR", "Where to measure the bare disk; empty to leave that out")
                 .default_value("."),
             text("json", "FILE", "Write the result as JSON"),
+            text("plot", "FILE", "Draw the result as SVG"),
         ])
 }
 
 /// Load, measure, tell.
 pub(super) fn run(matches: &ArgMatches, world: &mut World<'_>) -> Result<(), Failure> {
     let plan = plan(matches)?;
-    let outputs = ["json"].map(|it| matches.get_one::<String>(it).map(PathBuf::from));
+    if matches.get_one::<String>("scenario").is_some_and(|it| it == "hello") {
+        let served = hello::serve(plan.target.address, plan.n_threads);
+        return served.map_err(|error| Failure::from(&error));
+    }
+    let outputs = ["json", "plot"].map(|it| matches.get_one::<String>(it).map(PathBuf::from));
     // Found out before the load rather than after it.
     for path in outputs.iter().flatten() {
         write(path, "")?;
     }
     let report = bench::run(&plan).map_err(|error| Failure::from(&error))?;
     world.print(&report.text())?;
-    let [json] = &outputs;
+    let [json, plot] = &outputs;
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report).expect("a report has a JSON form");
         write(path, &format!("{text}\n"))?;
+    }
+    if let Some(path) = plot {
+        write(path, &report.plot())?;
     }
     verdict(&report)
 }
