@@ -152,8 +152,7 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
     let disk = measure_disk(plan)?;
     let median = stage.phases[0].groups[0].latency_us.p50;
     let disk = disk_before.zip(disk).map(|(before, after)| {
-        let p50_ratio =
-            plan.scenario.writes().then(|| 2.0 * median / (before.p50_us + after.p50_us));
+        let p50_ratio = plan.scenario.writes().then(|| median / before.p50_us.min(after.p50_us));
         DiskReport { before, after, p50_ratio }
     });
     let checked = writes.then(|| stage.check()).transpose();

@@ -128,7 +128,8 @@ pub struct DiskReport {
     pub before: DiskTimes,
     /// After.
     pub after: DiskTimes,
-    /// The median latency of the first group in the first phase, in medians of the disk, if it is one of writes.
+    /// The median latency of the first group in the first phase, if it is one of writes, in medians of the disk: of the
+    /// shorter one, since others may have used it meanwhile.
     pub p50_ratio: Option<f64>,
 }
 
