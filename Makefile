@@ -69,6 +69,7 @@ startup: build ## How fast does a node start, and what does it cost when idle
 	benches/startup.sh
 
 long: build ## What do long statements cost those beside them? TABLE_MIB=1024 ROWS=1000000 make long
+	@command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk; }
 	benches/long.sh
 
 clean: ## Remove what was built

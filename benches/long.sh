@@ -7,6 +7,7 @@
 #    served by one client. Then what the core tells of its turns when it stops.
 #
 # Starts its own node with one shard on a fresh directory, and stops it. Phases alternate, ROUNDS times; medians.
+# The clients are wrk's: ones that take as much of a processor as the node does would be measured with it.
 #
 # Environment: ROWS (1000000), TABLE_MIB (1024), CLIENTS (4), READ_SECONDS (10), ROUNDS (3), DEBROS (bin/debros),
 # DIR (target/; a directory on the disk to measure).
@@ -16,12 +17,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 debros=${DEBROS:-$root/bin/debros}
 fail() { echo "long.sh: $*" >&2; exit 1; }
 command -v python3 >/dev/null || fail "python3 is missing"
+command -v wrk >/dev/null || fail "wrk is missing"
 [ -x "$debros" ] || fail "$debros is missing: make build, or set DEBROS"
 mkdir -p "${DIR:=$root/target}"
 
 exec python3 - "$debros" "$DIR" "${ROWS:-1000000}" "${TABLE_MIB:-1024}" "${CLIENTS:-4}" "${READ_SECONDS:-10}" \
     "${ROUNDS:-3}" <<'PYTHON'
-import glob, http.client, json, os, re, socket, statistics, subprocess, sys, tempfile, threading, time
+import glob, http.client, json, os, re, signal, socket, statistics, subprocess, sys, tempfile, threading, time
 
 debros, parent, rows, mib, clients, read_seconds, rounds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 PATIENCE = 120
@@ -50,25 +52,29 @@ class Client:
 def wal_bytes(data):
     return max((os.path.getsize(it) for it in glob.glob(f"{data}/partitions/*/*/*-wal")), default=0)
 
-def under_load(port, key, n, is_over, sql):
-    """Run `sql` from n clients, one request at a time each, until it is over; milliseconds, sorted."""
-    took, lock = [], threading.Lock()
-    def one():
-        client, own = Client(port, key), []
-        while not is_over():
-            began = time.perf_counter()
-            client.must("exec", sql, [len(own)])
-            own.append((time.perf_counter() - began) * 1e3)
-        with lock:
-            took.extend(own)
-    threads = [threading.Thread(target=one) for _ in range(n)]
-    for it in threads: it.start()
-    for it in threads: it.join()
-    return sorted(took)
-
-def quantiles(took):
-    at = lambda q: took[min(int(len(took) * q), len(took) - 1)]
-    return at(0.5), at(0.99)
+def under_load(port, key, n, sql, seconds, ended=None):
+    """Insert from n clients, one request at a time each, for so long, or until it has ended; p50 and p99 in ms."""
+    script = f"{work}/{key}.lua"
+    with open(script, "w") as file:
+        body = json.dumps({"sql": sql, "args": [7]})
+        file.write(f"""
+            wrk.method, wrk.body = "POST", [==[{body}]==]
+            wrk.headers["X-API-Key"], wrk.headers["Content-Type"] = "{key}", "application/json"
+            done = function(summary, latency)
+                local errors = summary.errors
+                io.write(string.format("%d %d %d\\n", latency:percentile(50), latency:percentile(99),
+                    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+            end""")
+    load = subprocess.Popen(
+        ["wrk", "-t1", f"-c{n}", f"-d{seconds}s", "-s", script, f"http://127.0.0.1:{port}/v1/rqlite/exec"],
+        stdout=subprocess.PIPE, text=True)
+    if ended:
+        ended.wait(seconds)
+        load.send_signal(signal.SIGINT)
+    told, _ = load.communicate()
+    p50, p99, errors = map(int, told.split("\n")[-2].split())
+    assert errors == 0, told
+    return p50 / 1e3, p99 / 1e3
 
 with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
     data, port = f"{work}/data", free_port()
@@ -94,8 +100,7 @@ with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
         insert = "INSERT INTO many(b, c) VALUES (?, 'some text to insert')"
         alone, beside, wal_max = [], [], 0
         for _ in range(rounds):
-            until = time.time() + read_seconds
-            alone.append(quantiles(under_load(port, "k1", clients, lambda: time.time() > until, insert)))
+            alone.append(under_load(port, "k1", clients, insert, read_seconds))
             ended = threading.Event()
             def read():
                 status, reply = Client(port, "k1").post("query", endless)
@@ -109,7 +114,7 @@ with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
                     wal_max = max(wal_max, wal_bytes(data))
             looker = threading.Thread(target=look)
             looker.start()
-            beside.append(quantiles(under_load(port, "k1", clients, ended.is_set, insert)))
+            beside.append(under_load(port, "k1", clients, insert, PATIENCE, ended))
             reader.join()
             looker.join()
         median = lambda pairs, at: statistics.median(it[at] for it in pairs)
@@ -124,9 +129,8 @@ with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
                 tenant.must("exec", f"{numbers} INSERT INTO {table}(b, c) SELECT x % 1000, randomblob(950) FROM n", [64 << 10])
         neighbour = Client(port, "k2")
         neighbour.must("exec", "CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
-        until = time.time() + 5
-        quiet = quantiles(under_load(port, "k2", 1, lambda: time.time() > until, "INSERT INTO t(b) VALUES (?)"))
-        print(f"table of {mib} MiB; another namespace alone: p50 {quiet[0]:.2f} ms, p99 {quiet[1]:.2f} ms")
+        elsewhere = "INSERT INTO t(b) VALUES (?)"
+        print(f"table of {mib} MiB; another namespace meanwhile, and alone before and after:")
         for what, sql in [("query", "SELECT count(*) FROM large"), ("exec", "CREATE INDEX large_b ON large(b)"),
                           ("query", "SELECT b, max(c) FROM other GROUP BY b ORDER BY 2 LIMIT 1"),
                           ("exec", "DELETE FROM large"), ("exec", "DROP TABLE other")]:
@@ -136,13 +140,16 @@ with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
                 ending["is"] = Client(port, "k1").post(what, sql)
                 ending["took"] = time.time() - began
                 ended.set()
+            quiet = [under_load(port, "k2", 1, elsewhere, 3)]
             thread = threading.Thread(target=run)
             thread.start()
-            p50, p99 = quantiles(under_load(port, "k2", 1, ended.is_set, "INSERT INTO t(b) VALUES (?)"))
+            p50, p99 = under_load(port, "k2", 1, elsewhere, PATIENCE, ended)
             thread.join()
+            quiet.append(under_load(port, "k2", 1, elsewhere, 3))
             status, reply = ending["is"]
             told = "" if status == 200 else f" ({status} {reply.get('code')})"
-            print(f"  {sql}: {ending['took']:.2f} s{told}; meanwhile p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+            print(f"  {sql}: {ending['took']:.2f} s{told}; p50 {p50:.2f} ms, p99 {p99:.2f} ms "
+                  f"(alone p50 {quiet[0][0]:.2f} and {quiet[1][0]:.2f}, p99 {quiet[0][1]:.2f} and {quiet[1][1]:.2f})")
     finally:
         node.terminate()
         node.wait(PATIENCE)

@@ -15,6 +15,12 @@ pub const ARGUMENTS_MAX: usize = 32_766;
 /// Bytes of one SQL text.
 pub const SQL_SIZE_MAX: usize = 1_000_000;
 
+/// Tables, indexes, views and triggers of one database: opening it takes time in proportion to them, and so does
+/// each change of the schema (400). Replicas must agree on this and the next: to change them is to change the format.
+pub const SCHEMA_OBJECTS_MAX: usize = 10_000;
+/// Bytes of the texts that they were created with (400).
+pub const SCHEMA_SIZE_MAX: usize = 16 << 20;
+
 /// Bytes of the message of one error; what is longer is cut.
 pub const MESSAGE_SIZE_MAX: usize = 4 << 10;
 /// Bytes of an `Idempotency-Key`, whose length is one byte in a command.

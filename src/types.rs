@@ -106,6 +106,17 @@ pub struct DatabaseSize {
     pub free_pages: u32,
 }
 
+/// What a replica must not forget, besides the entries of its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The latest term it has seen.
+    pub term: Term,
+    /// Whom it voted for in that term; zero is nobody.
+    pub vote: ReplicaId,
+    /// How far it knew the log to be committed. Synced only along with other things.
+    pub commit: LogIndex,
+}
+
 /// The name of a tenant: `[A-Za-z0-9_-]{1,64}`, case-sensitive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);

@@ -249,7 +249,7 @@ mod tests {
                 err: Commands:
                 err:   node      Run a node of the network
                 err:   identity  Make the key that is a node's identity
-                err:   repair    List fenced namespaces of a stopped node, or lift a fence
+                err:   repair    List fenced namespaces of a stopped node, export one, or lift its fence
                 err:   bench     Load a server, measure it, and see whether it kept what it acknowledged
                 err:   version   Print the version
                 err: 
@@ -268,7 +268,7 @@ mod tests {
                 out: Commands:
                 out:   node      Run a node of the network
                 out:   identity  Make the key that is a node's identity
-                out:   repair    List fenced namespaces of a stopped node, or lift a fence
+                out:   repair    List fenced namespaces of a stopped node, export one, or lift its fence
                 out:   bench     Load a server, measure it, and see whether it kept what it acknowledged
                 out:   version   Print the version
                 out: 

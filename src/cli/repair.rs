@@ -1,6 +1,7 @@
 //! `debros repair`: what is fenced, and the way back.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Arg;
@@ -24,14 +25,19 @@ pub(super) fn command() -> Command {
     let text = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help).action(ArgAction::Set)
     };
-    Command::new("repair").about("List fenced namespaces of a stopped node, or lift a fence").args(
-        [
+    Command::new("repair")
+        .about("List fenced namespaces of a stopped node, export one, or lift its fence")
+        .args([
             text("config", "FILE", "The node's YAML file"),
             text("data", "DIR", "The node's data directory [node.data_dir]"),
             text("namespace", "NAME", "Lift the fence of this namespace"),
+            text(
+                "export",
+                "FILE",
+                "Instead, copy what the namespace holds to this new SQLite file",
+            ),
             switch("accept-loss", "Lift it even if commands are missing for ever"),
-        ],
-    )
+        ])
 }
 
 /// List what is fenced, or lift one fence.
@@ -47,9 +53,14 @@ pub(super) fn run(matches: &ArgMatches, world: &mut World<'_>) -> Result<(), Fai
     let config = Config::load(file.as_deref(), &overrides)
         .map_err(|error| Failure { exit: Exit::Failure, report: error.report() })?;
     let mut repair = Repair::open(&config).map_err(|error| Failure::from(&error))?;
-    match text("namespace") {
-        None => world.print(&listing(&repair.fenced())),
-        Some(name) => {
+    match (text("namespace"), text("export")) {
+        (None, Some(_)) => Err(Failure::new(Exit::Failure, "--export needs --namespace")),
+        (None, None) => world.print(&listing(&repair.fenced())),
+        (Some(name), Some(file)) => {
+            let report = export(&repair, &name, Path::new(&file))?;
+            world.print(&report)
+        }
+        (Some(name), None) => {
             let report = lift(&mut repair, &name, matches.get_flag("accept-loss"))?;
             world.print(&report)
         }
@@ -107,13 +118,39 @@ fn describe(fenced: &Fenced) -> String {
     text
 }
 
-fn lift(repair: &mut Repair, name: &str, accepts_loss: bool) -> Result<String, Failure> {
-    let refused = |why: &str| Failure::new(Exit::Failure, &format!("{name}: {why}"));
+fn refusal(name: &str, why: &str) -> Failure {
+    Failure::new(Exit::Failure, &format!("{name}: {why}"))
+}
+
+/// What is fenced of a namespace: something.
+fn fenced_of(repair: &Repair, name: &str) -> Result<Vec<Fenced>, Failure> {
     let fenced: Vec<_> =
         repair.fenced().into_iter().filter(|it| it.name.as_deref() == Some(name)).collect();
     if fenced.is_empty() {
-        return Err(refused("this namespace is not fenced"));
+        return Err(refusal(name, "this namespace is not fenced"));
     }
+    Ok(fenced)
+}
+
+/// Copy a namespace to a file. If it has had several lives, the last is the one that counts.
+fn export(repair: &Repair, name: &str, file: &Path) -> Result<String, Failure> {
+    let fenced = fenced_of(repair, name)?;
+    let newest = fenced.iter().max_by_key(|it| it.id.incarnation).expect("one at least");
+    newest.export(file).map_err(|why| refusal(name, &why.to_string()))?;
+    let mut report = format!("{name}: exported to {}", file.display());
+    if newest.n_again > 0 || newest.n_lost_max > 0 {
+        let (again, lost) = (newest.n_again, newest.n_lost_max);
+        write!(report, "; {again} commands in the log are not in it").expect("a String takes all");
+        if lost > 0 {
+            write!(report, ", and up to {lost} are lost").expect("a String takes all");
+        }
+    }
+    Ok(report + "\n")
+}
+
+fn lift(repair: &mut Repair, name: &str, accepts_loss: bool) -> Result<String, Failure> {
+    let refused = |why: &str| refusal(name, why);
+    let fenced = fenced_of(repair, name)?;
     let mut report = String::new();
     for it in &fenced {
         let lifted = repair.lift(it, accepts_loss).map_err(|error| Failure::from(&error))?;

@@ -217,6 +217,8 @@ impl Helper {
                     // The panic hook has said what and where. Somebody waits for this job for ever.
                     Err(_) => std::process::abort(),
                 }
+                // What a core had no time for.
+                crate::sql::give_back_if_due();
             }
         });
         Self { jobs, urgent, tokens, thread: Some(thread) }
@@ -289,6 +291,9 @@ impl Worker {
             }
             Job::Evict { database, path, open, readers } => {
                 drop(readers);
+                // Nobody here reads it, so that this moves everything (R22). If it does not, for want of room or
+                // because of a foreign reader, the rest stays in the `-wal`, which is synced, since only clean
+                // databases are closed. To keep it open would keep others from being opened.
                 self.checkpoint(database, &path);
                 self.checkpointers.remove(&database);
                 drop(open);
@@ -364,4 +369,71 @@ fn open(
         return Err(OpenFailure::Behind { applied: open.applied(), floor });
     }
     Ok(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::sql::testing::command;
+    use crate::sql::testing::stamp;
+    use crate::types::PartitionId;
+    use crate::wire::command::Mode;
+
+    const ID: DatabaseId = DatabaseId { partition: PartitionId(1), incarnation: Incarnation(1) };
+
+    /// A database with rows in its `-wal` only.
+    fn filled(folder: &TempDir) -> (PathBuf, Box<Database>) {
+        let path = folder.path().join("1.db");
+        Database::create(&path, Vfs::system(), "CREATE TABLE t(a)").unwrap();
+        let mut open = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
+        let insert = command(Mode::Exec, "INSERT INTO t VALUES (7), (8)", &[], &stamp(1));
+        open.apply(&[Entry { index: LogIndex(5), command: insert }]).unwrap();
+        (path, Box::new(open))
+    }
+
+    fn evict(path: &Path, open: Box<Database>) {
+        let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
+        let path = path.to_owned();
+        let done = worker.perform(Job::Evict { database: ID, path, open, readers: Vec::new() });
+        assert!(matches!(done, Some(Done::Evicted { .. })));
+        assert!(worker.checkpointers.is_empty());
+    }
+
+    fn wal_of(path: &Path) -> PathBuf {
+        path.with_extension("db-wal")
+    }
+
+    #[test]
+    fn what_is_closed_is_whole_without_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, open) = filled(&folder);
+        evict(&path, open);
+        std::fs::remove_file(wal_of(&path)).unwrap();
+        let open = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
+        assert_eq!(open.applied(), LogIndex(5));
+    }
+
+    #[test]
+    fn a_foreign_reader_does_not_keep_it_open_and_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, open) = filled(&folder);
+        // A process that is not ours would do the same.
+        let foreign = rusqlite::Connection::open(&path).unwrap();
+        foreign.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        let open = {
+            let mut open = open;
+            let insert = command(Mode::Exec, "INSERT INTO t VALUES (9)", &[], &stamp(2));
+            open.apply(&[Entry { index: LogIndex(6), command: insert }]).unwrap();
+            open
+        };
+        evict(&path, open);
+        assert!(wal_of(&path).metadata().unwrap().len() > 0);
+        foreign.execute_batch("COMMIT").unwrap();
+        let open = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
+        assert_eq!(open.applied(), LogIndex(6));
+    }
 }

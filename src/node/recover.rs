@@ -24,6 +24,7 @@ use crate::sql::Role;
 use crate::sql::Vfs;
 use crate::types::DatabaseId;
 use crate::types::Floor;
+use crate::types::HardState;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
@@ -249,11 +250,7 @@ fn born() -> RecoveredPartition {
     RecoveredPartition {
         generation: Generation(1),
         replica: REPLICA,
-        hard_state: record::HardState {
-            term: BORN_AT.term,
-            vote: ReplicaId(0),
-            commit: BORN_AT.index,
-        },
+        hard_state: HardState { term: BORN_AT.term, vote: ReplicaId(0), commit: BORN_AT.index },
         conf_state,
         compacted: BORN_AT,
         entries: Vec::new(),
@@ -289,11 +286,7 @@ fn recovered(log: RecoveredPartition) -> raft::Recovered {
         payload: it.payload,
     };
     raft::Recovered {
-        hard_state: raft::HardState {
-            term: log.hard_state.term,
-            vote: log.hard_state.vote,
-            commit: log.hard_state.commit,
-        },
+        hard_state: log.hard_state,
         conf_state,
         compacted: (log.compacted.index, log.compacted.term),
         entries: log.entries.into_iter().map(entry).collect(),

@@ -1,4 +1,4 @@
-//! Looking at fenced namespaces, and lifting their fence, while no node runs (R38).
+//! Looking at fenced namespaces, exporting them, and lifting their fence, while no node runs (R38).
 //!
 //! A fence is lifted from a database whose file opens, is intact, and lacks nothing that the log has
 //! forgotten. What it does lack is applied from the log at the next start, like after any restart. The new
@@ -26,8 +26,10 @@ use crate::node::boot::lock_database_dir;
 use crate::node::databases::partition_dir;
 use crate::node::preflight;
 use crate::node::recover;
+use crate::sql;
 use crate::sql::Checkpointer;
 use crate::sql::Database;
+use crate::sql::OpenError;
 use crate::sql::Role;
 use crate::sql::Vfs;
 use crate::types::DatabaseId;
@@ -75,6 +77,22 @@ pub enum FileState {
         /// The last command it has.
         applied: LogIndex,
     },
+}
+
+/// Why a namespace is not exported.
+#[derive(Debug, thiserror::Error)]
+pub enum NoExport {
+    /// There is nothing to read.
+    #[error("the file is missing")]
+    Missing,
+    /// Something has the name already.
+    #[error("there is a file already: give another name")]
+    Exists,
+    /// Not all of it can be read.
+    #[error(
+        "{0}: what can be read may be got out of the file with the command .recover of the program sqlite3"
+    )]
+    Damaged(String),
 }
 
 /// Why a fence is not lifted.
@@ -228,6 +246,15 @@ impl Repair {
 }
 
 impl Fenced {
+    /// Copy what the namespace holds to a plain SQLite file at `to`.
+    pub fn export(&self, to: &Path) -> Result<(), NoExport> {
+        sql::export(&self.path, to, Vfs::system()).map_err(|error| match error {
+            OpenError::Missing => NoExport::Missing,
+            OpenError::Exists => NoExport::Exists,
+            error => NoExport::Damaged(error.to_string()),
+        })
+    }
+
     /// What the process had to stop at, for a person.
     pub fn cause(&self) -> Option<String> {
         let stop = self.stops.last()?;

@@ -25,6 +25,7 @@ use ::raft::eraftpb;
 use bytes::Bytes;
 
 use crate::raft::store::Store;
+use crate::types::HardState;
 use crate::types::LogIndex;
 use crate::types::ReplicaId;
 use crate::types::Term;
@@ -39,17 +40,6 @@ const NEVER_TICKS: usize = 1 << 40;
 const MESSAGE_SIZE_MAX: u64 = 1 << 20;
 /// Messages on their way to one follower.
 const MESSAGES_IN_FLIGHT_MAX: usize = 256;
-
-/// What must survive a crash besides the entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HardState {
-    /// The latest term this replica has seen.
-    pub term: Term,
-    /// Whom it voted for in that term; zero is nobody.
-    pub vote: ReplicaId,
-    /// How far it knew the log to be committed. Synced only along with other things.
-    pub commit: LogIndex,
-}
 
 /// Who takes part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

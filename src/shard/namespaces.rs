@@ -81,7 +81,7 @@ impl Namespaces {
                 let home = namespace.home(self.n_partitions);
                 let draft = catalog::create(namespace, incarnation, home);
                 let proposed = system.propose(step, Incarnation::ENGINE, draft, None);
-                self.retry_soon_if(proposed.is_err(), step, namespace);
+                self.settle(step, namespace, proposed);
             }
             Some(row) => step.out.push(Effect::Ask {
                 namespace: namespace.clone(),
@@ -99,18 +99,28 @@ impl Namespaces {
         result: Result<Answer, SubmitError>,
     ) {
         let Some(row) = self.catalog.get(namespace) else { return };
-        let mut is_refused = result.is_err();
-        if result.is_ok() && system.leads() && row.state == State::Creating {
+        let mut ended = result.map(drop);
+        if ended.is_ok() && system.leads() && row.state == State::Creating {
             let draft = catalog::make_live(namespace, row.incarnation);
-            is_refused = system.propose(step, Incarnation::ENGINE, draft, None).is_err();
+            ended = system.propose(step, Incarnation::ENGINE, draft, None);
         }
-        self.retry_soon_if(is_refused, step, namespace);
+        self.settle(step, namespace, ended);
     }
 
-    /// What was refused now is taken up again by the timer, well before those who wait give up.
-    fn retry_soon_if(&mut self, is_refused: bool, step: &Step<'_>, namespace: &Namespace) {
-        if is_refused {
-            self.started.insert(namespace.clone(), step.now.after(limits::CREATION_RETRY_REFUSED));
+    /// What was refused now is taken up again by the timer, well before those who wait give up. But a full disk
+    /// may stay full: they are told at once.
+    fn settle(
+        &mut self,
+        step: &mut Step<'_>,
+        namespace: &Namespace,
+        ended: Result<(), SubmitError>,
+    ) {
+        let Err(error) = ended else { return };
+        self.started.insert(namespace.clone(), step.now.after(limits::CREATION_RETRY_REFUSED));
+        if error == SubmitError::DiskReserve {
+            for (token, _) in self.wanted.remove(namespace).unwrap_or_default() {
+                step.reply(token, Err(SubmitError::DiskReserve));
+            }
         }
     }
 
@@ -168,5 +178,172 @@ impl Namespaces {
         for namespace in open {
             self.advance(step, system, &namespace);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tempfile::TempDir;
+
+    use crate::catalog;
+    use crate::catalog::Catalog;
+    use crate::raft;
+    use crate::shard::Shard;
+    use crate::shard::ShardBoot;
+    use crate::shard::event::Answer;
+    use crate::shard::event::Effect;
+    use crate::shard::event::Event;
+    use crate::shard::event::Token;
+    use crate::shard::partition::PartitionBoot;
+    use crate::shard::request::SubmitError;
+    use crate::shard::room::Room;
+    use crate::sql::Database;
+    use crate::sql::Entry;
+    use crate::sql::Role;
+    use crate::sql::Vfs;
+    use crate::sql::testing::LIMITS;
+    use crate::types::HardState;
+    use crate::types::Instant;
+    use crate::types::LogIndex;
+    use crate::types::Namespace;
+    use crate::types::PartitionId;
+    use crate::types::ReplicaId;
+    use crate::types::Term;
+    use crate::types::Timestamp;
+
+    /// A shard that leads the system partition, whose database works.
+    struct Harness {
+        shard: Shard,
+        engine: Database,
+        /// How often the hosting partition was asked to create the database.
+        n_asked: usize,
+        replies: Vec<(Token, Result<Answer, SubmitError>)>,
+        now: Instant,
+        _folder: TempDir,
+    }
+
+    impl Harness {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("0.db");
+            Database::create(&path, Vfs::system(), catalog::ENGINE_SCHEMA).unwrap();
+            let partition = PartitionBoot {
+                id: PartitionId::SYSTEM,
+                replica: ReplicaId(1),
+                recovered: raft::Recovered {
+                    hard_state: HardState {
+                        term: Term(1),
+                        vote: ReplicaId(0),
+                        commit: LogIndex(1),
+                    },
+                    conf_state: raft::ConfState {
+                        voters: vec![ReplicaId(1)],
+                        ..raft::ConfState::default()
+                    },
+                    compacted: (LogIndex(1), Term(1)),
+                    entries: Vec::new(),
+                },
+                stamp: Timestamp(0),
+                incarnations: Vec::new(),
+                floors: BTreeMap::new(),
+            };
+            let shard = Shard::new(ShardBoot {
+                partitions: vec![partition],
+                catalog: Catalog::default(),
+                n_partitions: 1,
+                limits: LIMITS,
+                log_bytes: usize::MAX,
+                fence_log_bytes: usize::MAX,
+                open_databases: 10,
+                seed: 1,
+                now: Instant::START,
+                wall: Timestamp(1),
+            });
+            let mut harness = Self {
+                shard,
+                engine: Database::open(&path, Vfs::system(), Role::Engine).unwrap(),
+                n_asked: 0,
+                replies: Vec::new(),
+                now: Instant::START,
+                _folder: folder,
+            };
+            harness.step(Event::Start);
+            harness
+        }
+
+        /// Take a step, a turn's end, and all that follows.
+        fn step(&mut self, event: Event) {
+            let mut events = vec![event, Event::TurnEnd];
+            while !events.is_empty() {
+                let mut effects = Vec::new();
+                for event in std::mem::take(&mut events) {
+                    self.shard.step(self.now, event, &mut effects);
+                }
+                for effect in effects {
+                    match effect {
+                        Effect::Persist { ticket, .. } => events.push(Event::Persisted { ticket }),
+                        Effect::Apply { database, commands } => {
+                            let entry = |(index, command)| Entry { index, command };
+                            let entries: Vec<_> = commands.into_iter().map(entry).collect();
+                            let ran = self.engine.apply(&entries).unwrap();
+                            let (applied, size) = (ran.applied, ran.size);
+                            events.push(Event::Applied { database, applied, size });
+                        }
+                        Effect::Ask { .. } => self.n_asked += 1,
+                        Effect::Reply { token, result } => self.replies.push((token, result)),
+                        _ => {}
+                    }
+                }
+                if !events.is_empty() {
+                    events.push(Event::TurnEnd);
+                }
+            }
+        }
+
+        fn want(&mut self, token: u64) {
+            let namespace = Namespace::new("n").unwrap();
+            self.step(Event::CreateNamespace { token: Token(token), namespace });
+        }
+
+        fn answer(&mut self, result: Result<Answer, SubmitError>) {
+            let namespace = Namespace::new("n").unwrap();
+            self.step(Event::Answered { namespace, result });
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_while_a_namespace_is_created_is_told_at_once() {
+        let mut harness = Harness::new();
+        harness.want(1);
+        harness.want(2);
+        assert_eq!((harness.n_asked, harness.replies.len()), (1, 0));
+        harness.step(Event::DiskSpace { room: Room::Low });
+        harness.answer(Err(SubmitError::DiskReserve));
+        let refused = |token| (Token(token), Err(SubmitError::DiskReserve));
+        assert_eq!(harness.replies, [refused(1), refused(2)]);
+        harness.want(3);
+        assert_eq!(harness.replies[2], refused(3));
+        // Half of it is there: when there is room again, it is taken up.
+        harness.step(Event::DiskSpace { room: Room::Enough });
+        harness.now = harness.now.after(crate::limits::CREATION_RETRY_REFUSED);
+        harness.step(Event::Timeout);
+        assert_eq!(harness.n_asked, 2);
+        harness.want(4);
+        harness.answer(Ok(Answer::Results(Vec::new())));
+        assert!(matches!(harness.replies[3], (Token(4), Ok(Answer::Namespace(_)))));
+        assert_eq!(harness.replies.len(), 4);
+    }
+
+    #[test]
+    fn another_refusal_is_tried_again() {
+        let mut harness = Harness::new();
+        harness.want(1);
+        harness.answer(Err(SubmitError::Overloaded));
+        assert_eq!((harness.n_asked, harness.replies.len()), (1, 0));
+        harness.now = harness.now.after(crate::limits::CREATION_RETRY_REFUSED);
+        harness.step(Event::Timeout);
+        assert_eq!((harness.n_asked, harness.replies.len()), (2, 0));
     }
 }

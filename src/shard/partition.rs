@@ -32,6 +32,7 @@ use crate::types::DatabaseId;
 use crate::types::DatabaseSize;
 use crate::types::Dice;
 use crate::types::Floor;
+use crate::types::HardState;
 use crate::types::Incarnation;
 use crate::types::Instant;
 use crate::types::LogIndex;
@@ -396,16 +397,9 @@ impl Partition {
         }
     }
 
-    fn records(
-        &mut self,
-        hard_state: Option<raft::HardState>,
-        entries: Vec<raft::Entry>,
-    ) -> Vec<Record> {
+    fn records(&mut self, hard_state: Option<HardState>, entries: Vec<raft::Entry>) -> Vec<Record> {
         let partition = self.id;
-        let hard_state = hard_state.map(|it| Record::HardState {
-            partition,
-            hard_state: record::HardState { term: it.term, vote: it.vote, commit: it.commit },
-        });
+        let hard_state = hard_state.map(|hard_state| Record::HardState { partition, hard_state });
         let entries = entries.into_iter().map(|entry| {
             let stamp = Command::decode(&entry.payload).map_or(Timestamp(0), |it| it.stamp.time);
             self.stamp = self.stamp.max(stamp);

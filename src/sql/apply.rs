@@ -113,13 +113,14 @@ impl Database {
         let rises = entries.is_sorted_by(|a, b| a.index < b.index);
         assert!(rises, "entries come in the order of the log");
         context::idle();
+        context::set_has_time(share == Share::Whole);
         let n_skipped = entries.partition_point(|it| it.index <= self.applied);
         let mut applied = vec![Applied::Skipped; n_skipped];
         applied.reserve(entries.len() - n_skipped);
         let mut pace = Pace { share, enough };
         let rest = match self.apply_new(&entries[n_skipped..], &mut pace, &mut applied) {
             Err(Fault::NoRoom(_)) => {
-                self.recover_from_no_room()?;
+                self.recover_from_no_room(share)?;
                 Rest::NoRoom
             }
             rest => rest?,
@@ -141,13 +142,16 @@ impl Database {
     /// - No result followed from the disk: a command during which a write found no room is never committed,
     ///   whatever became of its statements ([`Self::run_entry`]).
     ///
-    /// The connection begins anew, so that nothing depends on what SQLite remembers of an error. If that needs
-    /// room as well, it is done before the connection is used again.
-    fn recover_from_no_room(&mut self) -> Result<(), Fault> {
+    /// The connection begins anew, so that nothing depends on what SQLite remembers of an error: now if there is
+    /// time, for opening one reads the schema; or before it is used again, if that needs room as well.
+    fn recover_from_no_room(&mut self, share: Share) -> Result<(), Fault> {
         context::idle();
         self.roll_back_if_open()?;
         self.is_worn = true;
-        self.renew_if_worn().map(|_| ())
+        match share {
+            Share::Inline => Ok(()),
+            Share::Whole => self.renew_if_worn().map(|_| ()),
+        }
     }
 
     /// Whether the connection may write.
@@ -169,6 +173,12 @@ impl Database {
         pace: &mut Pace<'_>,
         out: &mut Vec<Applied>,
     ) -> Result<Rest, Fault> {
+        if entries.is_empty() {
+            return Ok(Rest::None);
+        }
+        if self.is_worn && pace.share == Share::Inline {
+            return Ok(Rest::Long);
+        }
         if !self.renew_if_worn()? {
             return Ok(Rest::NoRoom);
         }
@@ -599,6 +609,48 @@ mod tests {
             assert!(printed.starts_with("error"), "{sql}: {printed}");
             assert_eq!(fixture.query("SELECT a, b FROM t"), "[a,b](1,'x')(2,'x')(3,'x')", "{sql}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_met_a_full_disk_begins_anew_where_there_is_time() {
+        let mut fixture = Fixture::new();
+        fixture.must(SCHEMA);
+        fixture.database.is_worn = true;
+        let insert = "INSERT INTO t(b) VALUES (1)";
+        let insert = crate::sql::testing::command(
+            crate::wire::command::Mode::Exec,
+            insert,
+            &[],
+            &crate::sql::testing::stamp(1),
+        );
+        let entries = fixture.entries([insert]);
+        let inline = |fixture: &mut Fixture| {
+            fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap()
+        };
+        let batch = inline(&mut fixture);
+        assert_eq!((batch.applied.len(), batch.rest), (0, Rest::Long));
+        assert!(fixture.database.is_worn, "it was opened again where there is no time");
+        let batch = fixture.database.apply(&entries).unwrap();
+        assert_eq!((batch.applied.len(), batch.rest), (1, Rest::None));
+        assert!(!fixture.database.is_worn);
+        // What it has had it has had, there too.
+        fixture.database.is_worn = true;
+        let batch = inline(&mut fixture);
+        assert_eq!((batch.applied, batch.rest), (vec![Applied::Skipped], Rest::None));
+    }
+
+    #[test]
+    fn a_connection_that_begins_anew_knows_how_long_the_log_is() {
+        let mut fixture = Fixture::new();
+        fixture.must(SCHEMA);
+        fixture.must("INSERT INTO t(b) VALUES (1), (2), (3)");
+        let bytes = fixture.database.wal_bytes();
+        assert!(bytes > 0);
+        fixture.database.reconnect().unwrap();
+        assert_eq!(fixture.database.wal_bytes(), bytes);
+        // A change of the schema that fails makes it begin anew, too.
+        fixture.exec(&["CREATE TABLE u(x); INSERT INTO t(b) VALUES (1)"]);
+        assert!(fixture.database.wal_bytes() >= bytes);
     }
 
     #[test]

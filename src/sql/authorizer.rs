@@ -17,6 +17,7 @@ use rusqlite::hooks::Authorization;
 use crate::sql::context;
 use crate::sql::context::Cost;
 use crate::sql::context::Verb;
+use crate::sql::preparing;
 
 /// How the names of the engine's tables start, whatever their case.
 pub(super) const ENGINE_PREFIX: &str = "__debros_";
@@ -66,6 +67,20 @@ const FUNCTIONS: [&str; 9] = [
     "sqlite_version",
 ];
 
+/// Functions that may ask for the time.
+const TIME: [&str; 10] = [
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "date",
+    "datetime",
+    "julianday",
+    "strftime",
+    "time",
+    "timediff",
+    "unixepoch",
+];
+
 /// Whether `name` is one of the engine's.
 pub(super) fn is_engine_name(name: &str) -> bool {
     name.get(..ENGINE_PREFIX.len()).is_some_and(|it| it.eq_ignore_ascii_case(ENGINE_PREFIX))
@@ -73,6 +88,9 @@ pub(super) fn is_engine_name(name: &str) -> bool {
 
 /// SQLite asks.
 pub(super) fn authorize(asked: AuthContext<'_>) -> Authorization {
+    if preparing::note_question(asked.accessor) {
+        return Authorization::Deny;
+    }
     if context::is_engine() || is_allowed(asked) {
         return Authorization::Allow;
     }
@@ -147,10 +165,10 @@ fn is_allowed(asked: AuthContext<'_>) -> bool {
 fn note_function(name: &str) {
     if name.eq_ignore_ascii_case("changes") {
         context::note(|it| it.changes = true);
-    } else if is_one_of(name, &["like", "glob"]) {
-        context::note(|it| it.cost = Cost::Search);
+    } else if is_one_of(name, &TIME) {
+        context::note(|it| it.time = true);
     } else if name.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("json")) {
-        context::note(|it| it.cost = it.cost.max(Cost::Json));
+        context::note(|it| it.cost = Cost::Json);
     }
 }
 

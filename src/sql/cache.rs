@@ -15,6 +15,8 @@ use crate::sql::context::Seen;
 use crate::sql::context::Verb;
 use crate::sql::fault::SqlError;
 use crate::sql::memory;
+use crate::sql::preparing;
+use crate::sql::preparing::Allowance;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::text;
@@ -37,7 +39,12 @@ const TRIGGERS_QUICK_MAX: u32 = 16;
 
 /// What of a schema makes preparing and running a statement longer than its text says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "what is known of a schema, each by itself")]
 pub(super) struct Shape {
+    /// All that a tenant created, indexes of constraints included.
+    pub(super) objects: usize,
+    /// Bytes of the texts of all that.
+    pub(super) size: usize,
     /// Virtual tables, which write at COMMIT.
     pub(super) virtual_tables: u32,
     /// Views, whose text is part of every statement that names them.
@@ -46,9 +53,13 @@ pub(super) struct Shape {
     pub(super) triggers: u32,
     /// A view or trigger is not simple, so that preparing what names it may take long.
     pub(super) is_complex: bool,
+    /// There are statistics.
+    pub(super) statistics: bool,
     /// A text of the schema may call `changes()`. (SQLite asks for permission where it is used by a statement, but
     /// not for a constraint.)
     pub(super) changes: bool,
+    /// Bytes of the longest row of the schema, or a few more.
+    pub(super) row_bytes: usize,
     /// There are virtual tables, or one of the views and triggers may add an instruction that takes time in
     /// proportion to a table.
     pub(super) has_long_steps: bool,
@@ -92,8 +103,12 @@ pub(super) struct Cached {
     pub(super) n_parameters: usize,
     /// The columns of its rows; none if it returns no rows.
     pub(super) columns: Option<Arc<[Column]>>,
+    /// One of them has a name that SQLite made up by chance.
+    pub(super) has_random_names: bool,
     /// What the authorizer saw of it.
     pub(super) seen: Seen,
+    /// What preparing it counts for, in VM instructions.
+    pub(super) preparing: u64,
     /// One of its instructions may take time in proportion to a table, and nothing counts it.
     pub(super) has_long_step: bool,
     /// How often more it is not tried where there is little time.
@@ -133,17 +148,17 @@ impl Cache {
     }
 
     /// The first statement of `sql`, prepared now if it is not at hand; none if the text is blank. `shape`
-    /// is that of the schema; preparing takes at most `memory_max` bytes.
+    /// is that of the schema.
     pub(super) fn get(
         &mut self,
         handle: Handle,
         sql: &str,
         shape: Shape,
-        memory_max: u64,
+        allowance: Allowance,
     ) -> Result<Option<&mut Cached>, SqlError> {
         let place = match self.places.get(sql) {
             Some(place) => *place,
-            None => match prepare(handle, sql, shape, memory_max)? {
+            None => match prepare(handle, sql, shape, allowance)? {
                 Some(cached) => self.put(cached),
                 None => return Ok(None),
             },
@@ -152,6 +167,25 @@ impl Cache {
         let cached = &mut self.statements[place];
         cached.used = self.clock;
         Ok(Some(cached))
+    }
+
+    /// Drop the statement of `sql` if it asks for the time. With statistics, SQLite asks for it when it prepares a
+    /// statement, to guess how many rows are older: another plan, at another time.
+    pub(super) fn forget_if_timed(&mut self, sql: &str) {
+        if let Some(place) = self.places.get(sql).copied()
+            && self.statements[place].seen.time
+        {
+            self.remove(place);
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let dropped = self.statements.swap_remove(place);
+        self.places.remove(&dropped.text);
+        self.bytes -= dropped.size;
+        if let Some(moved) = self.statements.get(place) {
+            self.places.insert(moved.text.clone(), place);
+        }
     }
 
     /// Drop all statements.
@@ -166,12 +200,7 @@ impl Cache {
             // One pass over a bounded table costs less than the preparation that made it necessary.
             let used = self.statements.iter().enumerate().min_by_key(|(_, it)| it.used);
             let Some((oldest, _)) = used else { break };
-            let dropped = self.statements.swap_remove(oldest);
-            self.places.remove(&dropped.text);
-            self.bytes -= dropped.size;
-            if let Some(moved) = self.statements.get(oldest) {
-                self.places.insert(moved.text.clone(), oldest);
-            }
+            self.remove(oldest);
         }
         let place = self.statements.len();
         self.bytes += cached.size;
@@ -185,7 +214,7 @@ fn prepare(
     handle: Handle,
     sql: &str,
     shape: Shape,
-    memory_max: u64,
+    allowance: Allowance,
 ) -> Result<Option<Cached>, SqlError> {
     if text::is_blank(sql) {
         return Ok(None);
@@ -208,8 +237,11 @@ fn prepare(
         _ => Cow::Borrowed(sql),
     };
     let prepare = || Prepared::new(handle, &visible);
-    let (prepared, is_too_complex) = memory::with_bound(memory_max, prepare);
-    if is_too_complex {
+    let (prepared, effort) = preparing::measured(&visible, allowance, prepare);
+    if effort.is_out {
+        return Err(error(rusqlite::ffi::SQLITE_INTERRUPT, "interrupted"));
+    }
+    if effort.needs_memory {
         return Err(error(rusqlite::ffi::SQLITE_NOMEM, memory::TOO_MUCH));
     }
     let (prepared, end) = prepared?;
@@ -230,20 +262,38 @@ fn prepare(
         has_long_step = false;
         prepared.for_each_opcode(|it| has_long_step |= LONG_STEPS.contains(&it))?;
     }
+    let columns = (prepared.n_columns() > 0).then(|| prepared.columns());
+    let names = columns.iter().flatten().map(|it| it.name.as_str());
     Ok(Some(Cached {
+        has_random_names: is_any_random(names),
         has_long_step,
         long_for: 0,
         tail: (!text::is_blank(&sql[end..])).then_some(end),
         nature,
         verb,
         n_parameters: prepared.n_parameters(),
-        columns: (prepared.n_columns() > 0).then(|| prepared.columns().into()),
+        columns: columns.map(Into::into),
         seen,
+        preparing: effort.steps,
         text: sql.into(),
         size: sql.len() + prepared.memory(),
         used: 0,
         prepared,
     }))
+}
+
+/// Whether one of `columns` has a name that SQLite made up by chance. To one that is taken it appends `:1`, to
+/// the next ones `:2` to `:4`, and to more of them a random number.
+pub(super) fn is_any_random<'a>(columns: impl Iterator<Item = &'a str>) -> bool {
+    let parts: Vec<_> = columns.filter_map(|it| it.rsplit_once(':')).collect();
+    let has = |name: &str, n: &str| {
+        parts.iter().any(|(other, it)| *it == n && other.eq_ignore_ascii_case(name))
+    };
+    parts.iter().any(|(name, n)| {
+        let is_number = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
+        let others = ["1", "2", "3", "4"];
+        is_number && !others.contains(n) && others.iter().all(|it| has(name, it))
+    })
 }
 
 fn denied() -> SqlError {

@@ -18,6 +18,7 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::functions;
+use crate::sql::like;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::vfs::Vfs;
@@ -27,7 +28,7 @@ use crate::wire::command::Value;
 
 /// How often a connection that writes tries again to get a lock before it answers BUSY (R21).
 const BUSY_YIELDS_MAX: i32 = 2_000;
-/// Longest pattern of LIKE and GLOB, whose cost is not linear (R12).
+/// Longest pattern of LIKE and GLOB, which look at each character of a text up to so many times (R12).
 const LIKE_PATTERN_MAX: i32 = 128;
 
 /// Whose statements a database runs.
@@ -115,6 +116,7 @@ pub(super) fn open(
     }
     functions::register(&connection, handle)?;
     costly::register(handle)?;
+    like::register(handle)?;
     connection.execute_batch(SETTINGS)?;
     if role == Role::Tenant {
         connection.execute_batch(authorizer::CREATE_VIEWS)?;
@@ -236,7 +238,7 @@ impl EngineStatements {
     /// A statement makes SQLite load the schema, if another connection has changed it, and the statistics with
     /// it. An error of reading those undoes the transaction, and is told to nobody: the row that is forgotten
     /// next would be gone for good. Once a statement has run, the schema stays.
-    fn settle(&mut self) -> Result<i64, EngineError> {
+    pub(super) fn settle(&mut self) -> Result<i64, EngineError> {
         let mut applied = 0;
         let read = context::as_engine(|| {
             self.applied.run(std::iter::empty(), |row| {

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use rustc_hash::FxHashSet;
 
+use crate::sql::preparing::Text;
+use crate::sql::statement::Handle;
 use crate::types::Dice;
 use crate::types::LogIndex;
 use crate::types::Timestamp;
@@ -31,7 +33,9 @@ pub(super) struct Tables {
     /// How many indexes each has; those that have none are left out.
     pub(super) indexes: FxHashMap<Vec<u8>, u64>,
     /// The virtual ones, in lower case.
-    pub(super) virtual_tables: FxHashSet<String>,
+    pub(super) virtuals: FxHashSet<String>,
+    /// The texts of views and triggers, by their name.
+    pub(super) texts: FxHashMap<String, Text>,
 }
 
 /// The first word of a statement, as far as it decides what the statement may do.
@@ -53,9 +57,12 @@ pub(super) enum Verb {
 
 /// What the authorizer saw while a statement was prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "what a statement names, each by itself")]
 pub(super) struct Seen {
     /// The statement calls `changes()`.
     pub(super) changes: bool,
+    /// The statement asks for the time.
+    pub(super) time: bool,
     /// The statement is `PRAGMA table_list`.
     pub(super) table_list: bool,
     /// A trigger of the statement writes.
@@ -74,8 +81,6 @@ pub(super) enum Cost {
     Ordinary,
     /// A good deal more for each byte: JSON is read, and written again.
     Json,
-    /// For each byte as much as for a hundred: `LIKE` and `GLOB`.
-    Search,
 }
 
 /// What the system calls of a command have met: the worst of it.
@@ -103,12 +108,19 @@ struct Context {
     ticks_left: Cell<u64>,
     steps_charged: Cell<u64>,
     charged: Cell<u64>,
+    charged_max: Cell<u64>,
+    work_left: Cell<u64>,
+    searches_count: Cell<bool>,
+    pages_left: Cell<u32>,
+    runs_on: Cell<Option<Handle>>,
     temp_left: Cell<u64>,
     given_up: Cell<bool>,
     memory: Cell<i64>,
     memory_max: Cell<i64>,
     memory_peak: Cell<i64>,
     out_of_memory: Cell<bool>,
+    /// Whoever runs here has time.
+    has_time: Cell<bool>,
     /// The log index of the command at work; zero is none.
     index: Cell<LogIndex>,
 }
@@ -124,6 +136,7 @@ thread_local! {
             verb: Cell::new(Verb::Other),
             seen: Cell::new(Seen {
                 changes: false,
+                time: false,
                 table_list: false,
                 triggers: false,
                 virtual_tables: 0,
@@ -135,12 +148,18 @@ thread_local! {
             ticks_left: Cell::new(u64::MAX),
             steps_charged: Cell::new(0),
             charged: Cell::new(0),
+            charged_max: Cell::new(u64::MAX),
+            work_left: Cell::new(u64::MAX),
+            searches_count: Cell::new(true),
+            pages_left: Cell::new(u32::MAX),
+            runs_on: Cell::new(None),
             temp_left: Cell::new(u64::MAX),
             given_up: Cell::new(false),
             memory: Cell::new(0),
             memory_max: Cell::new(i64::MAX),
             memory_peak: Cell::new(0),
             out_of_memory: Cell::new(false),
+            has_time: Cell::new(false),
             index: Cell::new(LogIndex(0)),
         }
     };
@@ -180,9 +199,51 @@ pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
         it.ticks_left.set(steps / STEPS_PER_TICK);
         it.steps_charged.set(0);
         it.charged.set(0);
+        it.charged_max.set(u64::MAX);
+        it.work_left.set(u64::MAX);
+        it.searches_count.set(true);
+        it.runs_on.set(None);
         it.temp_left.set(temp_bytes);
         it.rowid_spent.set(false);
     });
+}
+
+/// The statement that begins, on the connection behind `handle`, may have functions do as much as `work`
+/// instructions would, and read and write so many `pages`: between two ticks nothing looks at the clock. More,
+/// and it is given up (R13). To be called after [`begin_statement`].
+pub(super) fn bound_work(work: u64, pages: u32, handle: Handle) {
+    CONTEXT.with(|it| {
+        it.work_left.set(work);
+        it.pages_left.set(pages);
+        it.runs_on.set(Some(handle));
+    });
+}
+
+/// A page is read or written. A statement that has had too many is stopped where it next can be: an
+/// instruction may take a page for each few kilobytes of a value that it deletes.
+pub(super) fn charge_page() {
+    CONTEXT.with(|it| {
+        let Some(handle) = it.runs_on.get() else {
+            return;
+        };
+        let left = it.pages_left.get();
+        it.pages_left.set(left.saturating_sub(1));
+        if left == 0 {
+            it.given_up.set(true);
+            handle.interrupt();
+        }
+    });
+}
+
+/// The statement that begins may be charged so many steps, however many of its own it may take. To be called
+/// after [`begin_statement`].
+pub(super) fn bound_charges(steps: u64) {
+    CONTEXT.with(|it| it.charged_max.set(steps));
+}
+
+/// The statement that begins has other bounds than steps: [`charge_search`] does not count.
+pub(super) fn search_freely() {
+    CONTEXT.with(|it| it.searches_count.set(false));
 }
 
 /// What the engine does for itself is not bounded.
@@ -194,6 +255,16 @@ pub(super) fn unbounded() {
 pub(super) fn idle() {
     unbounded();
     CONTEXT.with(|it| it.trouble.set(Trouble::None));
+}
+
+/// Commands begin on this thread, which `has_time`, or is a core.
+pub(super) fn set_has_time(has_time: bool) {
+    CONTEXT.with(|it| it.has_time.set(has_time));
+}
+
+/// Whether this thread has time.
+pub(super) fn has_time() -> bool {
+    CONTEXT.with(|it| it.has_time.get())
 }
 
 /// The command's time.
@@ -259,11 +330,19 @@ pub(super) fn know(tables: &Arc<Tables>) {
 /// The statement that is prepared names `table`.
 pub(super) fn note_table(table: &str) {
     let is_virtual = |it: &Arc<Tables>| {
-        !it.virtual_tables.is_empty() && it.virtual_tables.contains(&table.to_ascii_lowercase())
+        !it.virtuals.is_empty() && it.virtuals.contains(&table.to_ascii_lowercase())
     };
     if CONTEXT.with(|it| it.tables.borrow().as_ref().is_some_and(is_virtual)) {
         note(|it| it.virtual_tables += 1);
     }
+}
+
+/// The text of the view or trigger called `name`.
+pub(super) fn text_of(name: &str) -> Text {
+    CONTEXT.with(|it| {
+        let tables = it.tables.borrow();
+        tables.as_ref().and_then(|it| it.texts.get(name).copied()).unwrap_or_default()
+    })
 }
 
 /// A row of `table` has changed: charged for what its pages take.
@@ -339,15 +418,37 @@ pub(super) fn is_given_up() -> bool {
     CONTEXT.with(|it| it.given_up.get())
 }
 
-/// A function takes as long as `n` instructions. Whether that is too many.
+/// A function takes as long as `n` instructions. Whether that is too many, or longer than there is time for.
+pub(super) fn charge_function(n: u64) -> bool {
+    is_too_much_work(n) || charge_steps(n)
+}
+
+/// The same for `LIKE` and `GLOB`, which a statement that only reads may do for as long as it has time.
+pub(super) fn charge_search(n: u64) -> bool {
+    is_too_much_work(n) || (CONTEXT.with(|it| it.searches_count.get()) && charge_steps(n))
+}
+
+fn is_too_much_work(n: u64) -> bool {
+    CONTEXT.with(|it| {
+        let left = it.work_left.get();
+        it.work_left.set(left.saturating_sub(n));
+        if left < n {
+            it.given_up.set(true);
+        }
+        left < n
+    })
+}
+
+/// Something takes as long as `n` instructions. Whether that is too many.
 pub(super) fn charge_steps(n: u64) -> bool {
     CONTEXT.with(|it| {
         let charged = it.steps_charged.get().saturating_add(n);
         it.steps_charged.set(charged % STEPS_PER_TICK);
-        it.charged.set(it.charged.get().saturating_add(n));
+        let total = it.charged.get().saturating_add(n);
+        it.charged.set(total);
         let (ticks, left) = (charged / STEPS_PER_TICK, it.ticks_left.get());
         it.ticks_left.set(left.saturating_sub(ticks));
-        left < ticks
+        left < ticks || total > it.charged_max.get()
     })
 }
 

@@ -3,8 +3,7 @@
 //!
 //! One call of `replace()` on two megabytes would otherwise hold a core for minutes. The functions
 //! themselves stay SQLite's: each thread has a connection to nothing where they are called, so that all
-//! their corner cases are the original's. `like` and `glob` are not here: overridden, they would no longer
-//! use an index; their patterns are short instead.
+//! their corner cases are the original's. `LIKE` and `GLOB` are elsewhere ([`crate::sql::like`]).
 
 #![expect(unsafe_code, reason = "values pass between two connections without being looked at")]
 
@@ -110,7 +109,7 @@ unsafe extern "C" fn call(
             }
         };
         let product = length(arguments[0]).saturating_mul(length(arguments[1]));
-        if context::charge_steps(product / PRODUCT_PER_STEP) {
+        if context::charge_function(product / PRODUCT_PER_STEP) {
             ffi::sqlite3_result_error_code(context, ffi::SQLITE_INTERRUPT);
             return;
         }

@@ -1,11 +1,12 @@
 //! The one writing connection to one database, and reading on it.
 
 use std::fmt::Write;
-use std::hash::Hash;
-use std::hash::Hasher;
+use std::hash::BuildHasher;
+use std::hash::RandomState; // tidy: allow(RandomState) see `hash_of`
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
@@ -16,11 +17,14 @@ use rusqlite::InterruptHandle;
 use rusqlite::OpenFlags;
 use rusqlite::hooks::Wal;
 use rustc_hash::FxHashSet;
-use rustc_hash::FxHasher;
 
+use crate::limits;
+use crate::sql::authorizer;
 use crate::sql::authorizer::ENGINE_PREFIX;
 use crate::sql::cache::Cache;
+use crate::sql::cache::PREPARING_MEMORY_MAX;
 use crate::sql::cache::Shape;
+use crate::sql::cache::is_any_random;
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
 use crate::sql::connection::EngineStatements;
@@ -34,6 +38,9 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::maintenance;
+use crate::sql::preparing;
+use crate::sql::preparing::Allowance;
+use crate::sql::preparing::Text;
 use crate::sql::requests::Requests;
 use crate::sql::run::Run;
 use crate::sql::run::Setting;
@@ -49,8 +56,8 @@ use crate::wire::command::Value;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
 
-/// Pages of a database that any single step gets through within a millisecond.
-const SMALL_PAGES_MAX: u32 = 256;
+/// Bytes of a row of the schema beside its names and its text: more than a type, a page and a header take.
+const ROW_BYTES_BESIDE: usize = 64;
 /// Texts remembered because they ran quickly.
 const QUICK_MAX: usize = 1_024;
 /// Bytes of one page in the write-ahead log, its header included.
@@ -211,7 +218,7 @@ impl Database {
         let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = shape(handle).map_err(open_error)?;
         let tables = tables(handle).map_err(open_error)?;
-        load_search(handle, shape).map_err(open_error)?;
+        load_schema(handle, shape).map_err(open_error)?;
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
         Ok(Self {
@@ -250,6 +257,8 @@ impl Database {
                     error => Fault::Stop(format!("open a database again: {error}")),
                 })?;
         assert_eq!(fresh.applied, self.applied, "a rollback leaves what was committed");
+        // The log is as long as it was, and the new connection has not committed yet.
+        fresh.wal_frames.fetch_max(self.wal_frames.load(Ordering::Relaxed), Ordering::Relaxed);
         *self = fresh;
         Ok(())
     }
@@ -265,7 +274,7 @@ impl Database {
             number(self.handle, sql)?;
             // At once: where it may be stopped or run out of memory, SQLite would go on without statistics.
             number(self.handle, "SELECT applied FROM __debros_meta")?;
-            load_search(self.handle, self.shape)
+            load_schema(self.handle, self.shape)
         });
         reset.map_err(|error| error.into_fault("read the schema anew"))
     }
@@ -339,6 +348,7 @@ impl Database {
         enough: &mut dyn FnMut(Ask) -> bool,
     ) -> Result<Vec<Read>, Fault> {
         context::idle();
+        context::set_has_time(share == Share::Whole);
         match self.engine.begin_read() {
             Ok(()) => {}
             Err(EngineError::Fault(Fault::NoRoom(_))) => {
@@ -399,11 +409,6 @@ impl Database {
             || self.quick.contains(&hash_of(sql))
     }
 
-    /// Whether a step in proportion to the database is short, because the database is small.
-    pub(super) fn is_small(&self) -> bool {
-        (1..=SMALL_PAGES_MAX).contains(&self.size.pages)
-    }
-
     /// A text that ran quickly on a connection that only reads, and could have taken long: where there is
     /// little time it may be tried.
     pub fn learn(&mut self, text: u64) {
@@ -444,97 +449,141 @@ impl Database {
         Ok(())
     }
 
-    /// Check what a change of the schema left behind. `Err` names what must not stay.
-    pub(super) fn check_schema(&mut self) -> Result<Result<(), StatementError>, Fault> {
+    /// Check what `sql`, a change of the schema, left behind; give what that counts for, in VM instructions. `Err`
+    /// names what must not stay.
+    pub(super) fn check_schema(&mut self, sql: &str) -> Result<Result<u64, StatementError>, Fault> {
+        let before = self.shape;
+        let is_selected = text::makes_table_by_select(sql);
         let found = context::as_engine(|| {
             let schema = engine_schema(self.handle)?;
-            let random = has_random_names(self.handle)?;
             self.shape = shape(self.handle)?;
             self.tables = Arc::new(tables(self.handle)?);
             context::know(&self.tables);
-            Ok::<_, SqlError>((schema, random))
+            Ok::<_, SqlError>((schema, check_columns(self.handle, is_selected)?))
         });
-        let (schema, random) = found.map_err(|error| error.into_fault("check the schema"))?;
+        let (schema, columns) = found.map_err(|error| error.into_fault("check the schema"))?;
         if self.role == Role::Tenant && schema != self.engine_schema {
             return Ok(Err(StatementError::coded("not_authorized", "not authorized")));
         }
         if self.role == Role::Engine {
             self.engine_schema = schema;
+        } else if let Some(error) = outgrown(before, self.shape) {
+            return Ok(Err(error));
         }
-        if random {
-            let message = "duplicate column name: name the columns of the result apart with AS";
-            return Ok(Err(StatementError::new(message)));
-        }
-        Ok(Ok(()))
+        Ok(columns)
     }
 }
+
+/// Whether a schema has grown beyond its bounds. One that is beyond them may shrink.
+fn outgrown(before: Shape, now: Shape) -> Option<StatementError> {
+    let message = if now.objects > before.objects.max(limits::SCHEMA_OBJECTS_MAX) {
+        let n_max = limits::SCHEMA_OBJECTS_MAX;
+        format!("schema has too many tables, indexes, views and triggers: at most {n_max}")
+    } else if now.size > before.size.max(limits::SCHEMA_SIZE_MAX) {
+        let n_max = limits::SCHEMA_SIZE_MAX;
+        format!("texts of the schema are too long: at most {n_max} bytes")
+    } else {
+        return None;
+    };
+    Some(StatementError::coded("schema_objects", message))
+}
+
+/// What is said of columns whose names SQLite makes up by chance.
+pub(super) const RANDOM_NAMES: &str =
+    "duplicate column name: name the columns of the result apart with AS";
 
 /// A read that needs room on a full disk.
 pub(super) fn no_room_to_read() -> StatementError {
     StatementError::coded("disk_reserve", "the disk is full: the statement needs room to work")
 }
 
-/// Have FTS5 tables read their settings: one that has not done so writes another version of them than one
-/// that has, when its index is built anew.
-fn load_search(handle: Handle, shape: Shape) -> Result<(), SqlError> {
-    if shape.virtual_tables == 0 {
-        return Ok(());
-    }
-    let names = "SELECT name FROM main.sqlite_master
-        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%USING%fts5%'";
-    for name in texts(handle, names, None)? {
-        let sql = format!("SELECT 1 FROM main.\"{}\"('a') LIMIT 1", name.replace('"', "\"\""));
-        match texts(handle, &sql, None) {
-            // Some other table, or one that cannot be used at all.
-            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
-            read => drop(read?),
+/// Have at hand what SQLite would else read when a statement first needs it, which would then count for more
+/// ([`preparing`]): virtual tables, and the columns of views. An R-tree reads when it begins how many rows it has, by the statistics:
+/// one that begins after `ANALYZE` in the same command would be planned otherwise. FTS5 tables read their settings: one that has not done
+/// so writes another version of them than one that has, when its index is built anew.
+fn load_schema(handle: Handle, shape: Shape) -> Result<(), SqlError> {
+    if shape.virtual_tables > 0 {
+        let names = "SELECT name FROM main.sqlite_master
+            WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'";
+        for name in texts(handle, names, None)? {
+            let name = quoted(&name);
+            for sql in [
+                format!("SELECT 1 FROM main.{name} LIMIT 0"),
+                format!("SELECT 1 FROM main.{name}('a') LIMIT 1"),
+            ] {
+                match texts(handle, &sql, None) {
+                    // Not one that can be searched, or one that cannot be used at all.
+                    Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
+                    read => drop(read?),
+                }
+            }
         }
+    }
+    if shape.views > 0 {
+        let _ = check_columns(handle, false)?;
     }
     Ok(())
 }
 
-/// What a text is remembered by.
+/// What a text is remembered by. The key is the process's own, so that nobody can make a text that is taken for
+/// another. It decides where a text runs, and nothing of what it gives.
 pub(super) fn hash_of(sql: &str) -> u64 {
-    let mut hasher = FxHasher::default();
-    sql.hash(&mut hasher);
-    hasher.finish()
+    // tidy: allow(RandomState) as above
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(sql)
 }
 
-/// What may have columns whose names SQLite made up: the newest table, and every view, whose columns may
-/// change with any table.
-const NAMED_BY_SELECT: &str = "
-    SELECT name FROM main.sqlite_master
-    WHERE type = 'view' OR (type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
-      AND rowid = (SELECT max(rowid) FROM main.sqlite_master))";
+/// Steps that preparing every view once may count for, in all: a second or two in the worst case. It is done after
+/// each change of the schema, and when a database is opened.
+const VIEWS_STEPS_MAX: u64 = 20_000_000;
+/// Its columns may be those of a SELECT, where SQLite makes up names.
+const NEWEST_TABLE: &str = "
+    SELECT name FROM pragma_table_xinfo((
+        SELECT name FROM main.sqlite_master
+        WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
+          AND rowid = (SELECT max(rowid) FROM main.sqlite_master)))";
 
-/// Whether a table or view has a column whose name SQLite made up by chance.
-fn has_random_names(handle: Handle) -> Result<bool, SqlError> {
-    let tables = texts(handle, NAMED_BY_SELECT, None)?;
-    let sql = "SELECT name FROM pragma_table_xinfo(?)";
-    for table in tables {
-        match texts(handle, sql, Some(&table)) {
-            Ok(names) if is_any_random(&names) => return Ok(true),
+/// Whether the newest table, if it `is_selected`, that is, was made by a SELECT, has a column whose name SQLite made up by chance, and what reading from each view
+/// counts for, in VM instructions, as far as SQLite prepares it. `Err`: that is too much, or a view has such a
+/// column; it may change with any table.
+fn check_columns(
+    handle: Handle,
+    is_selected: bool,
+) -> Result<Result<u64, StatementError>, SqlError> {
+    let made_up = || Ok(Err(StatementError::new(RANDOM_NAMES)));
+    if is_selected && is_any_random(texts(handle, NEWEST_TABLE, None)?.iter().map(String::as_str)) {
+        return made_up();
+    }
+    let mut n_steps = 0;
+    for view in texts(handle, "SELECT name FROM main.sqlite_master WHERE type = 'view'", None)? {
+        let sql = format!("SELECT * FROM main.{}", quoted(&view));
+        let prepare = || Prepared::new(handle, &sql);
+        let allowance =
+            Allowance { memory: PREPARING_MEMORY_MAX, steps: VIEWS_STEPS_MAX - n_steps };
+        let (prepared, effort) = preparing::measured(&sql, allowance, prepare);
+        if effort.is_out || effort.needs_memory {
+            let message = format!("preparing what reads view {view} takes too much");
+            return Ok(Err(StatementError::coded("schema_views", message)));
+        }
+        n_steps += effort.steps;
+        match prepared {
+            Ok((Some(prepared), _)) => {
+                if is_any_random(prepared.columns().iter().map(|it| it.name.as_str())) {
+                    return made_up();
+                }
+            }
             Ok(_) => {}
             // A view of what is not there has no columns.
             Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(false)
+    Ok(Ok(n_steps))
 }
 
-/// Whether one of `columns` has a name that SQLite made up by chance. From the second column of one name on
-/// it appends `:1` to `:4`, and to more of them a random number.
-fn is_any_random(columns: &[String]) -> bool {
-    let parts = || columns.iter().filter_map(|it| it.rsplit_once(':'));
-    let fourth: Vec<_> = parts().filter(|(_, n)| *n == "4").map(|(name, _)| name).collect();
-    !fourth.is_empty()
-        && parts().any(|(name, n)| {
-            let is_made_up = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
-            is_made_up
-                && !["1", "2", "3", "4"].contains(&n)
-                && fourth.iter().any(|it| it.eq_ignore_ascii_case(name))
-        })
+/// `name` as SQL has it, whatever is in it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The texts that `sql` gives, whose argument is `argument`.
@@ -557,7 +606,7 @@ fn texts(handle: Handle, sql: &str, argument: Option<&str>) -> Result<Vec<String
 
 /// What is in the schema.
 fn shape(handle: Handle) -> Result<Shape, SqlError> {
-    let sql = "SELECT type, sql FROM main.sqlite_master WHERE sql IS NOT NULL";
+    let sql = "SELECT type, sql, name, tbl_name FROM main.sqlite_master";
     let mut shape = Shape::default();
     context::as_engine(|| {
         let (prepared, _) = Prepared::new(handle, sql)?;
@@ -566,7 +615,24 @@ fn shape(handle: Handle) -> Result<Shape, SqlError> {
                 Ok(Value::Text(it)) => it,
                 _ => "",
             };
+            let bytes = |at| match row.value(at) {
+                Ok(Value::Text(it)) => it.len(),
+                Ok(_) => 0,
+                Err(it) => it.len(),
+            };
+            let row_bytes = bytes(1) + bytes(2) + bytes(3) + ROW_BYTES_BESIDE;
+            shape.row_bytes = shape.row_bytes.max(row_bytes);
             shape.changes |= sql.to_ascii_lowercase().contains("changes");
+            let is_engines = |at| match row.value(at) {
+                Ok(Value::Text(name)) => authorizer::is_engine_name(name),
+                _ => false,
+            };
+            // Which of those there are depends on when the database was opened by which program.
+            if !is_engines(2) && !is_engines(3) {
+                shape.objects += 1;
+                shape.size += sql.len();
+            }
+            shape.statistics |= row.value(2) == Ok(Value::Text("sqlite_stat4"));
             match row.value(0) {
                 Ok(Value::Text("view")) => {
                     shape.views += 1;
@@ -599,8 +665,19 @@ fn tables(handle: Handle) -> Result<Tables, SqlError> {
     let is_virtual = "SELECT name FROM main.sqlite_master
         WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'";
     for table in texts(handle, is_virtual, None)? {
-        tables.virtual_tables.insert(table.to_ascii_lowercase());
+        tables.virtuals.insert(table.to_ascii_lowercase());
     }
+    let with_text = "SELECT name, sql FROM main.sqlite_master WHERE type IN ('view', 'trigger')";
+    context::as_engine(|| {
+        let (prepared, _) = Prepared::new(handle, with_text)?;
+        prepared.expect("not blank").run(std::iter::empty(), |row| {
+            if let (Ok(Value::Text(name)), Ok(Value::Text(sql))) = (row.value(0), row.value(1)) {
+                let text = tables.texts.entry(name.to_owned()).or_default();
+                *text = text.and(Text::of(sql));
+            }
+            Ok::<_, SqlError>(())
+        })
+    })?;
     Ok(tables)
 }
 
@@ -771,6 +848,61 @@ mod tests {
         let outcomes = fixture.apply(commands);
         assert_eq!(outcomes, [Ok(vec![]), Ok(vec![])]);
         assert_eq!(fixture.database.applied(), LogIndex(2));
+    }
+
+    #[test]
+    fn a_schema_is_bounded_and_may_shrink() {
+        let mut fixture = Fixture::new();
+        // One less than there may be, most of them indexes of constraints.
+        let n_max = limits::SCHEMA_OBJECTS_MAX;
+        fixture.must("CREATE TABLE t(a)");
+        for (n, n_columns) in [1_999, 1_999, 1_999, 1_999, 1_997].into_iter().enumerate() {
+            let columns: Vec<_> = (0..n_columns).map(|it| format!("c{it} UNIQUE")).collect();
+            fixture.must(&format!("CREATE TABLE t{n}({})", columns.join(",")));
+        }
+        assert_eq!(fixture.database.shape.objects, n_max - 1);
+        let full = "error schema_objects: schema has too many tables, indexes, views and triggers: \
+            at most 10000";
+        // With its index it would be two.
+        let printed = fixture.exec(&["CREATE TABLE u(a UNIQUE)", "CREATE VIEW v AS SELECT 1"]);
+        assert_eq!(printed, [full, "0 rows, id 0"]);
+        // A command that goes back to what there was is one that went too far.
+        let printed = fixture.exec(&[
+            "CREATE VIEW w AS SELECT 1; DROP VIEW v",
+            "INSERT INTO t VALUES (1)",
+            "ANALYZE",
+            "DROP TABLE t; CREATE VIEW w AS SELECT 2",
+            "ALTER TABLE t0 RENAME TO u0",
+        ]);
+        let is_refused: Vec<_> = printed.iter().map(|it| it.starts_with("error schema")).collect();
+        assert_eq!(is_refused, [true, false, true, false, false], "{printed:?}");
+        let path = fixture.database.path.clone();
+        fixture.database = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
+        assert_eq!(fixture.exec(&["CREATE VIEW x AS SELECT 1"]), [full]);
+        assert_eq!(fixture.database.shape.objects, n_max);
+    }
+
+    #[test]
+    fn the_texts_of_a_schema_are_bounded() {
+        let mut fixture = Fixture::new();
+        let mut n = 0;
+        let printed = loop {
+            // Longer than a hundredth of the bound.
+            let comment = "x".repeat(900_000);
+            let printed =
+                fixture.exec(&[&format!("CREATE VIEW v{n} AS SELECT 1 /* {comment} */")]).remove(0);
+            if printed.starts_with("error") {
+                break printed;
+            }
+            n += 1;
+        };
+        assert_eq!(
+            printed,
+            "error schema_objects: texts of the schema are too long: at most 16777216 bytes"
+        );
+        assert_eq!(n, limits::SCHEMA_SIZE_MAX / 900_030);
+        fixture.must("DROP VIEW v3");
+        fixture.must("CREATE VIEW small AS SELECT 1");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! SQL functions of our own: where SQLite's would differ between replicas or leak between commands.
+//! SQL functions of our own: where SQLite's would differ between replicas or leak between commands; and those that
+//! nobody may call.
 
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
@@ -7,10 +8,33 @@ use rusqlite::types::ValueRef;
 use crate::sql::context;
 use crate::sql::statement::Handle;
 
+/// Functions that ask the machine or the build, or reach outside, and their numbers of arguments. The authorizer
+/// refuses them where a statement names them; SQLite does not ask it about the expressions of a column that
+/// `ALTER TABLE` adds.
+const REFUSED: [(&str, i32); 11] = [
+    ("fts3_tokenizer", 1),
+    ("fts3_tokenizer", 2),
+    ("fts5_locale", 2),
+    ("fts5_source_id", 0),
+    ("load_extension", 1),
+    ("load_extension", 2),
+    ("sqlite_compileoption_get", 1),
+    ("sqlite_compileoption_used", 1),
+    ("sqlite_log", 2),
+    ("sqlite_source_id", 0),
+    ("sqlite_version", 0),
+];
+
 /// Register them. `handle` is that of `connection`.
 pub(super) fn register(connection: &Connection, handle: Handle) -> rusqlite::Result<()> {
     // Innocuous: column defaults, triggers and views may call them.
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+    for (name, n_arguments) in REFUSED {
+        connection.create_scalar_function(name, n_arguments, flags, move |_| {
+            let message = format!("not authorized to use function: {name}");
+            Err::<i64, _>(rusqlite::Error::UserFunctionError(message.into()))
+        })?;
+    }
     connection.create_scalar_function("random", 0, flags, |_| Ok(context::roll().cast_signed()))?;
     connection.create_scalar_function("randomblob", 1, flags, move |call| {
         // As SQLite's: any value counts as an integer, and there is at least one byte.

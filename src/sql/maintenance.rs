@@ -109,6 +109,50 @@ pub(super) fn create(path: &Path, vfs: Vfs, schema: &str) -> Result<(), OpenErro
     Ok(())
 }
 
+/// Copy what the database at `from` holds for its tenant to a new file at `to`, which any SQLite opens: one file,
+/// without a log and without the engine's tables. Nobody else may have the database open. `from` is changed in
+/// nothing but what its `-wal` needs to be read; damage that is met is an error, and leaves nothing at `to`.
+pub fn export(from: &Path, to: &Path, vfs: Vfs) -> Result<(), OpenError> {
+    context::idle();
+    if !vfs.exists(from)? {
+        return Err(OpenError::Missing);
+    }
+    if vfs.exists(to)? {
+        return Err(OpenError::Exists);
+    }
+    let new = connection::beside(to, ".new");
+    vfs.delete(&new)?;
+    let copied = copy_content(from, &new, vfs);
+    if copied.is_err() {
+        // The error says more than that this fails as well.
+        let _ = vfs.delete(&new);
+    }
+    copied.map_err(open_error)?;
+    vfs.sync_file(&new)?;
+    vfs.rename(&new, to)?;
+    Ok(())
+}
+
+fn copy_content(from: &Path, to: &Path, vfs: Vfs) -> Result<(), SqlError> {
+    let source = connection::open(from, vfs, Role::Engine, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // The flag is about ATTACH, which this is inside.
+    source.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_ATTACH_CREATE, true)?;
+    source.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_ATTACH_WRITE, true)?;
+    let name = to.to_str().ok_or_else(|| SqlError {
+        code: rusqlite::ffi::SQLITE_ERROR,
+        message: "the name of the copy is not UTF-8".to_owned(),
+    })?;
+    source.execute("VACUUM INTO ?", [name])?;
+    let copy = connection::open(to, vfs, Role::Engine, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    copy.execute_batch(
+        "DROP TABLE IF EXISTS __debros_requests;
+         DROP TABLE IF EXISTS __debros_meta;
+         PRAGMA incremental_vacuum",
+    )?;
+    copy.close().map_err(|(_, error)| error)?;
+    Ok(())
+}
+
 fn build(path: &Path, vfs: Vfs, schema: &str) -> Result<(), SqlError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = connection::open(path, vfs, Role::Engine, flags)?;
@@ -126,9 +170,16 @@ fn build(path: &Path, vfs: Vfs, schema: &str) -> Result<(), SqlError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::FileExt;
 
+    use super::connection;
+    use super::export;
     use crate::sql::Checkpointer;
+    use crate::sql::Database;
+    use crate::sql::Fault;
+    use crate::sql::OpenError;
     use crate::sql::Rest;
+    use crate::sql::Role;
     use crate::sql::Share;
     use crate::sql::Vfs;
     use crate::sql::testing::Fixture;
@@ -192,5 +243,74 @@ mod tests {
         assert_eq!(size(&mut fixture).free_pages, 0);
         assert_eq!(fixture.query(all), content);
         fixture.must("INSERT INTO t(b) VALUES ('more')");
+    }
+
+    #[test]
+    fn an_export_is_a_plain_database_without_the_engine() {
+        let mut fixture = Fixture::new();
+        for sql in [
+            "CREATE TABLE t(a INTEGER PRIMARY KEY AUTOINCREMENT, b UNIQUE, c AS (b || '!'))",
+            "CREATE INDEX t_c ON t(c)",
+            "CREATE TABLE w(k PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE gaps(x)",
+            "CREATE VIEW v AS SELECT c FROM t",
+            "CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO w VALUES (new.a); END",
+            "CREATE VIRTUAL TABLE f USING fts5(body)",
+            "INSERT INTO t(b) VALUES ('x'), ('y')",
+            "INSERT INTO gaps(rowid, x) VALUES (5, 'five'), (90, 'ninety')",
+            "INSERT INTO f VALUES ('hello world')",
+            "ANALYZE",
+        ] {
+            fixture.must(sql);
+        }
+        let from = fixture.database.path.clone();
+        let to = fixture.folder.path().join("out").with_extension("sqlite");
+        drop(fixture.database);
+        export(&from, &to, Vfs::system()).unwrap();
+        assert_eq!(export(&from, &to, Vfs::system()), Err(OpenError::Exists));
+        let plain = rusqlite::Connection::open(&to).unwrap();
+        let text = |sql: &str| plain.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(text("PRAGMA integrity_check"), "ok");
+        assert_eq!(text("PRAGMA journal_mode"), "delete");
+        assert_eq!(text("SELECT group_concat(c) FROM v"), "x!,y!");
+        assert_eq!(text("SELECT group_concat(k) FROM w"), "1,2");
+        assert_eq!(text("SELECT group_concat(rowid) FROM gaps"), "5,90");
+        assert_eq!(text("SELECT body FROM f('hello')"), "hello world");
+        let engine = "SELECT count(*) || '' FROM sqlite_master WHERE tbl_name LIKE '%debros%'";
+        assert_eq!(text(engine), "0");
+        plain.execute_batch("INSERT INTO t(b) VALUES ('z')").unwrap();
+        assert_eq!(text("SELECT max(a) || '' FROM t"), "3");
+        // It is still what it was.
+        Database::open(&from, Vfs::system(), Role::Tenant).unwrap();
+    }
+
+    #[test]
+    fn damage_is_not_exported() {
+        let mut fixture = Fixture::new();
+        fixture.must("CREATE TABLE t(a)");
+        fixture.must("INSERT INTO t VALUES (1)");
+        let root = fixture.query("SELECT rootpage FROM sqlite_master WHERE name = 't'");
+        let root: u64 = root.trim_matches(|it: char| !it.is_ascii_digit()).parse().unwrap();
+        let (from, folder) = (fixture.database.path.clone(), fixture.folder);
+        let mut checkpointer = Checkpointer::open(&from, Vfs::system()).unwrap();
+        checkpointer.checkpoint().unwrap().unwrap();
+        drop((checkpointer, fixture.database));
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(connection::beside(&from, suffix));
+        }
+        let file = fs::OpenOptions::new().write(true).open(&from).unwrap();
+        file.write_all_at(&[0xff; 4_096], (root - 1) * 4_096).unwrap();
+        let to = folder.path().join("out.sqlite");
+        let error = export(&from, &to, Vfs::system()).unwrap_err();
+        assert!(matches!(error, OpenError::Fault(Fault::Fence(_))), "{error}");
+        assert_eq!(
+            fs::read_dir(folder.path())
+                .unwrap()
+                .filter(|it| {
+                    it.as_ref().unwrap().file_name().to_string_lossy().starts_with("out")
+                })
+                .count(),
+            0
+        );
     }
 }

@@ -4,18 +4,18 @@
 //! text stays as it is, but for the name of the schema table (`text`); what SQL can ask of the machine is answered from the command's stamp:
 //! - `now`, in every form: the VFS shim (`vfs`) answers the command's time;
 //! - `random()`, `randomblob()`, `total_changes()`: functions of our own (`functions`);
-//! - functions whose time is not in proportion to their input: charged for it (`costly`);
+//! - functions whose time is not in proportion to their input: charged for it (`costly`,
+//!   `like`);
 //! - what cannot be made equal, or reaches outside the database: refused by the authorizer;
-//! - cost: counted in VM steps, rows, bytes (`run`) and memory (`memory`), never in time; but for reads, which
-//!   change nothing.
+//! - cost: counted in VM steps, rows, bytes (`run`), questions of SQLite while it prepares (`preparing`) and memory
+//!   (`memory`), never in time; but for reads, which change nothing.
 //!
 //! A command whose request has a key runs once; sent again, it is told what it gave (`requests`).
 //!
 //! How commands are cut into transactions never shows (`apply`): one transaction takes many commands, and
 //! what SQLite would carry from one to the next is reset.
 //!
-//! The process must run with `TZ=UTC` (the `localtime` modifier reads it) and with `SQLITE_TMPDIR` naming a
-//! folder of its own for temporary files.
+//! The process must run with `SQLITE_TMPDIR` naming a folder of its own for temporary files.
 //!
 //! Not here: when to sync, checkpoint, open or close. [`Checkpointer`], [`sync_wal`] and [`Database::create`]
 //! wait for the disk and belong on a helper thread; the caller decides when.
@@ -32,7 +32,9 @@ mod text;
 mod authorizer;
 mod functions;
 mod costly;
+mod like;
 mod context;
+mod preparing;
 mod fault;
 mod memory;
 mod connection;
@@ -42,6 +44,8 @@ mod maintenance;
 mod content;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod determinism;
 #[cfg(test)]
 mod scripts;
 
@@ -60,7 +64,9 @@ pub use database::Share;
 pub use fault::Fault;
 pub use maintenance::Checkpoint;
 pub use maintenance::Checkpointer;
+pub use maintenance::export;
 pub use maintenance::sync_wal;
+pub use memory::give_back_if_due;
 pub use reader::Brake;
 pub use reader::LongRead;
 pub use reader::Reader;

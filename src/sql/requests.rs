@@ -622,7 +622,7 @@ mod tests {
         );
         Database::create(&path, Vfs::system(), &schema).unwrap();
         let database = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
-        Fixture { database, _folder: folder, next: 1 }
+        Fixture { database, folder, next: 1 }
     }
 
     #[test]
@@ -774,7 +774,7 @@ mod tests {
         let schema = "DROP TABLE __debros_requests; CREATE TABLE t(a INTEGER PRIMARY KEY, b)";
         Database::create(&path, vfs, schema).unwrap();
         let database = Database::open(&path, vfs, Role::Tenant).unwrap();
-        let mut fixture = Fixture { database, _folder: folder, next: 1 };
+        let mut fixture = Fixture { database, folder, next: 1 };
         let insert = |at| request(at, "k", &["INSERT INTO t(b) VALUES (1)"]);
         assert_eq!(
             apply(&mut fixture, &[insert(0), insert(1)]),

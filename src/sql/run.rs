@@ -16,12 +16,17 @@ use crate::sql::authorizer;
 use crate::sql::cache;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
+use crate::sql::cache::Shape;
 use crate::sql::connection;
+use crate::sql::connection::EngineError;
+use crate::sql::connection::EngineStatements;
 use crate::sql::context;
 use crate::sql::context::Cost;
+use crate::sql::context::Memory;
 use crate::sql::context::Trouble;
 use crate::sql::context::Verb;
 use crate::sql::database::Database;
+use crate::sql::database::RANDOM_NAMES;
 use crate::sql::database::Share;
 use crate::sql::database::hash_of;
 use crate::sql::database::no_room_to_read;
@@ -30,9 +35,13 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::memory;
+use crate::sql::preparing::Allowance;
 use crate::sql::requests;
+use crate::sql::statement;
+use crate::sql::statement::Handle;
 use crate::sql::statement::Row;
 use crate::sql::text;
+use crate::types::DatabaseSize;
 use crate::wire::command::Arguments;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
@@ -51,12 +60,15 @@ const COPIED_MAX: usize = 64 << 10;
 /// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
 /// time in proportion to it, between two calls of the progress handler.
 const INLINE_VALUE_MAX: u32 = 32 << 10;
-/// The same for a statement with `LIKE`, `GLOB` or JSON: with the longest pattern, `LIKE` takes 4 ms for a
-/// value of 32 KiB.
-const INLINE_SEARCHED_MAX: u32 = 1 << 10;
-/// What an instruction counts for in a statement with `LIKE` or `GLOB`, which takes as long as a thousand
-/// others, or a million.
-const SEARCH_WEIGHT: u64 = 16;
+/// The same for a statement with JSON.
+const INLINE_JSON_MAX: u32 = 1 << 10;
+/// What functions may do where there is little time, in VM instructions: about a millisecond's worth.
+const INLINE_WORK_MAX: u64 = 20_000;
+/// Pages read and written by a statement where there is little time: two milliseconds' worth, while they are in
+/// the memory of the machine.
+const INLINE_PAGES_MAX: u32 = 512;
+/// Pages of a database that any single step gets through within a millisecond.
+const SMALL_PAGES_MAX: u32 = 256;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
 /// How much of its limit of steps a statement has for values of a length: an instruction may take time in
@@ -89,6 +101,8 @@ const RUNNING_MEMORY_MAX: u64 = 64 << 20;
 const VALUES_IN_MEMORY_MAX: u64 = 32;
 /// Bytes that a row of the schema may have, whatever the limit of values: a text, and two names from it.
 const SCHEMA_ROW_MAX: u32 = 4 << 20;
+/// Bytes that a change of the schema may add to a row of it, beside what its own text has, twice.
+const SCHEMA_ROW_ADDED_MAX: usize = 4 << 10;
 /// How many times the limit of steps may tick by for a statement on virtual tables, whose own statements
 /// tick too, more or less often (R14). The limit itself is checked at the end.
 const VIRTUAL_TICKS: u64 = 16;
@@ -160,6 +174,8 @@ struct Running {
     setting: Setting,
     /// Index into [`TIERS`].
     tier: usize,
+    /// As many times as a row of the schema is longer than the values of the tier, steps are fewer.
+    schema_share: u64,
     share: Share,
     limits: CommandLimits,
     /// Whether it is a statement with nothing behind it, which needs no savepoint.
@@ -177,7 +193,7 @@ impl Running {
     /// Steps that a statement of its tier may take.
     fn steps_max(&self) -> u64 {
         let (tier, limit) = (&TIERS[self.tier], self.limits.steps);
-        (limit / tier.share).max(tier.steps_min).min(limit)
+        (limit / tier.share).max(tier.steps_min).min(limit) / self.schema_share
     }
 
     /// Steps that the next statement may take.
@@ -185,6 +201,45 @@ impl Running {
         match self.setting {
             Setting::Read => self.steps_left,
             Setting::Shared | Setting::Alone => self.steps_left.min(self.steps_max()),
+        }
+    }
+
+    /// What preparing the next statement may take.
+    fn allowance(&self) -> Allowance {
+        let memory = match self.share {
+            Share::Inline => cache::PREPARING_MEMORY_INLINE_MAX,
+            Share::Whole => cache::PREPARING_MEMORY_MAX,
+        };
+        let steps = match self.setting {
+            // It has the time that it has.
+            Setting::Read => u64::MAX,
+            Setting::Shared | Setting::Alone => self.steps_left,
+        };
+        Allowance { memory, steps }
+    }
+
+    /// How long the values of `cached`, the first statement of `sql`, may be in a schema of this shape; sets what
+    /// that means for its steps.
+    fn bound_values(&mut self, cached: &Cached, sql: &str, shape: Shape) -> u32 {
+        let is_tiered = self.setting != Setting::Read && is_tiered(cached, sql);
+        let length = length_max(cached, self, is_tiered, schema_row_max(shape, sql, self));
+        self.schema_share = 1;
+        if cached.nature == Nature::Schema && is_tiered {
+            self.schema_share = u64::from(length.div_ceil(TIERS[self.tier].value_bytes));
+        }
+        length
+    }
+
+    /// A statement begins that may take `steps`, as which so many times as much may tick by, on the connection behind
+    /// `handle`.
+    fn begin_statement(&self, steps: u64, ticks: u64, handle: Handle) {
+        context::begin_statement(steps.saturating_mul(ticks), self.limits.temp_bytes);
+        context::bound_charges(steps);
+        if self.share == Share::Inline {
+            context::bound_work(INLINE_WORK_MAX, INLINE_PAGES_MAX, handle);
+        }
+        if self.setting == Setting::Read {
+            context::search_freely();
         }
     }
 
@@ -256,6 +311,7 @@ impl Database {
         let mut running = Running {
             setting,
             tier: self.tier,
+            schema_share: 1,
             share,
             limits: command.stamp.limits,
             n_statements: command.n_statements,
@@ -365,19 +421,9 @@ impl Database {
         arguments: &mut Arguments<'_>,
         running: &mut Running,
     ) -> Result<Option<(StatementResult, Option<usize>)>, Halt> {
-        // Preparing must not depend on what ran before: on another replica it may not be necessary.
-        context::unbounded();
-        let on_schema =
-            matches!(text::verb(rest), Verb::CreateTable | Verb::Schema | Verb::Analyze);
-        // One on the schema leaves the connection to read it anew, which takes time in proportion to it.
-        let may_be_long = on_schema || !self.is_quick_to_prepare(rest);
-        if running.share == Share::Inline && may_be_long {
-            return Err(Halt::Long);
-        }
-        let is_small = self.is_small();
-        self.has_stale_schema |= on_schema;
-        let memory_max = preparing_memory(running.share);
-        let cached = match self.cache.get(self.handle, rest, self.shape, memory_max) {
+        self.before_preparing(rest, running)?;
+        let allowance = running.allowance();
+        let cached = match self.cache.get(self.handle, rest, self.shape, allowance) {
             Err(error) if running.share == Share::Inline && error.message == memory::TOO_MUCH => {
                 return Err(Halt::Long);
             }
@@ -386,15 +432,18 @@ impl Database {
             Err(error) => return Err(halt(error, running)),
         };
         stop_if_failed()?;
+        if cached.preparing > allowance.steps {
+            return Err(Halt::Error(out_of_steps(running)));
+        }
+        if running.setting != Setting::Read {
+            // Whether it was at hand or not: on another replica it may not be.
+            running.steps_left -= cached.preparing;
+        }
         let tail = cached.tail;
         let nature = cached.nature;
-        let may_write = running.setting != Setting::Read && mode == Mode::Exec;
-        if nature != Nature::Read && !may_write {
-            let message = "attempt to change database via query operation";
-            return Err(Halt::Error(StatementError::new(message)));
-        }
-        if running.share == Share::Inline && !cached.may_run_inline(is_small) {
-            return Err(Halt::Long);
+        check_allowed(cached, mode, running.setting)?;
+        if running.share == Share::Inline {
+            check_inline(cached, self.size, &mut self.engine)?;
         }
         if nature == Nature::Schema && running.setting == Setting::Shared {
             return Err(Halt::Alone);
@@ -412,15 +461,13 @@ impl Database {
             self.engine.reset_changes().map_err(Halt::Fault)?;
         }
         running.has_run = true;
-        let length = length_max(cached, running);
+        let length = running.bound_values(cached, rest, self.shape);
         // One that changes the schema may name them without being seen to.
         let has_virtual_tables = self.shape.virtual_tables > 0
             && (cached.seen.virtual_tables > 0 || nature == Nature::Schema);
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
-        let weight = if cached.seen.cost == Cost::Search { SEARCH_WEIGHT } else { 1 };
         let budget = running.budget();
-        let steps = (budget / weight).saturating_mul(ticks);
-        context::begin_statement(steps, running.limits.temp_bytes);
+        running.begin_statement(budget, ticks, self.handle);
         context::begin_running(cached.verb);
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
@@ -445,8 +492,7 @@ impl Database {
         }
         let mut used = context::charged_steps();
         if running.setting != Setting::Read {
-            used =
-                used.saturating_add(n_steps).saturating_mul(weight).saturating_add(STATEMENT_STEPS);
+            used = used.saturating_add(n_steps).saturating_add(STATEMENT_STEPS);
             if has_virtual_tables && used > budget {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }
@@ -468,9 +514,64 @@ impl Database {
             self.cache.clear();
             self.quick.clear();
             context::unbounded();
-            self.check_schema().map_err(Halt::Fault)?.map_err(Halt::ErrorAfter)?;
+            self.after_schema(rest, running)?;
         }
         Ok(Some((result, tail)))
+    }
+
+    /// Look at what a change of the schema left behind.
+    fn after_schema(&mut self, sql: &str, running: &mut Running) -> Result<(), Halt> {
+        let checked = self.check_schema(sql).map_err(Halt::Fault)?;
+        if is_given_up(running) {
+            return Err(Halt::Long);
+        }
+        let n_steps = checked.map_err(Halt::ErrorAfter)?;
+        running.steps_left = running.steps_left.saturating_sub(n_steps);
+        Ok(())
+    }
+
+    /// See that the first statement of `rest` can be prepared now, and that it is the same as at any other time.
+    fn before_preparing(&mut self, rest: &str, running: &Running) -> Result<(), Halt> {
+        // Preparing must not depend on what ran before: on another replica it may not be necessary.
+        context::unbounded();
+        let on_schema =
+            matches!(text::verb(rest), Verb::CreateTable | Verb::Schema | Verb::Analyze);
+        // One on the schema leaves the connection to read it anew, which takes time in proportion to it.
+        let may_be_long = on_schema || !self.is_quick_to_prepare(rest);
+        if running.share == Share::Inline && may_be_long {
+            return Err(Halt::Long);
+        }
+        self.has_stale_schema |= on_schema;
+        if self.shape.statistics && running.setting != Setting::Read {
+            self.cache.forget_if_timed(rest);
+        }
+        // Many short ones may take long without a tick.
+        if running.share == Share::Whole && running.has_run && statement::is_enough() {
+            return Err(match running.setting {
+                Setting::Read => Halt::Error(too_late()),
+                Setting::Shared | Setting::Alone => Halt::Long,
+            });
+        }
+        if running.setting == Setting::Read && running.share == Share::Whole {
+            self.read_schema(rest)?;
+        }
+        Ok(())
+    }
+
+    /// Before `sql` is prepared: another connection may have changed the schema. It is read here, where nothing stops
+    /// it, or SQLite would believe to have its statistics, having read a part of them.
+    fn read_schema(&mut self, sql: &str) -> Result<(), Halt> {
+        if self.cache.has(sql) {
+            return Ok(());
+        }
+        match self.engine.settle() {
+            Ok(_) => Ok(()),
+            Err(EngineError::Busy) => {
+                Err(Halt::Error(StatementError::coded("busy", "database is busy")))
+            }
+            Err(EngineError::Fault(Fault::NoRoom(_))) => Err(Halt::Error(no_room_to_read())),
+            Err(error) => Err(Halt::Fault(connection::fault_of(error, "read the schema"))),
+        }
     }
 
     /// What a statement gave that just ran.
@@ -487,14 +588,6 @@ impl Database {
     }
 }
 
-/// Bytes of memory that preparing a statement may take.
-fn preparing_memory(share: Share) -> u64 {
-    match share {
-        Share::Inline => cache::PREPARING_MEMORY_INLINE_MAX,
-        Share::Whole => cache::PREPARING_MEMORY_MAX,
-    }
-}
-
 fn check_arguments(want: usize, got: usize) -> Result<(), Halt> {
     if want <= got {
         return Ok(());
@@ -503,22 +596,76 @@ fn check_arguments(want: usize, got: usize) -> Result<(), Halt> {
     Err(Halt::Error(StatementError::new(message)))
 }
 
+/// Whether a statement may run in `setting`, and show what it shows.
+fn check_allowed(cached: &Cached, mode: Mode, setting: Setting) -> Result<(), Halt> {
+    let (is_query, is_read) = (mode == Mode::Query, setting == Setting::Read);
+    let message = if cached.nature != Nature::Read && (is_query || is_read) {
+        "attempt to change database via query operation"
+    } else if is_read {
+        return Ok(());
+    // What a command shows is kept, if its request has a key, and must be equal on all replicas.
+    } else if cached.has_random_names && (is_query || cached.nature == Nature::Write) {
+        RANDOM_NAMES
+    } else if cached.prepared.is_program_listing() && is_query {
+        // It tells how often this connection has read the schema, and where in memory things lie.
+        "EXPLAIN is for reads only; EXPLAIN QUERY PLAN may be used here"
+    } else {
+        return Ok(());
+    };
+    Err(Halt::Error(StatementError::new(message)))
+}
+
+/// Whether a statement may be tried on a core, where the database had `size` before the transaction.
+fn check_inline(
+    cached: &mut Cached,
+    size: DatabaseSize,
+    engine: &mut EngineStatements,
+) -> Result<(), Halt> {
+    let is_small =
+        !cached.has_long_step || (is_small(size) && is_small(engine.size().map_err(Halt::Fault)?));
+    if cached.may_run_inline(is_small) { Ok(()) } else { Err(Halt::Long) }
+}
+
+/// Whether a step in proportion to a database of this size is short.
+fn is_small(size: DatabaseSize) -> bool {
+    (1..=SMALL_PAGES_MAX).contains(&size.pages)
+}
+
 /// Whether so few pages are given back that it takes a moment only.
 fn is_quick_vacuum(command: &Command<'_>) -> bool {
     command.vacuum_pages().is_ok_and(|it| it <= limits::VACUUM_PAGES)
 }
 
-/// Bytes that a value, or a row, of a statement may have.
-fn length_max(cached: &Cached, running: &Running) -> u32 {
+/// Whether how long the values of a statement are decides how many steps it has. Not for those that look at each
+/// row once, and can make nothing of it that is longer.
+fn is_tiered(cached: &Cached, sql: &str) -> bool {
+    cached.nature != Nature::Schema || (cached.verb != Verb::Analyze && !text::drops_column(sql))
+}
+
+/// Bytes of a row that `sql` may leave in a schema of this shape.
+fn schema_row_max(shape: Shape, sql: &str, running: &Running) -> u32 {
+    // A new name may stand many times in one text.
+    if text::is_alter(sql) && !running.may_be_larger() {
+        return SCHEMA_ROW_MAX;
+    }
+    let bytes = shape.row_bytes.saturating_add(2 * sql.len() + SCHEMA_ROW_ADDED_MAX);
+    u32::try_from(bytes).unwrap_or(u32::MAX).min(SCHEMA_ROW_MAX)
+}
+
+/// Bytes that a value, or a row, of a statement may have, which may leave a row of the schema of `schema_row`
+/// bytes.
+fn length_max(cached: &Cached, running: &Running, is_tiered: bool, schema_row: u32) -> u32 {
     let limit = running.limits.value_bytes;
+    let tier = TIERS[running.tier].value_bytes;
     match (cached.nature, running.share) {
         // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
         // (preparing a statement, for one) must not fail for a smaller one.
+        (Nature::Schema, _) if is_tiered => limit.min(tier).max(schema_row),
         (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
         (_, Share::Inline) if cached.seen.cost == Cost::Ordinary => limit.min(INLINE_VALUE_MAX),
-        (_, Share::Inline) => limit.min(INLINE_SEARCHED_MAX),
+        (_, Share::Inline) => limit.min(INLINE_JSON_MAX),
         (_, Share::Whole) if running.setting == Setting::Read => limit,
-        (_, Share::Whole) => limit.min(TIERS[running.tier].value_bytes),
+        (_, Share::Whole) => limit.min(tier),
     }
 }
 
@@ -530,7 +677,8 @@ fn in_memory<T>(
     run: impl FnOnce() -> Result<T, Halt>,
 ) -> Result<T, Halt> {
     let values = VALUES_IN_MEMORY_MAX.saturating_mul(u64::from(length));
-    let (ran, is_out) = memory::with_bound(RUNNING_MEMORY_MAX.saturating_add(values), run);
+    let (ran, Memory { is_out, .. }) =
+        memory::with_bound(RUNNING_MEMORY_MAX.saturating_add(values), run);
     if context::trouble() == Trouble::Failed
         && let Err(Halt::Fault(fault)) = ran
     {
@@ -623,6 +771,10 @@ fn no_rows() -> Rows {
     Rows { columns: [].into(), count: 0, values: Bytes::new() }
 }
 
+fn too_late() -> StatementError {
+    StatementError::coded("statement_ms", "statement took too long")
+}
+
 fn out_of_steps(running: &Running) -> StatementError {
     let n_max = running.steps_max();
     let message = match running.tier {
@@ -679,9 +831,7 @@ fn halt(error: SqlError, running: &Running) -> Halt {
 
 fn statement_error(error: SqlError, running: &Running) -> StatementError {
     match error.code & 0xff {
-        ffi::SQLITE_INTERRUPT if running.setting == Setting::Read => {
-            StatementError::coded("statement_ms", "statement took too long")
-        }
+        ffi::SQLITE_INTERRUPT if running.setting == Setting::Read => too_late(),
         ffi::SQLITE_INTERRUPT => out_of_steps(running),
         ffi::SQLITE_TOOBIG => StatementError::coded("value_bytes", error.message),
         ffi::SQLITE_FULL if context::is_out_of_temp() => StatementError::coded(

@@ -8,6 +8,7 @@
 // keyed by a copied text, a boxed trait object per argument, a checked borrow per call), which would
 // more than double the cost of applying it.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::ffi::c_char;
 use std::ffi::c_int;
@@ -22,6 +23,7 @@ use rusqlite::ffi;
 use crate::sql::context;
 use crate::sql::database::Ask;
 use crate::sql::fault::SqlError;
+use crate::sql::preparing;
 use crate::wire::command::Value;
 use crate::wire::rows::Column;
 
@@ -86,6 +88,12 @@ impl Handle {
         usize::try_from(n).expect("a size")
     }
 
+    /// Stop the statement that runs, at its next loop.
+    pub(super) fn interrupt(self) {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_interrupt(self.0.as_ptr()) };
+    }
+
     /// Keep little memory for small allocations.
     pub(super) fn shrink_lookaside(self) {
         // SAFETY: the connection is open and has not allocated from the default lookaside for longer than
@@ -121,8 +129,7 @@ impl Handle {
 
     /// Call `context::tick` every [`context::STEPS_PER_TICK`] instructions, and stop where it says so.
     pub(super) fn count_steps(self) {
-        // SAFETY: the handler takes no argument.
-        unsafe { self.on_progress(on_tick, ptr::null_mut()) };
+        self.on_progress(on_tick);
     }
 
     /// Run `f`; every [`context::STEPS_PER_TICK`] instructions meanwhile, ask `enough` whether to give it
@@ -136,27 +143,23 @@ impl Handle {
         struct Restore(Handle);
         impl Drop for Restore {
             fn drop(&mut self) {
+                WATCH.set(None);
                 self.0.count_steps();
             }
         }
-        let argument: *mut &mut dyn FnMut(Ask) -> bool = &raw mut enough;
         let _restore = Restore(self);
-        let handler = if is_counted { on_counted_tick } else { on_uncounted_tick };
-        // SAFETY: `enough` lives until after `_restore` has replaced the handler, also on a panic.
-        unsafe { self.on_progress(handler, argument.cast()) };
+        // Whoever is asked lives until after `_restore` has forgotten it, also on a panic.
+        WATCH.set(Some(NonNull::from(&mut enough).cast()));
+        self.on_progress(if is_counted { on_counted_tick } else { on_uncounted_tick });
         f()
     }
 
-    /// # Safety
-    /// `argument` must be what `handler` expects for as long as the handler is set.
-    unsafe fn on_progress(
-        self,
-        handler: unsafe extern "C" fn(*mut c_void) -> c_int,
-        argument: *mut c_void,
-    ) {
+    fn on_progress(self, handler: unsafe extern "C" fn(*mut c_void) -> c_int) {
         let n = c_int::try_from(context::STEPS_PER_TICK).expect("a small number");
-        // SAFETY: the connection is open; the rest is the caller's promise.
-        unsafe { ffi::sqlite3_progress_handler(self.0.as_ptr(), n, Some(handler), argument) };
+        // SAFETY: the connection is open; the handlers take no argument.
+        unsafe {
+            ffi::sqlite3_progress_handler(self.0.as_ptr(), n, Some(handler), ptr::null_mut());
+        }
     }
 
     /// Watch for rows that change: they cost, and may get the largest rowid.
@@ -178,32 +181,41 @@ impl Handle {
     }
 }
 
-unsafe extern "C" fn on_tick(_: *mut c_void) -> c_int {
-    c_int::from(context::tick())
+thread_local! {
+    /// Who is asked meanwhile whether that is enough: see [`Handle::with_watch`].
+    static WATCH: Cell<Option<NonNull<c_void>>> = const { Cell::new(None) };
 }
 
-unsafe extern "C" fn on_counted_tick(argument: *mut c_void) -> c_int {
-    // The limit first: what it decides must not depend on who else would stop here.
-    if context::tick() {
-        return 1;
-    }
-    // SAFETY: as this one's caller has it.
-    unsafe { on_uncounted_tick(argument) }
-}
-
-unsafe extern "C" fn on_uncounted_tick(argument: *mut c_void) -> c_int {
-    // Only the statement itself is given up. What the engine does for it cannot be wrong; and preparing it may
-    // read the schema, whose statistics SQLite would believe to have, having read a part of them.
-    if context::is_engine() || !context::is_running() {
-        return 0;
-    }
-    // SAFETY: `with_watch` passes this and keeps it alive while the handler is set.
-    let enough = unsafe { &mut *argument.cast::<&mut dyn FnMut(Ask) -> bool>() };
+/// Ask whoever runs the command on this thread whether to give it up, if there is somebody.
+pub(super) fn is_enough() -> bool {
+    let Some(watch) = WATCH.get() else { return false };
+    // SAFETY: `with_watch` set it, and keeps it alive while it is set. Asking runs no statement, so that it is
+    // not asked while it is being asked.
+    let enough = unsafe { watch.cast::<&mut dyn FnMut(Ask) -> bool>().as_mut() };
     let is_enough = enough(Ask::Tick);
     if is_enough {
         context::set_given_up();
     }
-    c_int::from(is_enough)
+    is_enough
+}
+
+unsafe extern "C" fn on_tick(_: *mut c_void) -> c_int {
+    c_int::from(preparing::note_tick() || context::tick())
+}
+
+unsafe extern "C" fn on_counted_tick(_: *mut c_void) -> c_int {
+    // The limit first: what it decides must not depend on who else would stop here.
+    c_int::from(preparing::note_tick() || context::tick() || is_enough_to_run())
+}
+
+unsafe extern "C" fn on_uncounted_tick(_: *mut c_void) -> c_int {
+    c_int::from(preparing::note_tick() || is_enough_to_run())
+}
+
+/// Only the statement itself is given up here. What the engine does for it cannot be wrong; and what reads the
+/// schema must come to its end, or SQLite would believe to have its statistics, having read a part of them.
+fn is_enough_to_run() -> bool {
+    !context::is_engine() && context::is_running() && is_enough()
 }
 
 unsafe extern "C" fn on_update(
@@ -288,6 +300,12 @@ impl Prepared {
     pub(super) fn is_explain(&self) -> bool {
         // SAFETY: the statement is not finalized.
         unsafe { ffi::sqlite3_stmt_isexplain(self.raw()) != 0 }
+    }
+
+    /// Whether it only lists the instructions of another.
+    pub(super) fn is_program_listing(&self) -> bool {
+        // SAFETY: the statement is not finalized.
+        unsafe { ffi::sqlite3_stmt_isexplain(self.raw()) == 1 }
     }
 
     /// Show `f` the name of each instruction of its program, triggers included (`EXPLAIN`).

@@ -58,7 +58,7 @@ pub(crate) fn command(mode: Mode, sql: &str, arguments: &[Value<'_>], stamp: &St
 #[derive(Debug)]
 pub(crate) struct Fixture {
     pub(crate) database: Database,
-    pub(crate) _folder: TempDir,
+    pub(crate) folder: TempDir,
     pub(crate) next: u64,
 }
 
@@ -69,7 +69,7 @@ impl Fixture {
         let path = folder.path().join("1.db");
         Database::create(&path, Vfs::system(), "").unwrap();
         let database = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
-        Self { database, _folder: folder, next: 1 }
+        Self { database, folder, next: 1 }
     }
 
     /// Entries for `commands`, which come next.

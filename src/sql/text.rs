@@ -163,6 +163,54 @@ pub(super) fn is_simple(sql: &str) -> bool {
     n_joined <= SIMPLE_JOINS_MAX && depth_max <= SIMPLE_DEPTH_MAX
 }
 
+/// How many tables `sql` joins, so far as it says so by the word.
+pub(super) fn count_joins(sql: &str) -> u64 {
+    // Looking for it is much quicker than taking the text apart, and hardly any text has it.
+    let is_word = |it: &[u8]| it.eq_ignore_ascii_case(b"JOIN");
+    if !sql.as_bytes().windows(4).any(is_word) {
+        return 0;
+    }
+    tokens(sql).map(|it| u64::from(is(it, "JOIN"))).sum()
+}
+
+/// Whether `sql` makes a table of what a `SELECT` gives, and does not list its columns.
+pub(super) fn makes_table_by_select(sql: &str) -> bool {
+    let mut tokens = tokens(sql).skip_while(|it| *it == ";");
+    let mut next = || tokens.next().unwrap_or_default();
+    if !is(next(), "CREATE") || !is(next(), "TABLE") {
+        return false;
+    }
+    let (name, mut after) = (next(), next());
+    if is(name, "IF") && is(after, "NOT") {
+        // What exists, and the name.
+        (_, _, after) = (next(), next(), next());
+    }
+    if after == "." {
+        (_, after) = (next(), next());
+    }
+    after != "("
+}
+
+/// Whether `sql` alters a table.
+pub(super) fn is_alter(sql: &str) -> bool {
+    let mut rest = sql;
+    is(next_word(&mut rest), "ALTER")
+}
+
+/// Whether `sql` takes a column out of a table.
+pub(super) fn drops_column(sql: &str) -> bool {
+    let mut tokens = tokens(sql).skip_while(|it| *it == ";");
+    let mut next = || tokens.next().unwrap_or_default();
+    if !is(next(), "ALTER") || !is(next(), "TABLE") {
+        return false;
+    }
+    let (_, mut after) = (next(), next());
+    if after == "." {
+        (_, after) = (next(), next());
+    }
+    is(after, "DROP")
+}
+
 /// Whether `sql`, from the schema, makes a virtual table.
 pub(super) fn is_virtual_table(sql: &str) -> bool {
     let mut rest = sql;
@@ -448,6 +496,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_change_of_the_schema_does_is_told_by_its_tokens() {
+        for (sql, selects, drops) in [
+            ("CREATE TABLE t(a)", false, false),
+            ("; create/**/table if not exists main . \"AS\" (a)", false, false),
+            ("CREATE TABLE IF(a)", false, false),
+            ("CREATE TABLE \"(\" AS SELECT 1", true, false),
+            ("CREATE TABLE IF NOT EXISTS t AS SELECT (1)", true, false),
+            ("CREATE TABLE main.t AS SELECT (1)", true, false),
+            ("CREATE VIEW v(a) AS SELECT 1", false, false),
+            ("ALTER TABLE t DROP COLUMN a", false, true),
+            (";alter table \"main\".[t] drop a", false, true),
+            ("ALTER TABLE t ADD \"DROP\"", false, false),
+            ("ALTER TABLE t RENAME COLUMN a TO \"drop\"", false, false),
+            ("DROP TABLE t", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(
+                (makes_table_by_select(sql), drops_column(sql)),
+                (selects, drops),
+                "{sql:?}"
+            );
+        }
+    }
+
+    #[test]
     fn what_cannot_grow_is_told_by_first_words() {
         for (sql, shrinks, drops) in [
             ("DELETE FROM t", true, false),
@@ -483,6 +556,8 @@ mod tests {
         is_simple(sql);
         first_statement(&sql.repeat(1 + SIMPLE_SIZE_MAX / sql.len().max(1)));
         may_have_long_step(sql);
+        makes_table_by_select(sql);
+        drops_column(sql);
         mentions(sql, authorizer::VIEWS_PREFIX);
         assert_eq!(with_visible_schema(sql).len(), sql.len(), "positions stay: {sql:?}");
     }

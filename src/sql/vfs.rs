@@ -2,11 +2,14 @@
 //! machine from a failing statement.
 //!
 //! All calls are passed on to the file system below, whatever it is: the operating system's, or the
-//! simulator's in memory. Three things are added:
+//! simulator's in memory. Four things are added:
 //! - `xCurrentTime` and `xCurrentTimeInt64` answer the time stamp of the command that runs, so `now`
 //!   is the same on every replica;
 //! - a call that failed below sets the fault flag (R15), or a flag of its own if there was no room (R35);
-//! - bytes written to temporary files are counted, and refused past the statement's limit (R12).
+//! - bytes written to temporary files are counted, and refused past the statement's limit (R12);
+//! - pages are counted while a statement runs where there is little time (R13).
+//!
+//! Local time is UTC, whatever the machine says.
 //!
 //! A file of the shim is [`ShimFile`] with the file of the file system below behind it.
 
@@ -191,7 +194,22 @@ fn configure() {
                 0 as c_int,
             );
         }
+        // The setting of a machine must not show, nor its table of leap seconds.
+        // SAFETY: the arguments are those of this control: "call this instead".
+        unsafe {
+            let of_process = ffi::SQLITE_TESTCTRL_LOCALTIME_FAULT;
+            let local_time: unsafe extern "C" fn(*const c_void, *mut c_void) -> c_int = local_time;
+            ffi::sqlite3_test_control(of_process, 2 as c_int, local_time);
+        }
     });
+}
+
+/// What SQLite calls to turn seconds since 1970 into a local date: UTC.
+unsafe extern "C" fn local_time(seconds: *const c_void, out: *mut c_void) -> c_int {
+    // SAFETY: SQLite passes a `time_t` and a `tm`.
+    // tidy: allow(libc) SQLite speaks its types
+    let done = unsafe { libc::gmtime_r(seconds.cast(), out.cast()) };
+    c_int::from(done.is_null())
 }
 
 fn register(name: CString, below: NonNull<ffi::sqlite3_vfs>) -> NonNull<ffi::sqlite3_vfs> {
@@ -254,6 +272,12 @@ fn watch_room(code: c_int) -> c_int {
     watch(code)
 }
 
+/// The same for a call that reads a page, as good as always.
+fn watch_page(code: c_int) -> c_int {
+    context::charge_page();
+    watch(code)
+}
+
 /// The VFS below.
 ///
 /// # Safety
@@ -293,7 +317,10 @@ unsafe extern "C" fn x_open(
         (*under).pMethods = ptr::null();
         (*shim).base.pMethods = ptr::null();
         (*shim).below = under;
-        (*shim).is_temporary = name.is_null() || flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0;
+        // What a statement needs in order to be undone is not charged: whether it is in memory or in a file
+        // depends on what else is in the transaction. It is never more than the pages of the database.
+        let is_temporary = name.is_null() || flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0;
+        (*shim).is_temporary = is_temporary && flags & ffi::SQLITE_OPEN_SUBJOURNAL == 0;
         let below = below(vfs);
         let open = (*below).xOpen.expect("every VFS has xOpen");
         let code = open(below, name, under, flags, out_flags);
@@ -381,7 +408,7 @@ macro_rules! pass_on {
     };
 }
 
-pass_on!(x_read, xRead, out: *mut c_void, n: c_int, at: i64);
+pass_on!(x_read, xRead, watch_page, out: *mut c_void, n: c_int, at: i64);
 pass_on!(x_truncate, xTruncate, size: i64);
 pass_on!(x_sync, xSync, flags: c_int);
 pass_on!(x_file_size, xFileSize, out: *mut i64);
@@ -437,6 +464,7 @@ unsafe extern "C" fn x_write(
             }
         }
         let (below, methods) = file_below(file);
+        context::charge_page();
         watch_room(methods.xWrite.expect("every file has xWrite")(below, from, n, at))
     }
 }

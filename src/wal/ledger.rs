@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use bytes::BufMut;
 
+use crate::types::HardState;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::types::ReplicaId;
@@ -30,7 +31,6 @@ use crate::wal::record::ConfState;
 use crate::wal::record::Entry;
 use crate::wal::record::EntryId;
 use crate::wal::record::Generation;
-use crate::wal::record::HardState;
 use crate::wal::record::Lsn;
 use crate::wal::record::Record;
 use crate::wal::record::SegmentId;

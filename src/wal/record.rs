@@ -18,6 +18,7 @@
 use bytes::BufMut;
 use bytes::Bytes;
 
+use crate::types::HardState;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::types::ReplicaId;
@@ -84,17 +85,6 @@ pub struct Entry {
     pub stamp: Timestamp,
     /// What it carries.
     pub payload: Bytes,
-}
-
-/// What a replica must not forget: its term, its vote, and how far it knew the log committed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HardState {
-    /// The latest term it has seen.
-    pub term: Term,
-    /// Whom it voted for in that term.
-    pub vote: ReplicaId,
-    /// Entries up to here are committed.
-    pub commit: LogIndex,
 }
 
 /// Who takes part in a partition, as of an applied configuration change (R7).

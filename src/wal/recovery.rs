@@ -21,6 +21,7 @@ use std::io;
 
 use bytes::Bytes;
 
+use crate::types::HardState;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::types::ReplicaId;
@@ -38,7 +39,6 @@ use crate::wal::record::ConfState;
 use crate::wal::record::Entry;
 use crate::wal::record::EntryId;
 use crate::wal::record::Generation;
-use crate::wal::record::HardState;
 use crate::wal::record::Record;
 use crate::wal::record::SegmentId;
 use crate::wal::segments::Segment;

@@ -33,7 +33,7 @@ use crate::wire::rows::StatementResult;
 const VERSION: u8 = 1;
 
 /// Every code that a statement's error may have.
-pub const CODES: [&str; 15] = [
+pub const CODES: [&str; 17] = [
     "busy",
     "database_bytes",
     "disk_reserve",
@@ -44,6 +44,8 @@ pub const CODES: [&str; 15] = [
     "overloaded",
     "result_bytes",
     "result_rows",
+    "schema_objects",
+    "schema_views",
     "statement_memory",
     "statement_ms",
     "statement_steps",

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use debros::types::Dice;
+use debros::types::HardState;
 use debros::types::Instant;
 use debros::types::LogIndex;
 use debros::types::PartitionId;
@@ -31,7 +32,6 @@ use debros::wal::record::ConfState;
 use debros::wal::record::Entry;
 use debros::wal::record::EntryId;
 use debros::wal::record::Generation;
-use debros::wal::record::HardState;
 use debros::wal::record::Lsn;
 use debros::wal::record::Record;
 use debros::wal::record::SegmentId;

@@ -40,6 +40,7 @@ use debros::sql::sync_wal;
 use debros::types::DatabaseId;
 use debros::types::Dice;
 use debros::types::Floor;
+use debros::types::HardState;
 use debros::types::Incarnation;
 use debros::types::Instant;
 use debros::types::LogIndex;
@@ -1103,22 +1104,14 @@ fn birth(partition: PartitionId, node: usize, n_nodes: usize) -> Vec<Record> {
         },
         Record::HardState {
             partition,
-            hard_state: record::HardState {
-                term: BORN_AT.term,
-                vote: ReplicaId(0),
-                commit: BORN_AT.index,
-            },
+            hard_state: HardState { term: BORN_AT.term, vote: ReplicaId(0), commit: BORN_AT.index },
         },
     ]
 }
 
 fn newborn(n_nodes: usize) -> raft::Recovered {
     raft::Recovered {
-        hard_state: raft::HardState {
-            term: BORN_AT.term,
-            vote: ReplicaId(0),
-            commit: BORN_AT.index,
-        },
+        hard_state: HardState { term: BORN_AT.term, vote: ReplicaId(0), commit: BORN_AT.index },
         conf_state: raft::ConfState {
             voters: (0..n_nodes).map(replica).collect(),
             ..raft::ConfState::default()
@@ -1136,11 +1129,7 @@ fn recovered(kept: debros::wal::recovery::RecoveredPartition) -> raft::Recovered
         payload: it.payload,
     };
     raft::Recovered {
-        hard_state: raft::HardState {
-            term: kept.hard_state.term,
-            vote: kept.hard_state.vote,
-            commit: kept.hard_state.commit,
-        },
+        hard_state: kept.hard_state,
         conf_state: raft::ConfState { voters: kept.conf_state.voters, ..Default::default() },
         compacted: (kept.compacted.index, kept.compacted.term),
         entries: kept.entries.into_iter().map(entry).collect(),

@@ -115,7 +115,7 @@ fn check(
             return Some(format!("{path} {shown}: {} {body}", reply.status));
         }
         if path.ends_with("exec") {
-            let limits = ["statement_", "temp_", "value_", "result_", "database_"];
+            let limits = ["statement_", "temp_", "value_", "result_", "database_", "schema_"];
             let is_limit = code.is_some_and(|it| limits.iter().any(|limit| it.starts_with(limit)));
             let is_as_wanted = match kind {
                 "ok" => reply.status == 200,

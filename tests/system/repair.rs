@@ -106,6 +106,26 @@ fn assert_fenced(node: &Node) {
     assert!(error.contains("fenced"), "{error}");
 }
 
+/// What a fenced namespace holds can be had as a plain file; that changes nothing.
+fn check_export(node: &Node) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("other.sqlite");
+    let file_name = file.to_str().expect("UTF-8");
+    let (code, report, stderr) = repair(node, &["--namespace", "other", "--export", file_name]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(report.contains("2 commands in the log are not in it"), "{report}");
+    let plain = rusqlite::Connection::open(&file).expect("it is a database");
+    let sum: i64 = plain.query_row("SELECT sum(n) FROM t", [], |row| row.get(0)).expect("a sum");
+    assert_eq!(sum, 6);
+    let (code, _, stderr) = repair(node, &["--namespace", "other", "--export", file_name]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("there is a file already"), "{stderr}");
+    let (code, _, stderr) = repair(node, &["--export", file_name]);
+    assert_eq!(code, Some(1), "{stderr}");
+    let (_, listed, _) = repair(node, &[]);
+    assert!(listed.contains("intact, at log index "), "{listed}");
+}
+
 #[test]
 fn repair_brings_back_all_that_was_acknowledged() {
     let config = config(64 << 20);
@@ -121,6 +141,11 @@ fn repair_brings_back_all_that_was_acknowledged() {
     let (code, _, stderr) = repair(&node, &["--namespace", "other"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("put back a backup copy"), "{stderr}");
+    let out = node.data_dir().join("out.sqlite");
+    let export = ["--namespace", "other", "--export", out.to_str().expect("UTF-8")];
+    let (code, _, stderr) = repair(&node, &export);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(".recover") && !out.exists(), "{stderr}");
     let (code, _, stderr) = repair(&node, &["--namespace", "default"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("not fenced"), "{stderr}");
@@ -133,6 +158,7 @@ fn repair_brings_back_all_that_was_acknowledged() {
     copy.put_back(&database);
     let (_, listed, _) = repair(&node, &[]);
     assert!(listed.contains("intact, at log index "), "{listed}");
+    check_export(&node);
     assert!(listed.contains("2 commands would be applied again, none is missing"), "{listed}");
     // A good file alone does not lift the fence.
     node.restart();

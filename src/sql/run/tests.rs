@@ -5,6 +5,7 @@ use expect_test::expect;
 
 use super::*;
 use crate::sql::Ask;
+use crate::sql::Rest;
 use crate::sql::testing::Fixture;
 use crate::sql::testing::LIMITS;
 use crate::sql::testing::command;
@@ -393,4 +394,173 @@ fn long_values_are_worked_on_but_not_for_ever() {
         assert_eq!(fixture.exec(&[sql]).remove(0), want, "{sql}");
     }
     assert_eq!(fixture.query("SELECT count(*) FROM t"), "[count(*)](4)");
+}
+
+#[test]
+fn a_table_that_grew_within_its_transaction_is_not_small() {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a)");
+    let fill = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 70)
+        INSERT INTO t SELECT zeroblob(20000) FROM n";
+    let insert = command(Mode::Exec, fill, &[], &stamp(1));
+    let count = command(Mode::Exec, "DELETE FROM t", &[], &stamp(2));
+    // Few enough for a core.
+    let entries = fixture.entries([count.clone()]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (1, Rest::None));
+    let entries = fixture.entries([insert, count.clone()]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (1, Rest::Long), "{batch:?}");
+    // In one command as well.
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a)");
+    let both = command(Mode::Exec, &format!("{fill}; DELETE FROM t"), &[], &stamp(1));
+    let entries = fixture.entries([both]);
+    let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+    assert_eq!((batch.applied.len(), batch.rest), (0, Rest::Long), "{batch:?}");
+}
+
+#[test]
+fn names_that_sqlite_makes_up_by_chance_do_not_get_into_what_is_replicated() {
+    let six = "SELECT 1 AS a, 2 AS a, 3 AS a, 4 AS a, 5 AS a, 6 AS a";
+    // SQLite itself gives different ones to the same statement.
+    let names = || {
+        let plain = rusqlite::Connection::open_in_memory().unwrap();
+        plain.execute_batch(&format!("CREATE TABLE t AS {six}")).unwrap();
+        let sql = "SELECT group_concat(name) FROM pragma_table_info('t')";
+        plain.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    assert_ne!(names(), names());
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a, \"a:4\", \"a:77\", \"12:30\")");
+    fixture.must("INSERT INTO t VALUES (1, 2, 3, 4)");
+    fixture.must("CREATE TABLE verses(\"1:1\", \"1:2\", \"1:3\", \"1:4\", \"1:5\")");
+    let refused = "error: duplicate column name: name the columns of the result apart with AS";
+    for (sql, is_refused) in [
+        (format!("CREATE TABLE u AS {six}"), true),
+        (format!("CREATE VIEW v AS SELECT * FROM ({six})"), true),
+        (
+            "CREATE VIEW w AS SELECT * FROM late AS b, late AS c, late AS d, late AS e, late AS f, late AS g"
+                .to_owned(),
+            false,
+        ),
+        ("CREATE TABLE late(a)".to_owned(), true),
+        (
+            format!("CREATE TABLE five AS SELECT * FROM ({})", six.rsplit_once(',').unwrap().0),
+            false,
+        ),
+        ("CREATE TABLE named(\"a:77\", b)".to_owned(), false),
+        ("CREATE TABLE copied AS SELECT * FROM t".to_owned(), false),
+        ("DROP TABLE copied".to_owned(), false),
+        ("CREATE TABLE copied AS SELECT \"12:30\", \"a:77\" FROM t".to_owned(), false),
+        (format!("INSERT INTO t(a) SELECT count(*) FROM ({six})"), false),
+    ] {
+        let printed = fixture.exec(&[&sql]).remove(0);
+        assert_eq!(printed == refused, is_refused, "{sql}: {printed}");
+    }
+    // A result of a command that writes, which is kept if its request has a key.
+    for (sql, is_refused) in [
+        (format!("SELECT * FROM ({six})"), true),
+        (format!("SELECT x.* FROM t JOIN (SELECT * FROM ({six})) AS x"), true),
+        (six.to_owned(), false),
+        ("SELECT \"12:30\", \"a:77\" FROM t".to_owned(), false),
+    ] {
+        let query = || command(Mode::Query, &sql, &[], &stamp(1));
+        let printed = print(&fixture.apply([query()])[0]);
+        assert_eq!(printed == refused, is_refused, "{sql}: {printed}");
+        // One that only reads is nobody else's.
+        let read = print(&fixture.database.read(&[query()], &mut |_| false).unwrap()[0]);
+        assert!(!read.starts_with("error"), "{sql}: {read}");
+    }
+}
+
+#[test]
+fn a_change_of_the_schema_works_on_long_values_but_not_for_ever() {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE many(a)");
+    fixture.must(
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 30000)
+         INSERT INTO many SELECT x FROM c",
+    );
+    let long =
+        "error statement_steps: statement takes too many steps for values this long: at most";
+    for (sql, n_max) in [
+        ("CREATE INDEX i ON many(length(hex(zeroblob(200000 + a))))", 50_000),
+        ("CREATE INDEX i ON many(a) WHERE hex(zeroblob(200000 + a)) > a", 50_000),
+        ("CREATE INDEX i ON many(length(hex(zeroblob(40000 + a % 10))))", 500_000),
+        (
+            "CREATE TABLE t AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)
+             SELECT max(length(hex(zeroblob(200000 + x)))) FROM c",
+            50_000,
+        ),
+        ("ALTER TABLE many ADD COLUMN b CHECK(length(hex(zeroblob(200000 + a))) > 9)", 50_000),
+    ] {
+        // What makes so few rows pass is not that they are few.
+        let printed = fixture.exec(&[sql]).remove(0);
+        if n_max == 500_000 {
+            assert_eq!(printed, "0 rows, id 0", "{sql}");
+        } else {
+            assert_eq!(printed, format!("{long} {n_max}"), "{sql}");
+        }
+    }
+    // Where the schema itself has a long row, what reads it must; then there are fewer steps.
+    fixture.must("DROP INDEX i");
+    fixture.must(&format!("CREATE TABLE wordy(a /* {} */)", "x".repeat(100_000)));
+    for sql in [
+        "CREATE TABLE u(a, b)",
+        "INSERT INTO u VALUES (zeroblob(900000), 1), (hex(zeroblob(20000)), 2), ('short', 3)",
+        "CREATE TABLE v AS SELECT * FROM u",
+        "CREATE INDEX v_a ON v(a)",
+        "REINDEX v",
+        "ALTER TABLE v ADD COLUMN c NOT NULL DEFAULT 'x' CHECK(c <> a)",
+        "ALTER TABLE v DROP COLUMN b",
+        "ALTER TABLE wordy RENAME COLUMN a TO a_longer_name",
+        "ALTER TABLE wordy RENAME TO wordier",
+        "CREATE VIEW w AS SELECT a_longer_name FROM wordier",
+        "ANALYZE",
+        "DROP TABLE wordier",
+    ] {
+        fixture.must(sql);
+    }
+    assert_eq!(
+        fixture.query("SELECT count(*), sum(length(a)) FROM v"),
+        "[count(*),sum(length(a))](3,940005)"
+    );
+    let too_long = "CREATE TABLE x AS SELECT zeroblob(2000000) AS a";
+    assert_eq!(fixture.exec(&[too_long]).remove(0), "error value_bytes: string or blob too big");
+}
+
+#[test]
+fn rows_of_many_pages_are_deleted_where_there_is_time() {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+    for n in 0..8 {
+        // The second time they lie here and there.
+        if n == 4 {
+            fixture.must("DELETE FROM t WHERE a > 0");
+        }
+        fixture.must(
+            "INSERT INTO t(b) VALUES (1), (zeroblob(900000)), (zeroblob(900000)), (zeroblob(900000)),
+             (zeroblob(900000)), (zeroblob(900000)), (zeroblob(900000)), (zeroblob(900000))",
+        );
+    }
+    let mut apply = |sql: &str, share| {
+        let entries = fixture.entries([command(Mode::Exec, sql, &[], &stamp(1))]);
+        let batch = fixture.database.apply_within(&entries, share, &mut |_| false).unwrap();
+        fixture.next -= u64::from(batch.rest != Rest::None);
+        batch.rest
+    };
+    for sql in [
+        "DELETE FROM t WHERE a > 3",
+        "UPDATE t SET b = a WHERE a > 3",
+        "REPLACE INTO t SELECT a, a FROM t",
+    ] {
+        // All of them within so few instructions that nothing looks at the clock.
+        assert_eq!(apply(sql, Share::Inline), Rest::Long, "{sql}");
+    }
+    for sql in ["DELETE FROM t WHERE a = 3", "UPDATE t SET b = a WHERE a < 2"] {
+        assert_eq!(apply(sql, Share::Inline), Rest::None, "{sql}");
+    }
+    assert_eq!(apply("DELETE FROM t WHERE a > 3", Share::Whole), Rest::None);
+    assert_eq!(fixture.query("SELECT a, length(b) FROM t"), "[a,length(b)](1,1)(2,900000)");
 }
