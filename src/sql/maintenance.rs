@@ -110,7 +110,7 @@ pub(super) fn create(path: &Path, vfs: Vfs, schema: &str) -> Result<(), OpenErro
 }
 
 /// Copy what the database at `from` holds for its tenant to a new file at `to`, which any SQLite opens: one file,
-/// without a log and without the engine's tables. Nobody else may have the database open. `from` is changed in
+/// without a log and without the engine's tables, but for `__debros_kv` if the tenant has keys and values. Nobody else may have the database open. `from` is changed in
 /// nothing but what its `-wal` needs to be read; damage that is met is an error, and leaves nothing at `to`.
 pub fn export(from: &Path, to: &Path, vfs: Vfs) -> Result<(), OpenError> {
     context::idle();
@@ -146,9 +146,15 @@ fn copy_content(from: &Path, to: &Path, vfs: Vfs) -> Result<(), SqlError> {
     let copy = connection::open(to, vfs, Role::Engine, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     copy.execute_batch(
         "DROP TABLE IF EXISTS __debros_requests;
-         DROP TABLE IF EXISTS __debros_meta;
-         PRAGMA incremental_vacuum",
+         DROP TABLE IF EXISTS __debros_meta",
     )?;
+    let is_there = |sql| copy.query_row(sql, [], |row| row.get::<_, bool>(0));
+    let has_table = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '__debros_kv')";
+    let has_keys = "SELECT EXISTS (SELECT 1 FROM __debros_kv)";
+    if is_there(has_table)? && !is_there(has_keys)? {
+        copy.execute_batch("DROP TABLE __debros_kv")?;
+    }
+    copy.execute_batch("PRAGMA incremental_vacuum")?;
     copy.close().map_err(|(_, error)| error)?;
     Ok(())
 }

@@ -374,3 +374,17 @@ fn a_database_of_an_older_program_gets_the_table() {
     fixture.must("CREATE TABLE t(a)");
     assert_eq!(fixture.get(1, "a"), "[value]([78])");
 }
+
+#[test]
+fn an_export_has_the_keys_and_values() {
+    let mut fixture = Fixture::new();
+    fixture.write(put(0, "a", 0, b"\0\xff"));
+    let path = fixture.database.path.clone();
+    let to = fixture.folder.path().join("copy.db");
+    drop(fixture.database);
+    crate::sql::export(&path, &to, Vfs::system()).unwrap();
+    let copy = rusqlite::Connection::open(&to).unwrap();
+    let sql = "SELECT value FROM __debros_kv WHERE key = 'a' AND expires IS NULL";
+    let value: Vec<u8> = copy.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(value, b"\0\xff");
+}
