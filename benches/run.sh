@@ -94,7 +94,7 @@ node() {
     port=$(free_port)
     url=http://127.0.0.1:$port
     rm -rf "$work/data"
-    GATEWAY_API_KEYS=bench:bench "$debros" node --data "$work/data" --gateway-addr "127.0.0.1:$port" \
+    GATEWAY_API_KEYS=bench:bench "$debros" node --data "$work/data" --gateway-addr "127.0.0.1:$port" --metrics-addr= \
         --shards "$shards" >"$work/log" 2>&1 &
     server=$!
     answers curl -fsS -m 2 "$url/health"
