@@ -61,9 +61,9 @@ fuzz: setup ## Fuzz every reader of foreign bytes, SECONDS each: SECONDS=60 make
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=8192 -verbosity=0 || exit 1; \
 	done
 
-bench: build ## First figures: wrk against this node, the bare disk and Redis (needs wrk, redis-server)
-	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk redis-server; }
-	benches/wrk/run.sh
+bench: build ## The figures of one node beside the disk, HTTP alone and Redis (needs redis-server)
+	@command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq redis-server; }
+	benches/run.sh
 
 startup: build ## How fast does a node start, and what does it cost when idle
 	benches/startup.sh

@@ -85,7 +85,7 @@ with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
     log = open(f"{work}/log", "w")
     ports = [arg for flag in ("--rqlite-http-port", "--rqlite-raft-port", "--p2p-port") for arg in (flag, str(free_port()))]
     node = subprocess.Popen(
-        [debros, "node", "--data", data, "--gateway-addr", f"127.0.0.1:{port}", "--shards", "1", "--config", config] + ports,
+        [debros, "node", "--data", data, "--gateway-addr", f"127.0.0.1:{port}", "--metrics-addr=", "--shards", "1", "--config", config] + ports,
         env={**os.environ, "GATEWAY_API_KEYS": "k1:one,k2:two"}, stdout=log, stderr=log)
     try:
         for _ in range(500):

@@ -1,12 +1,13 @@
 //! What applying a command and answering a read cost, on the API that the shard uses.
 //!
-//! Run with `cargo bench --bench sql`. Each iteration is a whole batch; divide by its size, which the name
-//! says. The database lies in the temporary folder; nothing is synced, as in a running node between syncs.
+//! Run with `cargo bench --bench sql`. Each iteration is a whole batch; the throughput counts its commands. The database
+//! lies in the temporary folder; nothing is synced, as in a running node between syncs.
 
 use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::Criterion;
+use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
 use debros::sql::Database;
@@ -72,6 +73,7 @@ fn sql(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("sql");
     for size in [1_i64, 16, 64, 256] {
         let commands: Vec<Bytes> = (0..size).map(insert).collect();
+        group.throughput(Throughput::Elements(size.unsigned_abs()));
         group.bench_function(format!("insert x{size}"), |bencher| {
             bencher.iter(|| {
                 let entries: Vec<Entry> = commands
@@ -92,7 +94,8 @@ fn sql(criterion: &mut Criterion) {
                 command(Mode::Query, sql, &[Value::Integer(1 + n * 37)])
             })
             .collect();
-        group.bench_function(format!("point read x{size}"), |bencher| {
+        group.throughput(Throughput::Elements(size.unsigned_abs()));
+        group.bench_function(format!("point select x{size}"), |bencher| {
             bencher.iter(|| black_box(database.read(&reads, &mut |_| false).expect("read")));
         });
     }

@@ -68,7 +68,7 @@ took = []
 for run in range(runs):
     with tempfile.TemporaryDirectory(prefix="startup.", dir=parent) as data, tempfile.TemporaryFile() as log:
         port = free_port()
-        command = [debros, "node", "--data", f"{data}/data", "--gateway-addr", f"127.0.0.1:{port}",
+        command = [debros, "node", "--data", f"{data}/data", "--gateway-addr", f"127.0.0.1:{port}", "--metrics-addr=",
                    "--shards", str(shards), "--rqlite-http-port", str(free_port()),
                    "--rqlite-raft-port", str(free_port()), "--p2p-port", str(free_port())]
         began = time.monotonic()

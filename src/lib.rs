@@ -24,4 +24,6 @@ pub mod gateway;
 
 pub mod node;
 
+pub mod bench;
+
 pub mod cli;

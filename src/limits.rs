@@ -148,6 +148,8 @@ pub const STATEMENT_STEPS: u64 = 200_000_000;
 pub const VALUE_BYTES: ByteSize = ByteSize::mib(4);
 /// Default of `limits.temp_bytes`: bytes of temporary files of one statement (400).
 pub const TEMP_BYTES: ByteSize = ByteSize::mib(256);
+/// Default of `logging.slow_statement_ms`: milliseconds from which on a statement is logged; zero is never.
+pub const SLOW_STATEMENT_MS: u64 = 1_000;
 /// Default of `limits.requests_per_second`, per key; zero is no limit (429).
 pub const REQUESTS_PER_SECOND: u64 = 0;
 /// Default of `limits.connections`: open client connections of the node.

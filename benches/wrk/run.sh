@@ -117,7 +117,7 @@ start_node() {
     port=$(free_port)
     url=http://127.0.0.1:$port
     rm -rf "$work/data"
-    GATEWAY_API_KEYS=$key:bench "$debros" node --data "$work/data" --gateway-addr "127.0.0.1:$port" \
+    GATEWAY_API_KEYS=$key:bench "$debros" node --data "$work/data" --gateway-addr "127.0.0.1:$port" --metrics-addr= \
         --shards "$n_shards" >"$work/node.log" 2>&1 &
     node_pid=$!
     for _ in $(seq 100); do

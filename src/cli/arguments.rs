@@ -2,14 +2,15 @@
 //!
 //! Scripts call the programs as `-x v`, `-x=v`, `--x v` or `--x=v`. All become `--x=v`, so that a value
 //! may begin with a dash, and a switch takes only `=true` or `=false`. Flags end at the first word that
-//! is none, or at `--`; what follows is ignored, as it always was, but not silently.
+//! is none, or at `--`; what follows is ignored, as it always was, but not silently. A command that wants words
+//! gets them, before, between and behind its flags.
 
 use clap::Command;
 
 /// A command line as clap takes it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Arguments {
-    /// Every flag as `--name` or `--name=value`.
+    /// Every flag as `--name` or `--name=value`, and the words that the command wants.
     pub flags: Vec<String>,
     /// What followed the flags.
     pub ignored: Vec<String>,
@@ -21,6 +22,10 @@ pub(super) fn normalize(command: &Command, words: Vec<String>) -> Arguments {
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         let flag = word.strip_prefix("--").or_else(|| word.strip_prefix('-')).unwrap_or_default();
+        if flag.is_empty() && word != "--" && command.get_positionals().next().is_some() {
+            flags.push(word);
+            continue;
+        }
         if flag.is_empty() {
             let first = (word != "--").then_some(word);
             return Arguments { flags, ignored: first.into_iter().chain(words).collect() };
@@ -49,6 +54,25 @@ mod tests {
     use clap::ArgAction;
 
     use super::*;
+
+    #[test]
+    fn a_command_that_wants_words_gets_them() {
+        let data = Arg::new("data").long("data").action(ArgAction::Set);
+        let command = Command::new("x").args([Arg::new("WORD"), data]);
+        for (line, flags, ignored) in [
+            ("word -data v", "word --data=v", ""),
+            ("-data v word", "--data=v word", ""),
+            ("word -data v -- more", "word --data=v", "more"),
+        ] {
+            let words = line.split_whitespace().map(str::to_owned).collect();
+            let got = normalize(&command, words);
+            assert_eq!(
+                (&*got.flags.join(" "), &*got.ignored.join(" ")),
+                (flags, ignored),
+                "{line}"
+            );
+        }
+    }
 
     #[test]
     fn all_spellings_become_one() {

@@ -8,10 +8,13 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done, or stopped by SIGINT or SIGTERM.
     Success = 0,
-    /// The configuration is wrong, or the start failed for a reason without a code of its own.
+    /// The configuration is wrong, or the start failed for a reason without a code of its own; what was asked for was
+    /// refused; a benchmark found a row missing.
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
+    /// The server that is to be measured cannot be reached, or refuses what is needed.
+    Unreachable = 68,
     /// The kernel offers no usable `io_uring`.
     IoUring = 69,
     /// There are fewer cores than shards.
@@ -49,6 +52,7 @@ mod tests {
             (Exit::Success, 0),
             (Exit::Failure, 1),
             (Exit::Usage, 2),
+            (Exit::Unreachable, 68),
             (Exit::IoUring, 69),
             (Exit::Cores, 70),
             (Exit::ResourceLimit, 71),

@@ -6,6 +6,7 @@
 //! Start reading at [`run`].
 
 mod arguments;
+mod bench;
 pub mod exit;
 mod identity;
 mod node;
@@ -126,6 +127,7 @@ fn command() -> Command {
             node::command(),
             identity::command(),
             repair::command(),
+            bench::command(),
             Command::new("version").about("Print the version"),
         ])
 }
@@ -172,6 +174,7 @@ fn dispatch(words: Vec<String>, world: &mut World<'_>) -> Result<(), Failure> {
         Some(("node", matches)) => node::run(matches, world),
         Some(("identity", matches)) => identity::run(matches, world),
         Some(("repair", matches)) => repair::run(matches, world),
+        Some(("bench", matches)) => bench::run(matches, world),
         _ => world.print(concat!("debros ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
@@ -247,6 +250,7 @@ mod tests {
                 err:   node      Run a node of the network
                 err:   identity  Make the key that is a node's identity
                 err:   repair    List fenced namespaces of a stopped node, export one, or lift its fence
+                err:   bench     Load a server, measure it, and see whether it kept what it acknowledged
                 err:   version   Print the version
                 err: 
                 err: Options:
@@ -265,6 +269,7 @@ mod tests {
                 out:   node      Run a node of the network
                 out:   identity  Make the key that is a node's identity
                 out:   repair    List fenced namespaces of a stopped node, export one, or lift its fence
+                out:   bench     Load a server, measure it, and see whether it kept what it acknowledged
                 out:   version   Print the version
                 out: 
                 out: Options:
@@ -305,6 +310,8 @@ mod tests {
                 out:           Host under which others reach this node [discovery.*_adv_address]
                 out:       --gateway-addr <HOST:PORT>
                 out:           Where the gateway listens [gateway.listen_addr]
+                out:       --metrics-addr <HOST:PORT>
+                out:           Where the page for Prometheus is, empty for none [metrics.listen_addr]
                 out:       --shards <N>
                 out:           Cores to use, 0 for all [runtime.shards]
                 out:       --check-config[=<BOOL>]

@@ -49,6 +49,11 @@ pub(super) fn command() -> Command {
             "Host under which others reach this node [discovery.*_adv_address]",
         ),
         text("gateway-addr", "HOST:PORT", "Where the gateway listens [gateway.listen_addr]"),
+        text(
+            "metrics-addr",
+            "HOST:PORT",
+            "Where the page for Prometheus is, empty for none [metrics.listen_addr]",
+        ),
         number("shards", "N", "Cores to use, 0 for all [runtime.shards]"),
         switch("check-config", "Check the configuration and exit"),
     ])
@@ -68,6 +73,7 @@ pub(super) fn run(matches: &ArgMatches, world: &mut World<'_>) -> Result<(), Fai
         rqlite_join_address: text("rqlite-join-address"),
         adv_addr: text("adv-addr"),
         gateway_addr: text("gateway-addr"),
+        metrics_addr: text("metrics-addr"),
         shards: number("shards"),
     };
     if file.is_none() && flags.data.is_none() && flags.id.is_none() {

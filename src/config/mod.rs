@@ -61,6 +61,8 @@ pub struct Config {
     pub logging: Logging,
     /// The API of the network.
     pub gateway: Gateway,
+    /// Where the node can be watched.
+    pub metrics: Metrics,
     /// Cores and the memory of each.
     pub runtime: Runtime,
     /// What a client may ask for.
@@ -156,6 +158,8 @@ pub struct Logging {
     pub format: LogFormat,
     /// Where to; standard output if there is none.
     pub output_file: Option<PathBuf>,
+    /// How long a statement takes that is logged; none if none is.
+    pub slow_statement: Option<Duration>,
 }
 
 /// `logging.format`.
@@ -165,6 +169,13 @@ pub enum LogFormat {
     Console,
     /// A JSON object per line.
     Json,
+}
+
+/// `metrics`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where the page for Prometheus is; none if there is no page.
+    pub listen_addr: Option<HostPort>,
 }
 
 /// `runtime`.

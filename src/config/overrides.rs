@@ -31,6 +31,8 @@ pub struct Flags {
     pub adv_addr: Option<String>,
     /// `--gateway-addr`: `gateway.listen_addr`.
     pub gateway_addr: Option<String>,
+    /// `--metrics-addr`: `metrics.listen_addr`; empty is nowhere.
+    pub metrics_addr: Option<String>,
     /// `--shards`: `runtime.shards`.
     pub shards: Option<i64>,
 }
@@ -121,6 +123,7 @@ pub(super) fn apply(raw: &mut RawConfig, variables: &mut Variables<'_>, flags: &
     replace(&mut raw.discovery.http_adv_address, given(&flags.adv_addr));
     replace(&mut raw.discovery.raft_adv_address, given(&flags.adv_addr));
     replace(&mut raw.gateway.listen_addr, flags.gateway_addr.clone());
+    replace(&mut raw.metrics.listen_addr, flags.metrics_addr.clone());
     replace(&mut raw.runtime.shards, flags.shards);
 }
 

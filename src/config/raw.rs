@@ -107,6 +107,7 @@ section! {
         level "level" string: String = "info".to_owned(),
         format "format" string: String = "console".to_owned(),
         output_file "output_file" string: String = String::new(),
+        slow_statement_ms "slow_statement_ms" int64: i64 = count(limits::SLOW_STATEMENT_MS),
     }
 }
 
@@ -125,6 +126,14 @@ section! {
         body_timeout "body_timeout" duration: i64 = 60 * SECOND,
         idle_timeout "idle_timeout" duration: i64 = 120 * SECOND,
         shutdown_timeout "shutdown_timeout" duration: i64 = 10 * SECOND,
+    }
+}
+
+section! {
+    /// `metrics`.
+    RawMetrics {
+        // Empty: nowhere.
+        listen_addr "listen_addr" string: String = "127.0.0.1:6002".to_owned(),
     }
 }
 
@@ -177,6 +186,7 @@ pub(super) struct RawConfig {
     pub security: RawSecurity,
     pub logging: RawLogging,
     pub gateway: RawGateway,
+    pub metrics: RawMetrics,
     pub runtime: RawRuntime,
     pub limits: RawLimits,
     pub cluster: RawCluster,
@@ -191,6 +201,7 @@ impl Section for RawConfig {
             "security" => ("config.SecurityConfig", &mut self.security),
             "logging" => ("config.LoggingConfig", &mut self.logging),
             "gateway" => ("config.GatewayConfig", &mut self.gateway),
+            "metrics" => ("config.MetricsConfig", &mut self.metrics),
             "runtime" => ("config.RuntimeConfig", &mut self.runtime),
             "limits" => ("config.LimitsConfig", &mut self.limits),
             "cluster" => ("config.ClusterConfig", &mut self.cluster),

@@ -17,6 +17,7 @@ use crate::config::Discovery;
 use crate::config::Limits;
 use crate::config::LogFormat;
 use crate::config::Logging;
+use crate::config::Metrics;
 use crate::config::Node;
 use crate::config::NodeKind;
 use crate::config::Runtime;
@@ -63,6 +64,7 @@ pub(super) fn check(
     let security = security(&raw.security, rules);
     let logging = logging(&raw.logging, rules);
     let gateway = gateway::check(&raw.gateway, "gateway.", rules);
+    let metrics = metrics(&raw, rules);
     let runtime = runtime(&raw.runtime, cores, rules);
     let limits = limits(&raw.limits, &raw.database, rules);
     let join_token_file = match raw.cluster.join_token_file().as_str() {
@@ -76,6 +78,7 @@ pub(super) fn check(
         security: security?,
         logging: logging?,
         gateway: gateway?.gateway,
+        metrics: metrics?,
         runtime: runtime?,
         limits: limits?,
         cluster: Cluster { join_token_file },
@@ -280,7 +283,26 @@ fn logging(raw: &RawLogging, rules: &mut Rules) -> Option<Logging> {
             rules.check("logging.output_file", paths::check_parent(&file)).map(|()| Some(file))
         }
     };
-    Some(Logging { level: level?, format: format?, output_file: output_file? })
+    let slow = rules.between("logging.slow_statement_ms", raw.slow_statement_ms(), 0..=3_600_000);
+    Some(Logging {
+        level: level?,
+        format: format?,
+        output_file: output_file?,
+        slow_statement: Some(Duration::from_millis(slow?)).filter(|it| !it.is_zero()),
+    })
+}
+
+fn metrics(raw: &RawConfig, rules: &mut Rules) -> Option<Metrics> {
+    let (path, text) = ("metrics.listen_addr", raw.metrics.listen_addr());
+    if text.is_empty() {
+        return Some(Metrics { listen_addr: None });
+    }
+    if text == raw.gateway.listen_addr() {
+        rules.wrong(path, format!("must differ from gateway.listen_addr ({text})"));
+        return None;
+    }
+    let listen_addr = rules.check(path, HostPort::parse_listen(&text))?;
+    Some(Metrics { listen_addr: Some(listen_addr) })
 }
 
 fn runtime(raw: &RawRuntime, cores: u16, rules: &mut Rules) -> Option<Runtime> {

@@ -91,6 +91,7 @@ fn the_nodes_can_run_side_by_side() {
         claims.push(it.database.rqlite_port.to_string());
         claims.push(it.database.rqlite_raft_port.to_string());
         claims.push(it.gateway.listen_addr.port.to_string());
+        claims.extend(it.metrics.listen_addr.as_ref().map(|it| it.port.to_string()));
         claims.push(it.node.data_dir.display().to_string());
         claims.push(format!("{} of the database", it.database.data_dir.display()));
         claims

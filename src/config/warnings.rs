@@ -43,6 +43,7 @@ pub(super) fn of_node(raw: &RawConfig) -> Vec<String> {
         ("security", raw.security.changed()),
         ("logging", raw.logging.changed()),
         ("gateway", raw.gateway.changed()),
+        ("metrics", raw.metrics.changed()),
         ("runtime", raw.runtime.changed()),
         ("limits", raw.limits.changed()),
         ("cluster", raw.cluster.changed()),

@@ -17,6 +17,7 @@ use tracing::warn;
 use crate::disk;
 use crate::disk::fail_stop;
 use crate::disk::manifest;
+use crate::disk::stopwatch::Slow;
 use crate::shard::event::Token;
 use crate::sql::Batch;
 use crate::sql::Checkpointer;
@@ -128,6 +129,8 @@ pub enum Done {
         entries: Vec<Entry>,
         /// What became of it.
         result: Result<Batch, Fault>,
+        /// What took long.
+        slow: Vec<Slow>,
     },
     /// A command was read by on a thread.
     Read {
@@ -139,6 +142,8 @@ pub enum Done {
         reader: Option<Box<Reader>>,
         /// What it gave.
         result: Result<LongRead, Fault>,
+        /// The command, if it took long.
+        slow: Vec<Slow>,
     },
     /// Of [`Job::Evict`].
     Evicted {

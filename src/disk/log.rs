@@ -132,6 +132,11 @@ impl LogWriter {
         self.shared.log.borrow().disk_bytes()
     }
 
+    /// Whether the disk has no room for the next segment.
+    pub fn lacks_room(&self) -> bool {
+        self.shared.lacks_room.get()
+    }
+
     /// Look at what the log has done.
     pub fn with_stats<T>(&self, look: impl FnOnce(&LogStats) -> T) -> T {
         look(&self.shared.stats.borrow())

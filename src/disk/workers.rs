@@ -21,8 +21,10 @@ use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
 use crate::disk::priority;
 use crate::disk::stops::Stops;
+use crate::disk::stopwatch::Stopwatch;
 use crate::limits;
 use crate::shard::event::Token;
+use crate::sql::Ask;
 use crate::sql::Brake;
 use crate::sql::Database;
 use crate::sql::Entry;
@@ -66,6 +68,15 @@ pub struct ReadTask {
     pub brake: Arc<Brake>,
 }
 
+/// How long statements take.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// A read at most.
+    pub statement: Duration,
+    /// One that is slow; none if none is.
+    pub slow_statement: Option<Duration>,
+}
+
 /// The way to a shard's threads. They end when this is dropped, and what runs is given up.
 #[derive(Debug)]
 pub struct Workers {
@@ -76,11 +87,11 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Start the threads; `report` is called on them. A read may take `statement_time`. At what the process
+    /// Start the threads; `report` is called on them. At what the process
     /// has to stop goes to `stops`.
     pub fn start(
         stops: &Stops,
-        statement_time: Duration,
+        times: Times,
         now: impl Fn() -> Instant + Clone + Send + 'static,
         report: impl Fn(Done) + Clone + Send + 'static,
     ) -> Self {
@@ -91,8 +102,12 @@ impl Workers {
         let mut threads = Vec::new();
         for _ in 0..limits::SQL_THREADS {
             let (todo, stop, report) = (to_apply.clone(), Arc::clone(&is_stopping), report.clone());
-            let stops = stops.clone();
-            threads.push(spawn(todo, report, move |task| apply_whole(task, &stops, &stop)));
+            let (now, stops) = (now.clone(), stops.clone());
+            let apply = move |task| {
+                let watch = Stopwatch::new(times.slow_statement);
+                apply_whole(task, &stops, &stop, watch, &now)
+            };
+            threads.push(spawn(todo, report, apply));
         }
         for _ in 0..limits::READER_THREADS {
             let (todo, stop, report) = (to_read.clone(), Arc::clone(&is_stopping), report.clone());
@@ -100,8 +115,15 @@ impl Workers {
             threads.push(spawn(todo, report, move |task| {
                 let began = now();
                 let is_late =
-                    || stop.load(Ordering::Relaxed) || now().since(began) > statement_time;
+                    || stop.load(Ordering::Relaxed) || now().since(began) > times.statement;
+                let mut watch = Stopwatch::new(times.slow_statement);
+                watch.on_begin(began);
+                let command = task.command.clone();
                 let mut done = read_whole(task, &stops, is_late);
+                watch.on_end(now());
+                if let Done::Read { result: Ok(read), slow, .. } = &mut done {
+                    *slow = watch.slow_reads(&[command], |_| Some(&read.outcome));
+                }
                 // Few steps do not make it quick: preparing it may have taken long.
                 let was_long = now().since(began) > limits::INLINE_COMMAND_TIME;
                 if was_long && let Done::Read { result: Ok(read), .. } = &mut done {
@@ -155,12 +177,28 @@ fn spawn<T: Send + 'static>(
     })
 }
 
-fn apply_whole(task: ApplyTask, stops: &Stops, is_stopping: &AtomicBool) -> Done {
+fn apply_whole(
+    task: ApplyTask,
+    stops: &Stops,
+    is_stopping: &AtomicBool,
+    mut watch: Stopwatch,
+    now: &impl Fn() -> Instant,
+) -> Done {
     let ApplyTask { database, mut open, entries } = task;
-    let mut enough = |_| is_stopping.load(Ordering::Relaxed);
+    let mut enough = |ask| {
+        if ask == Ask::Begin {
+            watch.on_begin(now());
+        }
+        is_stopping.load(Ordering::Relaxed)
+    };
     let apply = || open.apply_within(&entries, Share::Whole, &mut enough);
     let result = guarded(stops, database, apply);
-    Done::Ran { database, open, entries, result }
+    watch.on_end(now());
+    let slow = match &result {
+        Ok(batch) => watch.slow_applies(&entries, &batch.applied),
+        Err(_) => Vec::new(),
+    };
+    Done::Ran { database, open, entries, result, slow }
 }
 
 fn read_whole(task: ReadTask, stops: &Stops, mut is_late: impl FnMut() -> bool) -> Done {
@@ -175,7 +213,7 @@ fn read_whole(task: ReadTask, stops: &Stops, mut is_late: impl FnMut() -> bool) 
         }
         Err(result) => (None, result),
     };
-    Done::Read { database, token, reader, result }
+    Done::Read { database, token, reader, result, slow: Vec::new() }
 }
 
 /// Connect, or give the outcome of the read.

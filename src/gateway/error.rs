@@ -34,6 +34,7 @@ use crate::auth::Denied;
 use crate::gateway::body::BodyError;
 use crate::gateway::json;
 use crate::gateway::reply;
+use crate::gateway::stats;
 use crate::gateway::storage::KeyError;
 use crate::http::Refusal;
 use crate::shard::request::SubmitError;
@@ -114,6 +115,21 @@ impl From<DraftError> for ApiError {
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         Self::Submit(error)
+    }
+}
+
+impl ApiError {
+    /// The limit that the request has crossed, as the configuration calls it.
+    pub fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(Refusal::HeadTooLarge) => Some("header_bytes"),
+            Self::Refused(Refusal::BodyTooLarge)
+            | Self::Body { error: BodyError::Draft(DraftError::Size), .. } => Some("body_bytes"),
+            Self::Submit(SubmitError::DatabaseFull) => Some(DATABASE_FULL),
+            Self::Submit(SubmitError::DiskReserve) => Some(DISK_FULL),
+            Self::Submit(SubmitError::Statement(error)) => stats::limit_of(error.code?),
+            _ => None,
+        }
     }
 }
 

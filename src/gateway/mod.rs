@@ -19,9 +19,14 @@ mod reply;
 mod route;
 pub mod rows;
 pub mod sql;
+pub mod stamps;
+pub mod stats;
 pub mod storage;
+pub mod tenants;
 pub mod time;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -41,6 +46,11 @@ use crate::auth::key::Keys;
 use crate::auth::key::KeysError;
 use crate::gateway::error::ApiError;
 use crate::gateway::route::Route;
+use crate::gateway::stamps::Stamps;
+use crate::gateway::stats::Seen;
+use crate::gateway::stats::Stats;
+use crate::gateway::stats::Watched;
+use crate::gateway::tenants::Usage;
 use crate::http::Refusal;
 use crate::http::ServedBy;
 use crate::http::Service;
@@ -48,6 +58,8 @@ use crate::shard::request::Submit;
 use crate::types::Namespace;
 use crate::types::Timestamp;
 
+/// Bytes of a reply from which on writing it down takes time of its own.
+const LARGE_REPLY_SIZE: usize = 64 << 10;
 /// Bytes of a body that anybody may send; nothing reads it.
 const PUBLIC_BODY_SIZE_MAX: u64 = 4 << 10;
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -90,6 +102,8 @@ pub struct Gateway<S> {
     policy: Policy,
     info: NodeInfo,
     node: S,
+    stats: Rc<RefCell<Stats>>,
+    stamps: Rc<Stamps>,
 }
 
 impl<S: Submit> Gateway<S> {
@@ -101,7 +115,18 @@ impl<S: Submit> Gateway<S> {
             require_auth: options.require_auth,
             client_namespace: Some(options.client_namespace.clone()),
         };
-        Ok(Self { policy, info, node })
+        let (stats, stamps) = (Rc::default(), Rc::default());
+        Ok(Self { policy, info, node, stats, stamps })
+    }
+
+    /// What it has answered so far.
+    pub fn stats(&self) -> Rc<RefCell<Stats>> {
+        Rc::clone(&self.stats)
+    }
+
+    /// Where it looks what time it is; whoever answers its requests says when.
+    pub fn stamps(&self) -> Rc<Stamps> {
+        Rc::clone(&self.stamps)
     }
 
     fn identify(&self, head: &Parts) -> Result<Identity, Denied> {
@@ -113,9 +138,15 @@ impl<S: Submit> Gateway<S> {
         })
     }
 
-    async fn answer(&self, head: &Parts, body: &[u8]) -> Result<Response<Bytes>, ApiError> {
+    async fn answer(
+        &self,
+        head: &Parts,
+        body: &[u8],
+        seen: &Seen,
+    ) -> Result<Response<Bytes>, ApiError> {
         let path = route::path_of(&head.uri);
         let route = Route::find(&path);
+        seen.route.set(route.map_or(stats::OTHER, Route::pattern));
         if let Some(Route::Page(page)) = route {
             return Ok(pages::serve(page, &self.info, &self.node).await);
         }
@@ -127,11 +158,15 @@ impl<S: Submit> Gateway<S> {
         let core = self.node.elsewhere(&namespace);
         let served = match route {
             Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
-                sql::serve(endpoint, namespace, head, body, &self.node).await
+                seen.namespace.get_or_init(|| namespace.clone());
+                let node = Watched { node: &self.node, seen };
+                sql::serve(endpoint, namespace, head, body, &node).await
             }
             Some(Route::Storage(endpoint)) => {
                 let endpoint = endpoint.by(&head.method).ok_or(ApiError::Method)?;
-                storage::serve(endpoint, namespace, head, body, &self.node).await
+                seen.namespace.get_or_init(|| namespace.clone());
+                let node = Watched { node: &self.node, seen };
+                storage::serve(endpoint, namespace, head, body, &node).await
             }
             Some(_) => return Err(ApiError::Method),
             None => return Ok(route::elsewhere(&head.uri)),
@@ -145,13 +180,50 @@ impl<S: Submit> Gateway<S> {
     }
 }
 
+impl<S> Gateway<S> {
+    fn refusal(&self, error: &ApiError) -> Response<Bytes> {
+        if let Some(limit) = error.limit() {
+            self.stats.borrow_mut().count_refusal(limit);
+        }
+        error::reply_to(error)
+    }
+
+    /// The reply to a request that is refused before its body is read.
+    fn refuse_unread(&self, error: &ApiError, route: &'static str) -> Response<Bytes> {
+        let reply = self.refusal(error);
+        self.stats.borrow_mut().count(route, reply.status().as_u16(), None);
+        reply::for_any_origin(reply)
+    }
+
+    fn count(&self, seen: &Seen, began: Instant, received: usize, reply: &Response<Bytes>) {
+        let (status, sent) = (reply.status().as_u16(), reply.body().len());
+        let took = self.stamps.took(began, seen.has_asked() && sent < LARGE_REPLY_SIZE);
+        let mut counts = self.stats.borrow_mut();
+        counts.count(seen.route.get(), status, Some(took));
+        if let Some(namespace) = seen.namespace.get() {
+            let usage = Usage {
+                requests: 1,
+                errors: u64::from(status >= 400),
+                received_bytes: received as u64,
+                sent_bytes: sent as u64,
+                ..seen.usage.get()
+            };
+            counts.count_tenant(namespace, &usage);
+        }
+    }
+}
+
 impl<S: Submit + 'static> Service for Gateway<S> {
     async fn call(&self, head: Parts, body: Bytes) -> Response<Bytes> {
-        let reply = if head.method == Method::OPTIONS {
-            reply::empty(StatusCode::NO_CONTENT)
+        let (began, seen) = (self.stamps.begin(), Seen::default());
+        let answer = if head.method == Method::OPTIONS {
+            seen.route.set(stats::PREFLIGHT);
+            Ok(reply::empty(StatusCode::NO_CONTENT))
         } else {
-            self.answer(&head, &body).await.unwrap_or_else(|it| error::reply_to(&it))
+            self.answer(&head, &body, &seen).await
         };
+        let reply = answer.unwrap_or_else(|it| self.refusal(&it));
+        self.count(&seen, began, body.len(), &reply);
         reply::for_any_origin(reply)
     }
 
@@ -165,11 +237,14 @@ impl<S: Submit + 'static> Service for Gateway<S> {
         } else {
             Ok(())
         };
-        checked.map_err(|it| reply::for_any_origin(error::reply_to(&it)))
+        checked.map_err(|it| {
+            let route = Route::find(&route::path_of(&head.uri));
+            self.refuse_unread(&it, route.map_or(stats::OTHER, Route::pattern))
+        })
     }
 
     fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
-        reply::for_any_origin(error::reply_to(&ApiError::Refused(refusal)))
+        self.refuse_unread(&ApiError::Refused(refusal), stats::OTHER)
     }
 }
 

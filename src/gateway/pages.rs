@@ -1,4 +1,17 @@
 //! Pages about the node, for load balancers, dashboards and people.
+//!
+//! `health` is 200 as long as somebody answers, and says in its body whether all is well: it is for whoever would
+//! start the process anew. `health/ready` is 200 while requests had better be sent here, and 503 otherwise: it is
+//! for whoever sends them. Both give reasons, each with a stable code:
+//!
+//! | code | what | health | ready |
+//! |---|---|---|---|
+//! | `no_answer` | a core does not answer in time | degraded | no |
+//! | `stopping` | the node was told to stop | ok | no |
+//! | `no_leader` | partitions have no leader | degraded | no |
+//! | `fenced` | databases are damaged | degraded | yes |
+//! | `disk_reserve` | the disk has less room than it is to have | degraded | yes |
+//! | `log_stuck` | a log has no room for its next segment | degraded | yes |
 
 use std::time::Duration;
 
@@ -17,6 +30,7 @@ use crate::shard::request::Reply;
 use crate::shard::request::Request;
 use crate::shard::request::Status;
 use crate::shard::request::Submit;
+use crate::shard::request::SubmitError;
 
 /// How long a page waits for the node's answer: somebody is deciding where to send traffic.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,8 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// Whether the node answers.
+    /// Whether the node answers, and how it is.
     Health,
+    /// Whether requests should be sent here.
+    Ready,
     /// What the node has.
     Status,
     /// What the node runs.
@@ -35,8 +51,22 @@ pub enum Page {
 #[derive(Serialize)]
 struct Health<'a> {
     client: Client,
+    reasons: Vec<Reason>,
     server: Server<'a>,
     status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    reasons: Vec<Reason>,
+}
+
+/// Something that is not well.
+#[derive(Debug, Serialize)]
+struct Reason {
+    code: &'static str,
+    message: String,
 }
 
 /// How the node behind the gateway does.
@@ -102,12 +132,19 @@ pub async fn serve(page: Page, info: &NodeInfo, node: &impl Submit) -> Response<
             version: &info.version,
         }),
         Page::Health => {
-            let client = check(node).await;
+            let (client, reasons) = check(node).await;
             let server = Server { started_at, status: Some("ok"), uptime };
-            json::to_vec(&Health { client, server, status: "ok" })
+            let status = if reasons.is_empty() { "ok" } else { "degraded" };
+            json::to_vec(&Health { client, reasons, server, status })
+        }
+        Page::Ready => {
+            let reasons = unready(&ask(node).await);
+            let ready = reasons.is_empty();
+            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            return reply::json(status, json::to_vec(&Ready { ready, reasons }));
         }
         Page::Status => {
-            let status = ask(node).await;
+            let status = ask(node).await.ok();
             let network = Network {
                 node_id: &info.node_id,
                 connected: status.is_some(),
@@ -122,24 +159,87 @@ pub async fn serve(page: Page, info: &NodeInfo, node: &impl Submit) -> Response<
     reply::json(StatusCode::OK, body)
 }
 
-async fn check(node: &impl Submit) -> Client {
+async fn check(node: &impl Submit) -> (Client, Vec<Reason>) {
     let start = sleep::now();
-    let is_up = ask(node).await.is_some();
-    let word = |good, bad| if is_up { good } else { bad };
-    Client {
-        status: word("healthy", "unhealthy"),
-        checks: Checks { connection: word("ok", "disconnected"), database: word("ok", "unknown") },
+    let status = ask(node).await;
+    let reasons = degraded(&status);
+    let (words, connection, database) = match &status {
+        Ok(_) if reasons.is_empty() => ("healthy", "ok", "ok"),
+        Ok(_) => ("degraded", "ok", "degraded"),
+        Err(_) => ("unhealthy", "disconnected", "unknown"),
+    };
+    let client = Client {
+        status: words,
+        checks: Checks { connection, database },
         last_updated: moment(sleep::unix_ms()),
         response_time: nanos(sleep::now() - start),
-    }
+    };
+    (client, reasons)
+}
+
+/// Why the node gives no answer.
+enum Silence {
+    /// It is about to end.
+    Stopping,
+    /// It is slow, or overwhelmed.
+    NoAnswer,
 }
 
 /// What the node says, if it says anything in time.
-async fn ask(node: &impl Submit) -> Option<Status> {
+async fn ask(node: &impl Submit) -> Result<Status, Silence> {
     match sleep::within(PATIENCE, node.submit(Request::Status)).await {
-        Some(Ok(Reply::Status(status))) => Some(status),
-        _ => None,
+        Some(Ok(Reply::Status(status))) => Ok(status),
+        Some(Err(SubmitError::ShuttingDown)) => Err(Silence::Stopping),
+        _ => Err(Silence::NoAnswer),
     }
+}
+
+/// What keeps the node from being well.
+fn degraded(status: &Result<Status, Silence>) -> Vec<Reason> {
+    let reason = |code, message: String| Reason { code, message };
+    let status = match status {
+        Ok(status) => status,
+        Err(Silence::Stopping) => return Vec::new(),
+        Err(Silence::NoAnswer) => return vec![no_answer()],
+    };
+    let mut reasons = Vec::new();
+    reasons.extend(no_leader(status));
+    if status.n_fenced > 0 {
+        let message = format!("damaged and fenced databases: {}", status.n_fenced);
+        reasons.push(reason("fenced", message));
+    }
+    if status.is_disk_low {
+        let message = "the disk has less room than limits.disk_reserve_bytes";
+        reasons.push(reason("disk_reserve", message.to_owned()));
+    }
+    if status.is_log_stuck {
+        let message = "the disk has no room for the log's next segment";
+        reasons.push(reason("log_stuck", message.to_owned()));
+    }
+    reasons
+}
+
+/// Why requests should go elsewhere.
+fn unready(status: &Result<Status, Silence>) -> Vec<Reason> {
+    let stopping = || Reason { code: "stopping", message: "the node is stopping".to_owned() };
+    match status {
+        Ok(status) => {
+            let stopping = status.is_stopping.then(stopping);
+            stopping.into_iter().chain(no_leader(status)).collect()
+        }
+        Err(Silence::Stopping) => vec![stopping()],
+        Err(Silence::NoAnswer) => vec![no_answer()],
+    }
+}
+
+fn no_answer() -> Reason {
+    Reason { code: "no_answer", message: "the node does not answer in time".to_owned() }
+}
+
+fn no_leader(status: &Status) -> Option<Reason> {
+    let n = status.n_partitions.saturating_sub(status.n_leading);
+    let message = format!("partitions without a leader: {n} of {}", status.n_partitions);
+    (n > 0 || status.n_partitions == 0).then_some(Reason { code: "no_leader", message })
 }
 
 fn moment(unix_ms: i64) -> String {

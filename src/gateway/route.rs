@@ -48,10 +48,36 @@ impl Route {
             "/v1/storage/list" => Self::Storage(storage::Endpoint::List),
             "/v1/storage/delete" => Self::Storage(storage::Endpoint::Delete),
             "/health" | "/v1/health" => Self::Page(Page::Health),
+            "/health/ready" | "/v1/health/ready" => Self::Page(Page::Ready),
             "/status" | "/v1/status" => Self::Page(Page::Status),
             "/v1/version" => Self::Page(Page::Version),
             _ => return None,
         })
+    }
+
+    /// The path that leads there, for those who count.
+    pub(super) fn pattern(self) -> &'static str {
+        match self {
+            Self::Sql(Endpoint::Query) => "/v1/rqlite/query",
+            Self::Sql(Endpoint::Exec) => "/v1/rqlite/exec",
+            Self::Sql(Endpoint::Select(Form::Find)) => "/v1/rqlite/find",
+            Self::Sql(Endpoint::Select(Form::FindOne)) => "/v1/rqlite/find-one",
+            Self::Sql(Endpoint::Select(Form::Select)) => "/v1/rqlite/select",
+            Self::Sql(Endpoint::Transaction) => "/v1/rqlite/transaction",
+            Self::Sql(Endpoint::Schema) => "/v1/rqlite/schema",
+            Self::Sql(Endpoint::CreateTable) => "/v1/rqlite/create-table",
+            Self::Sql(Endpoint::DropTable) => "/v1/rqlite/drop-table",
+            Self::Storage(storage::Endpoint::PutOrGet) => "/v1/storage",
+            Self::Storage(storage::Endpoint::Put) => "/v1/storage/put",
+            Self::Storage(storage::Endpoint::Get) => "/v1/storage/get",
+            Self::Storage(storage::Endpoint::Exists) => "/v1/storage/exists",
+            Self::Storage(storage::Endpoint::List) => "/v1/storage/list",
+            Self::Storage(storage::Endpoint::Delete) => "/v1/storage/delete",
+            Self::Page(Page::Health) => "/v1/health",
+            Self::Page(Page::Ready) => "/v1/health/ready",
+            Self::Page(Page::Status) => "/v1/status",
+            Self::Page(Page::Version) => "/v1/version",
+        }
     }
 }
 
@@ -111,6 +137,14 @@ fn cleaned(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_leads_where_it_was_found() {
+        for path in ["/v1/rqlite/query", "/v1/rqlite/exec", "/health", "/status", "/v1/version"] {
+            let route = Route::find(path).unwrap();
+            assert_eq!(Route::find(route.pattern()), Some(route), "{path}");
+        }
+    }
 
     #[test]
     fn clean_paths() {

@@ -657,20 +657,26 @@ fn timeless(body: &[u8]) -> String {
 
 #[test]
 fn pages_about_the_node() {
-    let status = Status { database_bytes: 4096, n_partitions: 17, n_leading: 17, n_namespaces: 2 };
+    let status = Status {
+        database_bytes: 4096,
+        n_partitions: 17,
+        n_leading: 17,
+        n_namespaces: 2,
+        ..Status::default()
+    };
     for (path, answer, want) in [
         (
             "/health",
             Ok(Reply::Status(status)),
             expect![[
-                r#"{"client":{"status":"healthy","checks":{"connection":"ok","database":"ok"},"last_updated":text,"response_time":number},"server":{"started_at":"2025-10-24T10:00:00Z","status":"ok","uptime":text},"status":"ok"}"#
+                r#"{"client":{"status":"healthy","checks":{"connection":"ok","database":"ok"},"last_updated":text,"response_time":number},"reasons":[],"server":{"started_at":"2025-10-24T10:00:00Z","status":"ok","uptime":text},"status":"ok"}"#
             ]],
         ),
         (
             "/v1/health",
             Err(SubmitError::Overloaded),
             expect![[
-                r#"{"client":{"status":"unhealthy","checks":{"connection":"disconnected","database":"unknown"},"last_updated":text,"response_time":number},"server":{"started_at":"2025-10-24T10:00:00Z","status":"ok","uptime":text},"status":"ok"}"#
+                r#"{"client":{"status":"unhealthy","checks":{"connection":"disconnected","database":"unknown"},"last_updated":text,"response_time":number},"reasons":[{"code":"no_answer","message":"the node does not answer in time"}],"server":{"started_at":"2025-10-24T10:00:00Z","status":"ok","uptime":text},"status":"degraded"}"#
             ]],
         ),
         (
@@ -691,6 +697,47 @@ fn pages_about_the_node() {
         let (reply, _) = on_executor(ask(&options(), answer, &format!("GET {path}")));
         assert_eq!(reply.status(), 200);
         want.assert_eq(&timeless(reply.body()));
+    }
+}
+
+/// What the two pages about health say of a node that answers like this: `status`, `client.status`, the status
+/// code of readiness, and the codes of the reasons of each.
+fn health(answer: &Result<Reply, SubmitError>) -> String {
+    let page = |path: &str| on_executor(ask(&options(), answer.clone(), &format!("GET {path}"))).0;
+    let (health, ready) = (page("/v1/health"), page("/v1/health/ready"));
+    assert_eq!(health.status(), 200, "somebody answers");
+    let body = |reply: &Response<Bytes>| -> serde_json::Value {
+        serde_json::from_slice(reply.body()).unwrap()
+    };
+    let codes = |body: &serde_json::Value| {
+        let reasons = body["reasons"].as_array().unwrap().iter();
+        reasons.map(|it| it["code"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    let (health, code, ready) = (body(&health), ready.status().as_u16(), body(&ready));
+    assert_eq!(ready["ready"], serde_json::Value::Bool(code == 200));
+    let (status, client) = (health["status"].as_str(), health["client"]["status"].as_str());
+    let (status, client) = (status.unwrap(), client.unwrap());
+    format!("{status}/{client} [{}] {code} [{}]", codes(&health), codes(&ready))
+}
+
+#[test]
+fn health_and_readiness_say_what_is_wrong() {
+    let well = Status { n_partitions: 17, n_leading: 17, ..Status::default() };
+    for (answer, want) in [
+        (Ok(well), "ok/healthy [] 200 []"),
+        (Ok(Status { n_fenced: 1, ..well }), "degraded/degraded [fenced] 200 []"),
+        (Ok(Status { is_disk_low: true, ..well }), "degraded/degraded [disk_reserve] 200 []"),
+        (Ok(Status { is_log_stuck: true, ..well }), "degraded/degraded [log_stuck] 200 []"),
+        (Ok(Status { n_leading: 16, ..well }), "degraded/degraded [no_leader] 503 [no_leader]"),
+        (Ok(Status { is_stopping: true, ..well }), "ok/healthy [] 503 [stopping]"),
+        (
+            Ok(Status { n_fenced: 2, n_leading: 0, is_stopping: true, ..well }),
+            "degraded/degraded [no_leader fenced] 503 [stopping no_leader]",
+        ),
+        (Err(SubmitError::ShuttingDown), "ok/unhealthy [] 503 [stopping]"),
+        (Err(SubmitError::Overloaded), "degraded/unhealthy [no_answer] 503 [no_answer]"),
+    ] {
+        assert_eq!(health(&answer.map(Reply::Status)), want);
     }
 }
 

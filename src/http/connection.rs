@@ -117,6 +117,7 @@ async fn drive<S: Service>(
         End::Moved(core) => {
             let parts = connection.into_parts();
             let (socket, ahead) = (parts.io.into_socket(), parts.read_buf);
+            shared.counters.handed_over.add(1);
             shared.service.hand_over(core, Moved { socket, ahead });
         }
         End::Aborted => {}

@@ -156,6 +156,10 @@ pub struct Counters {
     pub timeouts: u64,
     /// Connections that ended in a panic.
     pub panics: u64,
+    /// Connections given to another core.
+    pub handed_over: u64,
+    /// Connections of other cores that found no place here.
+    pub turned_away: u64,
 }
 
 #[derive(Debug, Default)]
@@ -175,6 +179,8 @@ struct Counts {
     refused: Count,
     timeouts: Count,
     panics: Count,
+    handed_over: Count,
+    turned_away: Count,
 }
 
 /// One core's HTTP server.
@@ -242,6 +248,8 @@ impl<S: Service> Server<S> {
             refused: counts.refused.0.get(),
             timeouts: counts.timeouts.0.get(),
             panics: counts.panics.0.get(),
+            handed_over: counts.handed_over.0.get(),
+            turned_away: counts.turned_away.0.get(),
         }
     }
 
@@ -279,6 +287,7 @@ impl<S: Service> Server<S> {
     pub fn take_over(&self, connection: Moved) {
         let shared = &self.shared;
         if shared.activities.n_open() >= shared.options.connections_max {
+            shared.counters.turned_away.add(1);
             tracing::debug!("no place for a connection of another core");
             return;
         }

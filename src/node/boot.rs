@@ -65,6 +65,11 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
     let own_key = identity::load_or_create_api_key(&config.node.data_dir).map_err(refused)?;
     let n_shards = config.runtime.shards;
     let (address, listeners) = preflight::listeners(&config.gateway.listen_addr, n_shards)?;
+    let metrics_addr = config.metrics.listen_addr.as_ref();
+    let metrics = metrics_addr.map(|it| preflight::listeners(it, 1)).transpose()?;
+    let (metrics_address, metrics) = metrics.unzip();
+    // The first core serves it.
+    let mut metrics = metrics.into_iter().flatten();
     let found = recover_cores(&config)?;
 
     let gateway = Arc::new((gateway_options(&config, &own_key)?, node_info(&identity, clock)));
@@ -96,7 +101,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
         let workers = {
             let now = move || clock.now();
             let stops = Stops::of(&config.database.data_dir);
-            Workers::start(&stops, config.limits.statement_time, now, report.clone())
+            Workers::start(&stops, settings::times(&config), now, report.clone())
         };
         let threads = Threads { helper: Helper::start(report), workers };
         let preparer = Preparer::start(&found.directory);
@@ -113,11 +118,15 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
             config: config.clone(),
             gateway: Arc::clone(&gateway),
             clock,
+            metrics: metrics.next(),
         };
         cores.push(spawn(&config, &cpus, address, boot)?);
     }
     drop(said);
     wait_for(&heard, n_shards, core::Said::Serving, None)?;
+    if let Some(address) = metrics_address {
+        info!(%address, "metrics can be read");
+    }
     announce(&config, address, &own_key, clock);
     let signal = signals::wait().context("cannot wait for signals")?;
     info!(signal, "stopping");

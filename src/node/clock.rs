@@ -26,6 +26,11 @@ impl Clock {
         Instant::from_start(self.started.elapsed())
     }
 
+    /// A moment of this clock, as shells count time.
+    pub(super) fn moment(self, at: Instant) -> std::time::Instant {
+        self.started + at.since(Instant::START)
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the driver is where time enters")]
     pub(super) fn wall() -> Timestamp {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

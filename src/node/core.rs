@@ -25,6 +25,8 @@ use crate::disk::segments::Preparer;
 use crate::gateway::Gateway;
 use crate::gateway::GatewayOptions;
 use crate::gateway::NodeInfo;
+use crate::gateway::stamps::Stamps;
+use crate::gateway::stats::Stats;
 use crate::http::Moved;
 use crate::http::Refusal;
 use crate::http::Server;
@@ -35,9 +37,12 @@ use crate::node::databases::Databases;
 use crate::node::databases::Threads;
 use crate::node::driver;
 use crate::node::driver::Driver;
+use crate::node::mail::Back;
 use crate::node::mail::Mail;
 use crate::node::mesh::Mesh;
+use crate::node::metrics::CoreMetrics;
 use crate::node::recover;
+use crate::node::scrape;
 use crate::node::settings;
 use crate::node::turns::Turns;
 use crate::shard::Shard;
@@ -86,6 +91,8 @@ pub(super) struct CoreBoot {
     pub(super) config: Config,
     pub(super) gateway: Arc<(GatewayOptions, NodeInfo)>,
     pub(super) clock: Clock,
+    /// Where the page with the metrics of all cores is served, if it is here.
+    pub(super) metrics: Option<TcpListener>,
 }
 
 /// A panic in a task ends the whole executor, and with it a core that others wait for: the process goes,
@@ -115,6 +122,7 @@ pub(super) async fn run(boot: CoreBoot) {
         config,
         gateway,
         clock,
+        metrics,
     } = boot;
     let me = found.shard;
     let mesh = Mesh::new(me, mailboxes, found.catalog.clone());
@@ -128,24 +136,34 @@ pub(super) async fn run(boot: CoreBoot) {
         log.stage(&found.births);
     }
     let (shard, databases) = bring_up(&config, found.partitions, found.catalog, threads, clock);
-    let driver = Driver::new(shard, databases, Rc::clone(&mesh), log, clock);
-    let driver = Rc::new(RefCell::new(driver));
-
     let (options, info) = &*gateway;
     let service = Gateway::new(options, info.clone(), Rc::clone(&mesh));
     let gateway = service.expect("the keys were checked before the cores were started");
+    let (stats, stamps) = (gateway.stats(), gateway.stamps());
+    let driver = Driver::new(shard, databases, Rc::clone(&mesh), log, clock, Rc::clone(&stamps));
+    let driver = Rc::new(RefCell::new(driver));
+
     let door = Door { gateway, mesh: Rc::clone(&mesh) };
     let server = Rc::new(Server::new(options.http.clone(), door));
     let shutdown = Shutdown::new();
     let is_exiting = Rc::new(Cell::new(false));
-    let mailbox = glommio::spawn_local(read_mail(
-        letters,
-        Rc::clone(&driver),
-        Rc::clone(&mesh),
-        Rc::clone(&server),
-        Rc::clone(&shutdown),
-        Rc::clone(&is_exiting),
-    ));
+    let desk = Desk {
+        me,
+        driver: Rc::clone(&driver),
+        mesh: Rc::clone(&mesh),
+        server: Rc::clone(&server),
+        stats,
+        stamps,
+        clock,
+        shutdown: Rc::clone(&shutdown),
+        is_exiting: Rc::clone(&is_exiting),
+    };
+    let mailbox = glommio::spawn_local(desk.read_mail(letters));
+    let metrics = metrics.map(|listener| {
+        let door = scrape::door(&config, info.clone(), Rc::clone(&mesh));
+        let (server, shutdown) = (Server::new(scrape::options(), door), Rc::clone(&shutdown));
+        glommio::spawn_local(async move { server.serve(listener, shutdown).await })
+    });
     mesh.wake();
     let until = {
         let (driver, is_exiting) = (Rc::clone(&driver), Rc::clone(&is_exiting));
@@ -156,6 +174,9 @@ pub(super) async fn run(boot: CoreBoot) {
     // The main thread outlives the cores.
     let _ = said.send(Said::Serving);
     server.serve(listener, shutdown).await;
+    if let Some(metrics) = metrics {
+        metrics.await;
+    }
     mesh.stop();
     let _ = said.send(Said::Drained);
     main.await;
@@ -221,9 +242,8 @@ fn bring_up(
     let open_databases = settings::open_databases(config);
     // The partitions' own are never closed; the margin keeps a full house from waiting for itself.
     let present_max = open_databases + boots.len() + PRESENT_MARGIN;
-    let statement_time = config.limits.statement_time;
     let mut databases =
-        Databases::new(dir, floors, bytes, present_max, statement_time, clock, threads);
+        Databases::new(dir, floors, bytes, present_max, settings::times(config), clock, threads);
     for id in fenced {
         warn!(partition = %id.partition, incarnation = %id.incarnation, "database is fenced");
         databases.fence(id);
@@ -271,23 +291,51 @@ impl Service for Door {
     }
 }
 
-async fn read_mail(
-    letters: flume::Receiver<Vec<Mail>>,
+/// Where a core's mail is read, and who it is for.
+struct Desk {
+    me: ShardId,
     driver: Rc<RefCell<Driver>>,
     mesh: Rc<Mesh>,
     server: Rc<Server<Door>>,
+    stats: Rc<RefCell<Stats>>,
+    stamps: Rc<Stamps>,
+    clock: Clock,
     shutdown: Rc<Shutdown>,
     is_exiting: Rc<Cell<bool>>,
-) {
-    while let Ok(letter) = letters.recv_async().await {
-        for mail in letter {
-            match mail {
-                Mail::Drain => shutdown.begin(),
-                Mail::Exit => is_exiting.set(true),
-                Mail::Connection(connection) => server.take_over(connection),
-                other => driver.borrow_mut().on_mail(other),
+}
+
+impl Desk {
+    async fn read_mail(self, letters: flume::Receiver<Vec<Mail>>) {
+        while let Ok(letter) = letters.recv_async().await {
+            if letter.iter().any(|it| matches!(it, Mail::Reply { .. })) {
+                self.stamps.on_answers(self.clock.moment(self.clock.now()));
             }
+            for mail in letter {
+                match mail {
+                    Mail::Drain => {
+                        self.mesh.drain();
+                        self.shutdown.begin();
+                    }
+                    Mail::Exit => self.is_exiting.set(true),
+                    Mail::Connection(connection) => self.server.take_over(connection),
+                    Mail::AskMetrics { token } => {
+                        self.mesh.reply(token, Back::Metrics(Box::new(self.metrics())));
+                    }
+                    other => self.driver.borrow_mut().on_mail(other),
+                }
+            }
+            self.mesh.wake();
         }
-        mesh.wake();
+    }
+
+    /// What this core has counted.
+    fn metrics(&self) -> CoreMetrics {
+        CoreMetrics {
+            shard: self.me,
+            core: self.driver.borrow_mut().counts(),
+            http: self.server.counters(),
+            gateway: self.stats.borrow().clone(),
+            n_crossed: self.mesh.n_crossed(),
+        }
     }
 }

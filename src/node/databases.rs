@@ -11,6 +11,7 @@
 //! connection is there, a database's commands wait, and its reads run on threads, too.
 
 mod checkpoints;
+pub(super) mod counts;
 mod work;
 
 use std::collections::VecDeque;
@@ -28,9 +29,13 @@ use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
 use crate::disk::helper::Job;
 use crate::disk::stops::Stops;
+use crate::disk::stopwatch::Slow;
+use crate::disk::workers::Times;
 use crate::disk::workers::Workers;
 use crate::limits;
 use crate::node::clock::Clock;
+use crate::node::databases::counts::Counts;
+use crate::node::databases::counts::Side;
 use crate::node::long_reads::LongReads;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
@@ -176,6 +181,12 @@ pub(super) struct Databases {
     bytes: FxHashMap<DatabaseId, u64>,
     /// When the open ones were asked last.
     sized_at: Option<Instant>,
+    n_fenced: usize,
+    counts: Counts,
+    /// How long a statement takes that is told of.
+    slow_statement: Option<Duration>,
+    /// What took as long, and has not been told yet.
+    slow: Vec<(DatabaseId, Side, Slow)>,
 }
 
 /// The directory of a partition's databases. The generation changes with a snapshot that is received.
@@ -206,7 +217,7 @@ impl Databases {
         floors: FxHashMap<DatabaseId, LogIndex>,
         bytes: FxHashMap<DatabaseId, u64>,
         present_max: usize,
-        statement_time: Duration,
+        times: Times,
         clock: Clock,
         threads: Threads,
     ) -> Self {
@@ -224,12 +235,16 @@ impl Databases {
             later: Vec::new(),
             no_room: Vec::new(),
             retry_at: None,
-            long_reads: LongReads::new(statement_time),
+            long_reads: LongReads::new(times.statement),
             clock,
             helper,
             workers,
             bytes,
             sized_at: None,
+            n_fenced: 0,
+            counts: Counts::default(),
+            slow_statement: times.slow_statement,
+            slow: Vec::new(),
         }
     }
 
@@ -261,6 +276,12 @@ impl Databases {
     /// A database that was damaged in an earlier life.
     pub(super) fn fence(&mut self, id: DatabaseId) {
         self.slots.insert(id, Slot::Fenced);
+        self.n_fenced += 1;
+    }
+
+    /// Databases that are damaged.
+    pub(super) fn n_fenced(&self) -> usize {
+        self.n_fenced
     }
 
     /// When [`Self::on_timeout`] has something to do.
@@ -330,7 +351,7 @@ impl Databases {
                     cause,
                     "database is damaged; it is fenced"
                 );
-                self.slots.insert(id, Slot::Fenced);
+                self.fence(id);
                 self.no_room.retain(|it| it.database() != id);
                 for reader in self.long_reads.fence(id, events) {
                     self.helper.give(Job::Close { reader: Box::new(reader) });
@@ -430,7 +451,7 @@ impl Databases {
                             error = &failure as &dyn std::error::Error,
                             "database cannot be used; it is fenced"
                         );
-                        self.slots.insert(id, Slot::Fenced);
+                        self.fence(id);
                         self.leave();
                         events.push(Event::Fenced { database: id });
                     }
@@ -449,7 +470,8 @@ impl Databases {
             Done::CheckpointFinished { database: id, is_complete } => {
                 self.on_checkpointed(id, is_complete, events);
             }
-            Done::Ran { database: id, open: database, entries, result } => {
+            Done::Ran { database: id, open: database, entries, result, slow } => {
+                self.note_slow(id, Side::Thread, slow);
                 let Some(Slot::Open(open)) = self.slots.get_mut(&id) else {
                     // Fenced by what a reader found meanwhile. A sick machine is another matter.
                     if let Err(Fault::Stop(cause)) = result {
@@ -458,11 +480,15 @@ impl Databases {
                     return;
                 };
                 open.here = Some(database);
+                if let Ok(ran) = &result {
+                    self.counts.on_applied(&ran.applied, Side::Thread);
+                }
                 self.on_applied(id, Batch { entries }, result, events);
                 self.finish_checkpoint_if_due(id);
                 self.resume_batch(id, events);
             }
-            Done::Read { database: id, token, reader, result } => {
+            Done::Read { database: id, token, reader, result, slow } => {
+                self.note_slow(id, Side::Thread, slow);
                 if let Some(reader) = self.long_reads.on_read(id, token, reader) {
                     self.helper.give(Job::Close { reader });
                 }
@@ -493,6 +519,20 @@ impl Databases {
                 self.resume(id, waiting, events);
             }
         }
+    }
+
+    fn note_slow(&mut self, id: DatabaseId, side: Side, slow: Vec<Slow>) {
+        self.slow.extend(slow.into_iter().map(|it| (id, side, it)));
+    }
+
+    /// Whether something took long that has not been told yet.
+    pub(super) fn has_slow(&self) -> bool {
+        !self.slow.is_empty()
+    }
+
+    /// What took long since this was last asked.
+    pub(super) fn take_slow(&mut self) -> Vec<(DatabaseId, Side, Slow)> {
+        std::mem::take(&mut self.slow)
     }
 
     fn resume(&mut self, id: DatabaseId, work: Vec<Work>, events: &mut Vec<Event>) {

@@ -17,19 +17,24 @@ use tracing::warn;
 
 use crate::disk::fail_stop;
 use crate::disk::log::LogWriter;
+use crate::gateway::stamps::Stamps;
 use crate::limits;
 use crate::node::clock::Clock;
 use crate::node::databases::Databases;
 use crate::node::mail::Back;
 use crate::node::mail::Mail;
 use crate::node::mesh::Mesh;
+use crate::node::metrics::CoreCounts;
+use crate::node::slow::SlowLog;
 use crate::node::timer::Timer;
 use crate::node::turns;
 use crate::node::turns::Turns;
+use crate::observe::histogram::Histogram;
 use crate::shard::Shard;
 use crate::shard::event::Effect;
 use crate::shard::event::Event;
 use crate::shard::event::Ticket;
+use crate::shard::request::Status;
 use crate::types::Instant;
 use crate::wal::record::Lsn;
 
@@ -47,6 +52,9 @@ pub(super) struct Driver {
     clock: Clock,
     timer: Timer,
     turns: Turns,
+    /// The time of the requests that this loop answers.
+    stamps: Rc<Stamps>,
+    slow_log: SlowLog,
     /// Batches of the log that are being written, and the last ticket in each.
     unpersisted: VecDeque<(Lsn, Ticket)>,
     told_time_at: Instant,
@@ -61,6 +69,7 @@ impl Driver {
         mesh: Rc<Mesh>,
         log: LogWriter,
         clock: Clock,
+        stamps: Rc<Stamps>,
     ) -> Self {
         let timer = Timer::new(Rc::clone(&mesh));
         Self {
@@ -71,6 +80,8 @@ impl Driver {
             clock,
             timer,
             turns: Turns::new(),
+            stamps,
+            slow_log: SlowLog::default(),
             unpersisted: VecDeque::new(),
             told_time_at: clock.now(),
             events: vec![Event::Start],
@@ -98,19 +109,49 @@ impl Driver {
         (self.log, self.turns)
     }
 
+    /// What this core has counted, but for its server and its gateway.
+    pub(super) fn counts(&mut self) -> CoreCounts {
+        let micros = |it: &hdrhistogram::Histogram<u64>, first| Histogram::of(it, first);
+        let (batch_records, sync_us, write_us, written_bytes) = self.log.with_stats(|it| {
+            let records = micros(&it.batch_records, 0);
+            (records, micros(&it.sync_us, 4), micros(&it.write_us, 4), it.written_bytes)
+        });
+        CoreCounts {
+            status: self.status(),
+            load: self.shard.load(),
+            databases: self.databases.present(),
+            turn_us: micros(&self.turns.wall_us, 0),
+            turn_cpu_us: micros(&self.turns.cpu_us, 0),
+            batch_records,
+            sync_us,
+            write_us,
+            written_bytes,
+            log_live_bytes: self.log.live_bytes(),
+            log_disk_bytes: self.log.disk_bytes(),
+        }
+    }
+
+    fn status(&mut self) -> Status {
+        let mut status = self.shard.status();
+        status.database_bytes = self.databases.bytes(self.clock.now());
+        status.n_fenced = u32::try_from(self.databases.n_fenced()).unwrap_or(u32::MAX);
+        status.is_log_stuck = self.log.lacks_room();
+        status.is_stopping = self.mesh.is_draining();
+        status
+    }
+
     /// One piece of mail for this core.
     pub(super) fn on_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Event(event) => self.events.push(event),
             Mail::Reply { token, back } => self.mesh.on_reply(token, back),
             Mail::AskStatus { token } => {
-                let mut status = self.shard.status();
-                status.database_bytes = self.databases.bytes(self.clock.now());
+                let status = self.status();
                 self.mesh.reply(token, Back::Status(status));
             }
             Mail::Catalog(row) => self.mesh.catalog.borrow_mut().fold(row),
             Mail::Done(done) => self.databases.on_done(done, &mut self.events),
-            Mail::Connection(_) | Mail::Drain | Mail::Exit => {
+            Mail::Connection(_) | Mail::AskMetrics { .. } | Mail::Drain | Mail::Exit => {
                 unreachable!("these are for the core's main task")
             }
         }
@@ -119,9 +160,12 @@ impl Driver {
     /// One turn: everything that waits, and what follows from it.
     pub(super) fn turn(&mut self) {
         let (began, cpu_before) = (self.clock.now(), turns::cpu_time());
+        self.stamps.on_turn();
         self.take_turn(began);
         let cpu = turns::cpu_time().saturating_sub(cpu_before);
-        self.turns.record(self.clock.now().since(began), cpu);
+        let ended = self.clock.now();
+        self.turns.record(ended.since(began), cpu);
+        self.stamps.on_answers(self.clock.moment(ended));
     }
 
     fn take_turn(&mut self, now: Instant) {
@@ -151,9 +195,20 @@ impl Driver {
         if !self.events.is_empty() || self.databases.has_work() {
             self.mesh.wake();
         }
+        if self.databases.has_slow() {
+            self.tell_slow(now);
+        }
         self.mesh.flush();
         let timeouts = [self.shard.next_timeout(), self.databases.next_timeout()];
         self.timer.arm(timeouts.into_iter().flatten().min(), now);
+    }
+
+    /// Log what took long.
+    fn tell_slow(&mut self, now: Instant) {
+        let catalog = self.mesh.catalog.borrow();
+        for (id, side, slow) in self.databases.take_slow() {
+            self.slow_log.tell(now, &catalog, id, side, &slow);
+        }
     }
 
     fn round(&mut self, now: Instant) {

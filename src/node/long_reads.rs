@@ -166,6 +166,11 @@ impl LongReads {
         }
     }
 
+    /// How many run, and how many wait.
+    pub(super) fn load(&self) -> (usize, usize) {
+        (self.active.len(), self.waiting.len())
+    }
+
     /// When [`Self::on_timeout`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let limit = self.statement_time + LATE_MARGIN;

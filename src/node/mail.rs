@@ -3,6 +3,7 @@
 use crate::catalog::Row;
 use crate::disk::helper::Done;
 use crate::http::Moved;
+use crate::node::metrics::CoreMetrics;
 use crate::shard::event::Answer;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
@@ -16,6 +17,8 @@ pub(super) enum Back {
     Answer(Result<Answer, SubmitError>),
     /// From a core's driver.
     Status(Status),
+    /// From a core's main task.
+    Metrics(Box<CoreMetrics>),
 }
 
 /// One piece of mail.
@@ -27,6 +30,8 @@ pub(super) enum Mail {
     Reply { token: Token, back: Back },
     /// Another core wants to know how this one is.
     AskStatus { token: Token },
+    /// Another core wants to know what this one has counted.
+    AskMetrics { token: Token },
     /// The system partition's core applied a change of the catalog.
     Catalog(Row),
     /// A connection whose requests are served here.

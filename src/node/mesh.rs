@@ -19,6 +19,7 @@ use crate::catalog::State;
 use crate::limits;
 use crate::node::mail::Back;
 use crate::node::mail::Mail;
+use crate::node::metrics::CoreMetrics;
 use crate::shard::event::Answer;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
@@ -57,7 +58,10 @@ pub(super) struct Mesh {
     sleeper: RefCell<Option<Waker>>,
     is_awake: Cell<bool>,
     pub(super) catalog: RefCell<Catalog>,
+    is_draining: Cell<bool>,
     is_stopping: Cell<bool>,
+    /// Requests that another core was asked, so far.
+    n_crossed: Cell<u64>,
 }
 
 /// Bits of a token below the core that gave it out.
@@ -83,8 +87,25 @@ impl Mesh {
             sleeper: RefCell::default(),
             is_awake: Cell::new(false),
             catalog: RefCell::new(catalog),
+            is_draining: Cell::new(false),
             is_stopping: Cell::new(false),
+            n_crossed: Cell::new(0),
         })
+    }
+
+    /// Requests of this core that another was asked, so far.
+    pub(super) fn n_crossed(&self) -> u64 {
+        self.n_crossed.get()
+    }
+
+    /// The node was told to stop; what has begun is finished.
+    pub(super) fn drain(&self) {
+        self.is_draining.set(true);
+    }
+
+    /// Whether it was.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.get()
     }
 
     /// New requests are refused from now on.
@@ -220,6 +241,9 @@ impl Mesh {
         if n_asked >= limits::MESH_DEPTH_MAX {
             return Err(SubmitError::Overloaded);
         }
+        if to != self.me {
+            self.n_crossed.set(self.n_crossed.get() + 1);
+        }
         let token = self.token();
         self.n_asked.borrow_mut()[usize::from(to.0)] += 1;
         let pending = Pending::Task { asked: to, back: None, waker: None };
@@ -243,7 +267,9 @@ impl Mesh {
         let to = partition.shard(self.n_shards);
         match self.ask(to, |token| Mail::Event(event(token))).await? {
             Back::Answer(result) => result,
-            Back::Status(_) => unreachable!("a state machine gives answers"),
+            Back::Status(_) | Back::Metrics(_) => {
+                unreachable!("a state machine gives answers")
+            }
         }
     }
 
@@ -283,6 +309,18 @@ impl Mesh {
         }
     }
 
+    /// What every core has counted, by core. A core that does not answer is waited for.
+    pub(super) async fn metrics(&self) -> Result<Vec<CoreMetrics>, SubmitError> {
+        let mut all = Vec::new();
+        for shard in (0..self.n_shards).map(ShardId) {
+            let ask = |token| Mail::AskMetrics { token };
+            if let Back::Metrics(part) = self.ask(shard, ask).await? {
+                all.push(*part);
+            }
+        }
+        Ok(all)
+    }
+
     async fn status(&self) -> Result<Reply, SubmitError> {
         let mut sum = Status::default();
         for shard in (0..self.n_shards).map(ShardId) {
@@ -292,6 +330,10 @@ impl Mesh {
                 sum.n_partitions += part.n_partitions;
                 sum.n_leading += part.n_leading;
                 sum.n_namespaces += part.n_namespaces;
+                sum.n_fenced += part.n_fenced;
+                sum.is_disk_low |= part.is_disk_low;
+                sum.is_log_stuck |= part.is_log_stuck;
+                sum.is_stopping |= part.is_stopping;
             }
         }
         Ok(Reply::Status(sum))

@@ -1,6 +1,7 @@
 //! The configuration in the terms of those who run by it.
 
 use crate::config::Config;
+use crate::disk::workers::Times;
 use crate::http;
 use crate::http::activity::Timeouts;
 use crate::wire::command::CommandLimits;
@@ -35,6 +36,11 @@ pub(super) fn http_options(config: &Config) -> http::Options {
         drain_timeout: gateway.shutdown_timeout,
         ..http::Options::default()
     }
+}
+
+/// How long statements take.
+pub(super) fn times(config: &Config) -> Times {
+    Times { statement: config.limits.statement_time, slow_statement: config.logging.slow_statement }
 }
 
 /// Databases that one core may have open.

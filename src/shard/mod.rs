@@ -100,6 +100,19 @@ impl What {
     }
 }
 
+/// How much a shard has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Requests whose commands are in the log, and not decided.
+    pub waiting: usize,
+    /// Bytes of those.
+    pub waiting_bytes: usize,
+    /// Requests that wait for a leader.
+    pub parked: usize,
+    /// By how much the terms of all partitions have risen since the start.
+    pub terms: u64,
+}
+
 /// One core's state.
 #[derive(Debug)]
 pub struct Shard {
@@ -113,6 +126,8 @@ pub struct Shard {
     leading: BTreeSet<PartitionId>,
     limits: CommandLimits,
     open_databases: usize,
+    /// Sum of the terms at the start.
+    terms_before: u64,
     dice: Dice,
     ticket: Ticket,
     /// The wall clock when it was last read, and when that was.
@@ -128,7 +143,7 @@ impl Shard {
         let now = boot.now;
         let partitions = boot.partitions.into_iter();
         let partitions = partitions.map(|it| (it.id, Partition::new(it, now, &mut dice))).collect();
-        Self {
+        let mut shard = Self {
             partitions,
             namespaces: Namespaces::new(boot.n_partitions, boot.catalog),
             compaction: Compaction::new(boot.log_bytes, boot.fence_log_bytes),
@@ -137,11 +152,14 @@ impl Shard {
             leading: BTreeSet::new(),
             limits: boot.limits,
             open_databases: boot.open_databases,
+            terms_before: 0,
             dice,
             ticket: Ticket(0),
             wall: (boot.wall, now),
             room: Room::Enough,
-        }
+        };
+        shard.terms_before = shard.terms();
+        shard
     }
 
     /// Advance by one event. Everything that must happen in the world is appended to `out`.
@@ -249,7 +267,28 @@ impl Shard {
             } else {
                 0
             },
+            n_fenced: 0,
+            is_disk_low: self.room != Room::Enough,
+            is_log_stuck: false,
+            is_stopping: false,
         }
+    }
+
+    /// What waits in this shard.
+    pub fn load(&self) -> Load {
+        let mut load = Load { parked: self.parked.len(), ..Load::default() };
+        load.terms = self.terms() - self.terms_before;
+        for it in self.partitions.values() {
+            let (n, bytes) = it.load();
+            load.waiting += n;
+            load.waiting_bytes += bytes;
+        }
+        load
+    }
+
+    /// The terms of all partitions together: each change of one is a change of this.
+    fn terms(&self) -> u64 {
+        self.partitions.values().map(|it| it.replica.term().0).sum()
     }
 
     /// Whether nobody waits for an answer, so that the node may stop.

@@ -665,6 +665,11 @@ impl Partition {
         }
     }
 
+    /// Requests that wait for their command, and the bytes of those.
+    pub(super) fn load(&self) -> (usize, usize) {
+        (self.waiting.len(), self.waiting_bytes)
+    }
+
     /// Nobody will be answered any more: the node stops.
     pub(super) fn n_waiting(&self) -> usize {
         self.patient().count()

@@ -49,6 +49,14 @@ pub struct Status {
     pub n_leading: u32,
     /// Namespaces in the catalog.
     pub n_namespaces: u32,
+    /// Databases that are damaged, and serve nobody.
+    pub n_fenced: u32,
+    /// Whether less is free on the disk than is to stay free.
+    pub is_disk_low: bool,
+    /// Whether the node was told to stop.
+    pub is_stopping: bool,
+    /// Whether a log has no room for its next segment.
+    pub is_log_stuck: bool,
 }
 
 /// Why a client gets something else. A failing disk has no variant: it stops the process.

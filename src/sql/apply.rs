@@ -20,7 +20,7 @@ use crate::sql::database::Database;
 use crate::sql::database::Share;
 use crate::sql::fault::Fault;
 use crate::sql::run::Run;
-use crate::sql::run::Setting;
+use crate::sql::running::Setting;
 use crate::types::DatabaseSize;
 use crate::types::LogIndex;
 use crate::wire::rows::Outcome;

@@ -17,6 +17,8 @@ use crate::sql::fault::SqlError;
 use crate::sql::memory;
 use crate::sql::preparing;
 use crate::sql::preparing::Allowance;
+use crate::sql::schema::Shape;
+use crate::sql::schema::is_any_random;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::text;
@@ -34,46 +36,6 @@ const BYTES_MAX: usize = 1 << 20;
 /// Instructions that take time in proportion to a table, or to what a virtual table does, and call no
 /// progress handler meanwhile (R13).
 const LONG_STEPS: [&str; 6] = ["Clear", "Count", "Destroy", "IntegrityCk", "VFilter", "VUpdate"];
-/// Triggers up to which preparing a statement is quick.
-const TRIGGERS_QUICK_MAX: u32 = 16;
-
-/// What of a schema makes preparing and running a statement longer than its text says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "what is known of a schema, each by itself")]
-pub(super) struct Shape {
-    /// All that a tenant created, indexes of constraints included.
-    pub(super) objects: usize,
-    /// Bytes of the texts of all that.
-    pub(super) size: usize,
-    /// Virtual tables, which write at COMMIT.
-    pub(super) virtual_tables: u32,
-    /// Views, whose text is part of every statement that names them.
-    pub(super) views: u32,
-    /// Triggers, as the views.
-    pub(super) triggers: u32,
-    /// A view or trigger is not simple, so that preparing what names it may take long.
-    pub(super) is_complex: bool,
-    /// There are statistics.
-    pub(super) statistics: bool,
-    /// A text of the schema may call `changes()`. (SQLite asks for permission where it is used by a statement, but
-    /// not for a constraint.)
-    pub(super) changes: bool,
-    /// Bytes of the longest row of the schema, or a few more.
-    pub(super) row_bytes: usize,
-    /// There are virtual tables, or one of the views and triggers may add an instruction that takes time in
-    /// proportion to a table.
-    pub(super) has_long_steps: bool,
-}
-
-impl Shape {
-    /// Whether preparing a short statement is quick.
-    pub(super) fn is_quick(self) -> bool {
-        self.virtual_tables == 0
-            && self.views == 0
-            && !self.is_complex
-            && self.triggers <= TRIGGERS_QUICK_MAX
-    }
-}
 
 /// What a statement is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,20 +242,6 @@ fn prepare(
         used: 0,
         prepared,
     }))
-}
-
-/// Whether one of `columns` has a name that SQLite made up by chance. To one that is taken it appends `:1`, to
-/// the next ones `:2` to `:4`, and to more of them a random number.
-pub(super) fn is_any_random<'a>(columns: impl Iterator<Item = &'a str>) -> bool {
-    let parts: Vec<_> = columns.filter_map(|it| it.rsplit_once(':')).collect();
-    let has = |name: &str, n: &str| {
-        parts.iter().any(|(other, it)| *it == n && other.eq_ignore_ascii_case(name))
-    };
-    parts.iter().any(|(name, n)| {
-        let is_number = !n.is_empty() && n.bytes().all(|it| it.is_ascii_digit());
-        let others = ["1", "2", "3", "4"];
-        is_number && !others.contains(n) && others.iter().all(|it| has(name, it))
-    })
 }
 
 fn denied() -> SqlError {

@@ -1,6 +1,5 @@
 //! The one writing connection to one database, and reading on it.
 
-use std::fmt::Write;
 use std::hash::BuildHasher;
 use std::hash::RandomState; // tidy: allow(RandomState) see `hash_of`
 use std::path::Path;
@@ -18,13 +17,7 @@ use rusqlite::OpenFlags;
 use rusqlite::hooks::Wal;
 use rustc_hash::FxHashSet;
 
-use crate::limits;
-use crate::sql::authorizer;
-use crate::sql::authorizer::ENGINE_PREFIX;
 use crate::sql::cache::Cache;
-use crate::sql::cache::PREPARING_MEMORY_MAX;
-use crate::sql::cache::Shape;
-use crate::sql::cache::is_any_random;
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
 use crate::sql::connection::EngineStatements;
@@ -38,14 +31,12 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::maintenance;
-use crate::sql::preparing;
-use crate::sql::preparing::Allowance;
-use crate::sql::preparing::Text;
 use crate::sql::requests::Requests;
 use crate::sql::run::Run;
-use crate::sql::run::Setting;
+use crate::sql::running::Setting;
+use crate::sql::schema;
+use crate::sql::schema::Shape;
 use crate::sql::statement::Handle;
-use crate::sql::statement::Prepared;
 use crate::sql::storage::Keys;
 use crate::sql::text;
 use crate::sql::vfs::Vfs;
@@ -53,12 +44,9 @@ use crate::types::DatabaseSize;
 use crate::types::LogIndex;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
-use crate::wire::command::Value;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
 
-/// Bytes of a row of the schema beside its names and its text: more than a type, a page and a header take.
-const ROW_BYTES_BESIDE: usize = 64;
 /// Texts remembered because they ran quickly.
 const QUICK_MAX: usize = 1_024;
 /// Bytes of one page in the write-ahead log, its header included.
@@ -203,25 +191,26 @@ impl Database {
         let wal_frames = Arc::new(AtomicU32::new(0));
         count_frames(&mut connection, Arc::clone(&wal_frames)).map_err(open_error)?;
         let handle = Handle::new(&connection);
-        let mut schema = engine_schema(handle).map_err(open_error)?;
-        if !schema.contains("__debros_meta") {
+        let mut engines = schema::engine_schema(handle).map_err(open_error)?;
+        if !engines.contains("__debros_meta") {
             let cause = "the engine's table is missing".to_owned();
             return Err(Fault::Fence(cause).into());
         }
         let may_write = flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
-        let has = |name: &str| schema.contains(name);
+        let has = |name: &str| engines.contains(name);
         if may_write && !(has("__debros_requests_key") && has("__debros_kv_expires")) {
             // Created by an older program.
             let give = || Ok(connection.execute_batch(connection::TABLES)?);
             context::as_engine(give).map_err(open_error)?;
-            schema = engine_schema(handle).map_err(open_error)?;
+            engines = schema::engine_schema(handle).map_err(open_error)?;
         }
         let mut engine = EngineStatements::new(handle).map_err(open_error)?;
         let size = engine.size()?;
-        let applied = number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
-        let shape = shape(handle).map_err(open_error)?;
-        let tables = tables(handle).map_err(open_error)?;
-        load_schema(handle, shape).map_err(open_error)?;
+        let applied =
+            schema::number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
+        let shape = schema::shape(handle).map_err(open_error)?;
+        let tables = schema::tables(handle).map_err(open_error)?;
+        schema::load_schema(handle, shape).map_err(open_error)?;
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
         Ok(Self {
@@ -235,7 +224,7 @@ impl Database {
             vfs,
             role,
             applied: LogIndex(applied),
-            engine_schema: schema,
+            engine_schema: engines,
             tier: 0,
             shape,
             tables: Arc::new(tables),
@@ -275,10 +264,10 @@ impl Database {
         self.has_stale_schema = false;
         let sql = "PRAGMA writable_schema = RESET";
         let reset = context::as_engine(|| {
-            number(self.handle, sql)?;
+            schema::number(self.handle, sql)?;
             // At once: where it may be stopped or run out of memory, SQLite would go on without statistics.
-            number(self.handle, "SELECT applied FROM __debros_meta")?;
-            load_schema(self.handle, self.shape)
+            schema::number(self.handle, "SELECT applied FROM __debros_meta")?;
+            schema::load_schema(self.handle, self.shape)
         });
         reset.map_err(|error| error.into_fault("read the schema anew"))
     }
@@ -318,8 +307,8 @@ impl Database {
     pub fn size_bytes(&mut self) -> Result<u64, Fault> {
         context::idle();
         let count = || -> Result<i64, SqlError> {
-            Ok(number(self.handle, "PRAGMA page_count")?
-                .saturating_mul(number(self.handle, "PRAGMA page_size")?))
+            Ok(schema::number(self.handle, "PRAGMA page_count")?
+                .saturating_mul(schema::number(self.handle, "PRAGMA page_size")?))
         };
         let bytes = context::as_engine(count).map_err(|error| error.into_fault("count pages"))?;
         Ok(u64::try_from(bytes).unwrap_or(0))
@@ -445,7 +434,7 @@ impl Database {
         let pages = (limits.database_bytes / PAGE_SIZE).clamp(1, 0xffff_fffe);
         if self.page_limit != Some(pages) {
             let sql = format!("PRAGMA max_page_count = {pages}");
-            let set = context::as_engine(|| number(self.handle, &sql))
+            let set = context::as_engine(|| schema::number(self.handle, &sql))
                 .map_err(|error| error.into_fault("bound the size"))?;
             // SQLite takes no limit below the present size, but that size instead. Then it is set again
             // for the next command, or what is allowed would depend on when it was set.
@@ -460,74 +449,28 @@ impl Database {
         let before = self.shape;
         let is_selected = text::makes_table_by_select(sql);
         let found = context::as_engine(|| {
-            let schema = engine_schema(self.handle)?;
-            self.shape = shape(self.handle)?;
-            self.tables = Arc::new(tables(self.handle)?);
+            let engines = schema::engine_schema(self.handle)?;
+            self.shape = schema::shape(self.handle)?;
+            self.tables = Arc::new(schema::tables(self.handle)?);
             context::know(&self.tables);
-            Ok::<_, SqlError>((schema, check_columns(self.handle, is_selected)?))
+            Ok::<_, SqlError>((engines, schema::check_columns(self.handle, is_selected)?))
         });
-        let (schema, columns) = found.map_err(|error| error.into_fault("check the schema"))?;
-        if self.role == Role::Tenant && schema != self.engine_schema {
+        let (engines, columns) = found.map_err(|error| error.into_fault("check the schema"))?;
+        if self.role == Role::Tenant && engines != self.engine_schema {
             return Ok(Err(StatementError::coded("not_authorized", "not authorized")));
         }
         if self.role == Role::Engine {
-            self.engine_schema = schema;
-        } else if let Some(error) = outgrown(before, self.shape) {
+            self.engine_schema = engines;
+        } else if let Some(error) = schema::outgrown(before, self.shape) {
             return Ok(Err(error));
         }
         Ok(columns)
     }
 }
 
-/// Whether a schema has grown beyond its bounds. One that is beyond them may shrink.
-fn outgrown(before: Shape, now: Shape) -> Option<StatementError> {
-    let message = if now.objects > before.objects.max(limits::SCHEMA_OBJECTS_MAX) {
-        let n_max = limits::SCHEMA_OBJECTS_MAX;
-        format!("schema has too many tables, indexes, views and triggers: at most {n_max}")
-    } else if now.size > before.size.max(limits::SCHEMA_SIZE_MAX) {
-        let n_max = limits::SCHEMA_SIZE_MAX;
-        format!("texts of the schema are too long: at most {n_max} bytes")
-    } else {
-        return None;
-    };
-    Some(StatementError::coded("schema_objects", message))
-}
-
-/// What is said of columns whose names SQLite makes up by chance.
-pub(super) const RANDOM_NAMES: &str =
-    "duplicate column name: name the columns of the result apart with AS";
-
 /// A read that needs room on a full disk.
 pub(super) fn no_room_to_read() -> StatementError {
     StatementError::coded("disk_reserve", "the disk is full: the statement needs room to work")
-}
-
-/// Have at hand what SQLite would else read when a statement first needs it, which would then count for more
-/// ([`preparing`]): virtual tables, and the columns of views. An R-tree reads when it begins how many rows it has, by the statistics:
-/// one that begins after `ANALYZE` in the same command would be planned otherwise. FTS5 tables read their settings: one that has not done
-/// so writes another version of them than one that has, when its index is built anew.
-fn load_schema(handle: Handle, shape: Shape) -> Result<(), SqlError> {
-    if shape.virtual_tables > 0 {
-        let names = "SELECT name FROM main.sqlite_master
-            WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'";
-        for name in texts(handle, names, None)? {
-            let name = quoted(&name);
-            for sql in [
-                format!("SELECT 1 FROM main.{name} LIMIT 0"),
-                format!("SELECT 1 FROM main.{name}('a') LIMIT 1"),
-            ] {
-                match texts(handle, &sql, None) {
-                    // Not one that can be searched, or one that cannot be used at all.
-                    Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
-                    read => drop(read?),
-                }
-            }
-        }
-    }
-    if shape.views > 0 {
-        let _ = check_columns(handle, false)?;
-    }
-    Ok(())
 }
 
 /// What a text is remembered by. The key is the process's own, so that nobody can make a text that is taken for
@@ -536,187 +479,6 @@ pub(super) fn hash_of(sql: &str) -> u64 {
     // tidy: allow(RandomState) as above
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     KEY.hash_one(sql)
-}
-
-/// Steps that preparing every view once may count for, in all: a second or two in the worst case. It is done after
-/// each change of the schema, and when a database is opened.
-const VIEWS_STEPS_MAX: u64 = 20_000_000;
-/// Its columns may be those of a SELECT, where SQLite makes up names.
-const NEWEST_TABLE: &str = "
-    SELECT name FROM pragma_table_xinfo((
-        SELECT name FROM main.sqlite_master
-        WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
-          AND rowid = (SELECT max(rowid) FROM main.sqlite_master)))";
-
-/// Whether the newest table, if it `is_selected`, that is, was made by a SELECT, has a column whose name SQLite made up by chance, and what reading from each view
-/// counts for, in VM instructions, as far as SQLite prepares it. `Err`: that is too much, or a view has such a
-/// column; it may change with any table.
-fn check_columns(
-    handle: Handle,
-    is_selected: bool,
-) -> Result<Result<u64, StatementError>, SqlError> {
-    let made_up = || Ok(Err(StatementError::new(RANDOM_NAMES)));
-    if is_selected && is_any_random(texts(handle, NEWEST_TABLE, None)?.iter().map(String::as_str)) {
-        return made_up();
-    }
-    let mut n_steps = 0;
-    for view in texts(handle, "SELECT name FROM main.sqlite_master WHERE type = 'view'", None)? {
-        let sql = format!("SELECT * FROM main.{}", quoted(&view));
-        let prepare = || Prepared::new(handle, &sql);
-        let allowance =
-            Allowance { memory: PREPARING_MEMORY_MAX, steps: VIEWS_STEPS_MAX - n_steps };
-        let (prepared, effort) = preparing::measured(&sql, allowance, prepare);
-        if effort.is_out || effort.needs_memory {
-            let message = format!("preparing what reads view {view} takes too much");
-            return Ok(Err(StatementError::coded("schema_views", message)));
-        }
-        n_steps += effort.steps;
-        match prepared {
-            Ok((Some(prepared), _)) => {
-                if is_any_random(prepared.columns().iter().map(|it| it.name.as_str())) {
-                    return made_up();
-                }
-            }
-            Ok(_) => {}
-            // A view of what is not there has no columns.
-            Err(error) if classify(error.code, context::trouble()) == Class::Statement => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Ok(n_steps))
-}
-
-/// `name` as SQL has it, whatever is in it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// The texts that `sql` gives, whose argument is `argument`.
-fn texts(handle: Handle, sql: &str, argument: Option<&str>) -> Result<Vec<String>, SqlError> {
-    let mut found = Vec::new();
-    context::as_engine(|| {
-        let (prepared, _) = Prepared::new(handle, sql)?;
-        let argument = argument.map(Value::Text).into_iter();
-        prepared.expect("not blank").run(argument, |row| {
-            match row.value(0) {
-                Ok(Value::Text(it)) => found.push(it.to_owned()),
-                Ok(_) => {}
-                Err(bytes) => found.push(String::from_utf8_lossy(bytes).into_owned()),
-            }
-            Ok::<_, SqlError>(())
-        })
-    })?;
-    Ok(found)
-}
-
-/// What is in the schema.
-fn shape(handle: Handle) -> Result<Shape, SqlError> {
-    let sql = "SELECT type, sql, name, tbl_name FROM main.sqlite_master";
-    let mut shape = Shape::default();
-    context::as_engine(|| {
-        let (prepared, _) = Prepared::new(handle, sql)?;
-        prepared.expect("not blank").run(std::iter::empty(), |row| {
-            let sql = match row.value(1) {
-                Ok(Value::Text(it)) => it,
-                _ => "",
-            };
-            let bytes = |at| match row.value(at) {
-                Ok(Value::Text(it)) => it.len(),
-                Ok(_) => 0,
-                Err(it) => it.len(),
-            };
-            let row_bytes = bytes(1) + bytes(2) + bytes(3) + ROW_BYTES_BESIDE;
-            shape.row_bytes = shape.row_bytes.max(row_bytes);
-            shape.changes |= sql.to_ascii_lowercase().contains("changes");
-            let is_engines = |at| match row.value(at) {
-                Ok(Value::Text(name)) => authorizer::is_engine_name(name),
-                _ => false,
-            };
-            // Which of those there are depends on when the database was opened by which program.
-            if !is_engines(2) && !is_engines(3) {
-                shape.objects += 1;
-                shape.size += sql.len();
-            }
-            shape.statistics |= row.value(2) == Ok(Value::Text("sqlite_stat4"));
-            match row.value(0) {
-                Ok(Value::Text("view")) => {
-                    shape.views += 1;
-                    shape.has_long_steps |= text::may_have_long_step(sql);
-                }
-                Ok(Value::Text("trigger")) => {
-                    shape.triggers += 1;
-                    shape.has_long_steps |= text::may_have_long_step(sql);
-                    shape.is_complex |= !text::is_simple(sql);
-                }
-                _ if text::is_virtual_table(sql) => {
-                    shape.virtual_tables += 1;
-                    shape.has_long_steps = true;
-                }
-                _ => {}
-            }
-            Ok::<_, SqlError>(())
-        })
-    })?;
-    Ok(shape)
-}
-
-/// What the tables are.
-fn tables(handle: Handle) -> Result<Tables, SqlError> {
-    let mut tables = Tables::default();
-    let with_index = "SELECT tbl_name FROM main.sqlite_master WHERE type = 'index'";
-    for table in texts(handle, with_index, None)? {
-        *tables.indexes.entry(table.into_bytes()).or_default() += 1;
-    }
-    let is_virtual = "SELECT name FROM main.sqlite_master
-        WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'";
-    for table in texts(handle, is_virtual, None)? {
-        tables.virtuals.insert(table.to_ascii_lowercase());
-    }
-    let with_text = "SELECT name, sql FROM main.sqlite_master WHERE type IN ('view', 'trigger')";
-    context::as_engine(|| {
-        let (prepared, _) = Prepared::new(handle, with_text)?;
-        prepared.expect("not blank").run(std::iter::empty(), |row| {
-            if let (Ok(Value::Text(name)), Ok(Value::Text(sql))) = (row.value(0), row.value(1)) {
-                let text = tables.texts.entry(name.to_owned()).or_default();
-                *text = text.and(Text::of(sql));
-            }
-            Ok::<_, SqlError>(())
-        })
-    })?;
-    Ok(tables)
-}
-
-/// The rows of the schema that belong to the engine, in order.
-fn engine_schema(handle: Handle) -> Result<String, SqlError> {
-    let sql = "SELECT type, name, tbl_name, sql FROM main.sqlite_master ORDER BY rowid";
-    let mut found = String::new();
-    context::as_engine(|| {
-        let (prepared, _) = Prepared::new(handle, sql)?;
-        prepared.expect("not blank").run(std::iter::empty(), |row| {
-            let row = [0, 1, 2, 3].map(|at| row.value(at));
-            let row = format!("{row:?}");
-            if row.to_ascii_lowercase().contains(ENGINE_PREFIX) {
-                writeln!(found, "{row}").expect("writing to a string");
-            }
-            Ok::<_, SqlError>(())
-        })
-    })?;
-    Ok(found)
-}
-
-/// The one integer that `sql` gives.
-fn number(handle: Handle, sql: &str) -> Result<i64, SqlError> {
-    let mut found = 0;
-    context::as_engine(|| {
-        let (prepared, _) = Prepared::new(handle, sql)?;
-        prepared.expect("not blank").run(std::iter::empty(), |row| {
-            if let Ok(Value::Integer(it)) = row.value(0) {
-                found = it;
-            }
-            Ok::<_, SqlError>(())
-        })
-    })?;
-    Ok(found)
 }
 
 /// Keep count of the pages in the write-ahead log: SQLite tells at each commit.
@@ -740,6 +502,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::limits;
     use crate::sql::Checkpointer;
     use crate::sql::Rest;
     use crate::sql::sync_wal;

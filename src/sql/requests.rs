@@ -35,7 +35,7 @@ use crate::sql::database::Share;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::run::Run;
-use crate::sql::run::Setting;
+use crate::sql::running::Setting;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::statement::Row;

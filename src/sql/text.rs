@@ -191,6 +191,19 @@ pub(super) fn makes_table_by_select(sql: &str) -> bool {
     after != "("
 }
 
+/// Whether `sql` makes an ordinary table or an index, or makes indexes anew: no virtual table is part of it but
+/// those that it reads.
+pub(super) fn makes_table_or_index(sql: &str) -> bool {
+    let mut rest = sql;
+    let first = next_word(&mut rest);
+    if is(first, "REINDEX") {
+        return true;
+    }
+    let word = next_word(&mut rest);
+    let word = if is(word, "UNIQUE") { next_word(&mut rest) } else { word };
+    is(first, "CREATE") && (is(word, "TABLE") || is(word, "INDEX"))
+}
+
 /// Whether `sql` alters a table.
 pub(super) fn is_alter(sql: &str) -> bool {
     let mut rest = sql;
@@ -296,7 +309,7 @@ fn names_table(before: [(usize, &str); 2], after: &str) -> bool {
 }
 
 /// Bytes of the token that `text`, which is not empty, starts with.
-fn token(text: &str) -> usize {
+pub(super) fn token(text: &str) -> usize {
     let until = |from: usize, close: &str| {
         text[from..].find(close).map_or(text.len(), |it| from + it + close.len())
     };
@@ -557,6 +570,7 @@ mod tests {
         first_statement(&sql.repeat(1 + SIMPLE_SIZE_MAX / sql.len().max(1)));
         may_have_long_step(sql);
         makes_table_by_select(sql);
+        makes_table_or_index(sql);
         drops_column(sql);
         mentions(sql, authorizer::VIEWS_PREFIX);
         assert_eq!(with_visible_schema(sql).len(), sql.len(), "positions stay: {sql:?}");

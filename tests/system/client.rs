@@ -90,7 +90,19 @@ impl Client {
         self.read()
     }
 
-    fn read(&self) -> io::Result<Reply> {
+    /// Send text as it is.
+    pub(crate) fn send(&self, text: &str) -> io::Result<()> {
+        (&self.stream).write_all(text.as_bytes())
+    }
+
+    /// All that comes until the other side closes.
+    pub(crate) fn read_to_end(&self) -> io::Result<String> {
+        let mut text = String::new();
+        (&self.stream).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    pub(crate) fn read(&self) -> io::Result<Reply> {
         let mut reader = BufReader::new(&self.stream);
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {

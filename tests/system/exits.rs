@@ -36,6 +36,12 @@ fn each_refusal_has_its_own_code_and_sentence() {
             "cannot listen on",
         ),
         (
+            "metrics port in use",
+            vec!["node", "--data", data, "--gateway-addr", &free, "--metrics-addr", &taken],
+            76,
+            "cannot listen on",
+        ),
+        (
             "unusable directory",
             vec!["node", "--data", in_file, "--gateway-addr", &free],
             73,
@@ -65,7 +71,13 @@ fn a_directory_belongs_to_one_process() {
     let free = format!("127.0.0.1:{}", free_port());
     let data = node.data_dir();
     let mut second = binary();
-    second.arg("node").arg("--data").arg(&data).args(["--shards", "1", "--gateway-addr", &free]);
+    second.arg("node").arg("--data").arg(&data).args([
+        "--shards",
+        "1",
+        "--gateway-addr",
+        &free,
+        "--metrics-addr=",
+    ]);
     let (code, _, stderr) = run(&mut second);
     assert_eq!(code, Some(75), "{stderr}");
     assert!(stderr.contains("in use by another process"), "{stderr}");
@@ -92,14 +104,26 @@ fn another_number_of_shards_or_partitions_is_refused() {
     let data = node.data_dir();
     let free = format!("127.0.0.1:{}", free_port());
     let mut changed = binary();
-    changed.arg("node").arg("--data").arg(&data).args(["--shards", "2", "--gateway-addr", &free]);
+    changed.arg("node").arg("--data").arg(&data).args([
+        "--shards",
+        "2",
+        "--gateway-addr",
+        &free,
+        "--metrics-addr=",
+    ]);
     let (code, _, stderr) = run(&mut changed);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("shards"), "{stderr}");
     let mut config = tempfile::NamedTempFile::new().expect("a file");
     config.write_all(b"database:\n  shard_count: 4\n").expect("it takes the text");
     let mut changed = binary();
-    changed.arg("node").arg("--data").arg(&data).args(["--shards", "1", "--gateway-addr", &free]);
+    changed.arg("node").arg("--data").arg(&data).args([
+        "--shards",
+        "1",
+        "--gateway-addr",
+        &free,
+        "--metrics-addr=",
+    ]);
     let (code, _, stderr) = run(changed.arg("--config").arg(config.path()));
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("shard_count"), "{stderr}");
@@ -117,7 +141,7 @@ fn limits_of_the_process_that_are_too_low_are_told() {
         let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
         let mut limited = Command::new("bash");
         limited.args(["-c", &script]).arg(executable).arg("node").arg("--data").arg(&data);
-        limited.args(["--shards", "1", "--gateway-addr", &free]);
+        limited.args(["--shards", "1", "--gateway-addr", &free, "--metrics-addr="]);
         let (code, _, stderr) = run(&mut limited);
         assert_eq!(code, Some(71), "{limit}: {stderr}");
         assert!(stderr.contains(text), "{limit}: {stderr}");

@@ -65,7 +65,7 @@ fn what_cannot_be_done_is_refused_at_the_start() {
     let address = format!("127.0.0.1:{}", free_port());
     let node = |extra: &[&str], keys: &str| {
         let mut command = binary();
-        command.arg("node").arg("--data").arg(&data).args(["--shards", "1"]);
+        command.arg("node").arg("--data").arg(&data).args(["--shards", "1", "--metrics-addr="]);
         command.args(["--gateway-addr", &address]).args(extra).env("GATEWAY_API_KEYS", keys);
         run(&mut command)
     };

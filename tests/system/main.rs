@@ -6,6 +6,7 @@
     reason = "tests of processes have threads and clocks, and say what they saw"
 )]
 
+mod bench;
 mod client;
 mod crash;
 mod exits;
@@ -14,6 +15,7 @@ mod find;
 mod hostile;
 mod idempotency;
 mod large;
+mod metrics;
 mod process;
 mod repair;
 mod space;

@@ -266,7 +266,7 @@ fn repair_after_two_panics_at_one_command() {
     let line = format!("panic {partition} 0 3 src/x.rs:1: a promise was broken\n");
     std::fs::write(&stops, format!("debros stops 1\n{line}{line}")).expect("written");
     let mut start = binary();
-    start.arg("node").arg("--data").arg(node.data_dir()).args(["--shards", "2"]);
+    start.arg("node").arg("--data").arg(node.data_dir()).args(["--shards", "2", "--metrics-addr="]);
     start.args(["--gateway-addr", &format!("127.0.0.1:{}", free_port())]);
     let (code, _, stderr) = run(start.env("GATEWAY_API_KEYS", "k:a"));
     assert_eq!(code, Some(1), "{stderr}");

@@ -19,6 +19,7 @@ impl Databases {
             && open.checkpoint == Checkpoint::Idle
         {
             open.checkpoint = Checkpoint::Running;
+            self.counts.checkpoints += 1;
             self.helper.give(Job::Checkpoint { database: id, path });
         }
     }
@@ -45,6 +46,7 @@ impl Databases {
         if open.checkpoint == Checkpoint::Idle && is_due {
             open.checkpoint = Checkpoint::Running;
             open.checkpoint_at = wal_bytes + limits::WAL_BYTES;
+            self.counts.checkpoints += 1;
             self.helper.give(Job::Checkpoint { database: id, path });
         }
     }

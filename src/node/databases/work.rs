@@ -1,7 +1,10 @@
 //! Commands and reads on the databases of a core: here as far as they are short, else on a thread (R13).
 
+use std::time::Duration;
+
 use crate::disk::fail_stop;
 use crate::disk::guard::guarded;
+use crate::disk::stopwatch::Stopwatch;
 use crate::disk::workers::ApplyTask;
 use crate::limits;
 use crate::node::clock::Clock;
@@ -12,6 +15,7 @@ use crate::node::databases::NoRoom;
 use crate::node::databases::Open;
 use crate::node::databases::Slot;
 use crate::node::databases::Work;
+use crate::node::databases::counts::Side;
 use crate::node::databases::path_in;
 use crate::node::databases::refuse;
 use crate::shard::event::Event;
@@ -32,18 +36,37 @@ use bytes::Bytes;
 const RETRIES_MAX: usize = 4;
 
 /// What a core may take of one turn for one database, and for one command of it.
-fn inline_share(clock: Clock) -> impl FnMut(Ask) -> bool {
-    let mut batch_began = None;
-    let mut command_began = Instant::START;
-    move |ask| {
-        let now = clock.now();
+struct InlineShare {
+    clock: Clock,
+    batch_began: Option<Instant>,
+    command_began: Instant,
+    watch: Stopwatch,
+}
+
+impl InlineShare {
+    fn new(clock: Clock, slow: Option<Duration>) -> Self {
+        let watch = Stopwatch::new(slow);
+        Self { clock, batch_began: None, command_began: Instant::START, watch }
+    }
+
+    /// Whether that is enough.
+    fn ask(&mut self, ask: Ask) -> bool {
+        let now = self.clock.now();
         match ask {
             Ask::Begin => {
-                command_began = now;
-                now.since(*batch_began.get_or_insert(now)) > limits::INLINE_BATCH_TIME
+                self.command_began = now;
+                self.watch.on_begin(now);
+                now.since(*self.batch_began.get_or_insert(now)) > limits::INLINE_BATCH_TIME
             }
-            Ask::Tick => now.since(command_began) > limits::INLINE_COMMAND_TIME,
+            Ask::Tick => now.since(self.command_began) > limits::INLINE_COMMAND_TIME,
         }
+    }
+
+    /// The batch has ended. How long it took, from its first command on.
+    fn end(&mut self) -> Duration {
+        let now = self.clock.now();
+        self.watch.on_end(now);
+        self.batch_began.map_or(Duration::ZERO, |began| now.since(began))
     }
 }
 
@@ -101,15 +124,22 @@ impl Databases {
                 continue;
             };
             let (tokens, commands): (Vec<_>, Vec<_>) = reads.into_iter().unzip();
-            let mut enough = inline_share(clock);
+            let mut share = InlineShare::new(clock, self.slow_statement);
             let ran = guarded(&self.stops, id, || {
-                database.read_within(&commands, Share::Inline, &mut enough)
+                database.read_within(&commands, Share::Inline, &mut |it| share.ask(it))
             });
+            share.end();
             match ran {
                 Ok(ran) => {
+                    let slow = share.watch.slow_reads(&commands, |nth| match ran.get(nth)? {
+                        Read::Done(outcome) => Some(outcome),
+                        Read::Later | Read::Long => None,
+                    });
+                    self.note_slow(id, Side::Core, slow);
                     for ((token, command), read) in tokens.into_iter().zip(commands).zip(ran) {
                         match read {
                             Read::Done(outcome) => {
+                                self.counts.reads_here += 1;
                                 events.push(Event::ReadFinished { database: id, token, outcome });
                             }
                             Read::Later => self.later.push((id, token, command)),
@@ -134,6 +164,7 @@ impl Databases {
         command: Bytes,
         events: &mut Vec<Event>,
     ) {
+        self.counts.reads_to_threads += 1;
         self.long_reads.push(self.clock.now(), id, token, command, events);
         self.start_long_reads();
     }
@@ -176,10 +207,16 @@ impl Databases {
         let Some(Slot::Open(Open { here: Some(database), .. })) = self.slots.get_mut(&id) else {
             unreachable!("a batch is applied where its database is");
         };
-        let mut enough = inline_share(self.clock);
+        let mut share = InlineShare::new(self.clock, self.slow_statement);
         let ran = guarded(&self.stops, id, || {
-            database.apply_within(&batch.entries, Share::Inline, &mut enough)
+            database.apply_within(&batch.entries, Share::Inline, &mut |it| share.ask(it))
         });
+        self.counts.apply_time += share.end();
+        if let Ok(ran) = &ran {
+            let slow = share.watch.slow_applies(&batch.entries, &ran.applied);
+            self.note_slow(id, Side::Core, slow);
+            self.counts.on_applied(&ran.applied, Side::Core);
+        }
         self.on_applied(id, batch, ran, events);
     }
 
@@ -213,6 +250,7 @@ impl Databases {
                 };
                 let database = open.here.take().expect("it was here a moment ago");
                 let entries = batch.entries;
+                self.counts.batches_to_threads += 1;
                 self.workers.apply(ApplyTask { database: id, open: database, entries });
                 return;
             }

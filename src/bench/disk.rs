@@ -1,0 +1,107 @@
+//! What the bare disk takes for a durable write: 4 KiB and `fdatasync`, one at a time.
+//!
+//! The file has its blocks already and is opened with `O_DIRECT` where the file system has that: the least that
+//! a durable write can cost here.
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::bench::clock;
+
+const BLOCK: usize = 4096;
+/// Blocks that are written in turn.
+const BLOCKS: u64 = 1024;
+
+/// Nanoseconds that a write may take; more is counted as this.
+const NANOS_MAX: u64 = 3_600_000_000_000;
+
+/// Memory as `O_DIRECT` wants it.
+#[repr(align(4096))]
+struct Block([u8; BLOCK]);
+
+/// What one look at the disk gave.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DiskTimes {
+    /// Writes, each synced.
+    pub writes: u64,
+    /// Half took less, in microseconds.
+    pub p50_us: f64,
+    /// All but one in a hundred took less, in microseconds.
+    pub p99_us: f64,
+    /// Whether the page cache was passed by.
+    pub is_direct: bool,
+}
+
+/// Write for `time` into a file of its own in `folder`.
+pub(super) fn measure(folder: &Path, time: Duration) -> io::Result<DiskTimes> {
+    let path = Removed(folder.join(format!(".debros-bench-{}.tmp", std::process::id())));
+    let (file, is_direct) = create(&path.0)?;
+    let block = Box::new(Block([0xa5; BLOCK]));
+    for nth in 0..BLOCKS {
+        file.write_all_at(&block.0, nth * BLOCK as u64)?;
+    }
+    file.sync_all()?;
+    let mut nanos =
+        Histogram::<u64>::new_with_bounds(1, NANOS_MAX, 3).expect("the bounds are sane");
+    let begin = clock::now();
+    let mut before = begin;
+    let mut nth = 0;
+    while before - begin < time {
+        file.write_all_at(&block.0, nth % BLOCKS * BLOCK as u64)?;
+        file.sync_data()?;
+        let after = clock::now();
+        nanos.saturating_record(u64::try_from((after - before).as_nanos()).unwrap_or(NANOS_MAX));
+        before = after;
+        nth += 1;
+    }
+    let micros = |q| super::report::micros(nanos.value_at_quantile(q));
+    Ok(DiskTimes { writes: nth, p50_us: micros(0.5), p99_us: micros(0.99), is_direct })
+}
+
+fn create(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_DIRECT);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            // Some file systems make the file before they refuse.
+            let _ = fs::remove_file(path);
+            options.custom_flags(0).open(path).map(|it| (it, false))
+        }
+        result => result.map(|it| (it, true)),
+    }
+}
+
+/// A file that goes away with this.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_writes_for_a_while_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let times = measure(folder.path(), Duration::from_millis(20)).unwrap();
+        assert!(times.writes > 0, "{times:?}");
+        assert!(0.0 < times.p50_us && times.p50_us <= times.p99_us, "{times:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        measure(&folder.path().join("none"), Duration::ZERO).unwrap_err();
+    }
+}

@@ -1,0 +1,248 @@
+//! What each namespace uses, on one core; those that use most by name, the rest together.
+//!
+//! Anybody with a key may bring namespaces into being, and each name is a series that somebody's monitoring keeps:
+//! so there is a bound to the names. The rule, which depends on the requests and their order only:
+//!
+//! - While fewer than [`NAMED_MAX`] have a name, a namespace gets one with its first request.
+//! - Then a request of another counts as one of the `other`; the first [`CANDIDATES_MAX`] such namespaces of a
+//!   round are watched.
+//! - After each [`ROUND`] requests, the watched with most requests in the round takes the place of the named one
+//!   with fewest, as long as it had more than twice as many; ties go by name. What the named ones had counts
+//!   half in the next round.
+//!
+//! Every request counts once: what came in while a namespace was one of the others stays there, and the series
+//! of one that loses its name ends.
+
+use std::cmp::Reverse;
+
+use rustc_hash::FxHashMap;
+
+use crate::types::Namespace;
+
+/// What the rest is called.
+pub const OTHER: &str = "other";
+/// Namespaces of a core with a series of their own.
+pub const NAMED_MAX: usize = 64;
+/// Others that are watched in a round.
+pub const CANDIDATES_MAX: usize = 64;
+/// Requests in a round.
+pub const ROUND: u32 = 8_192;
+
+/// What requests amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Requests, refused ones included.
+    pub requests: u64,
+    /// Those that read.
+    pub reads: u64,
+    /// Those that write.
+    pub writes: u64,
+    /// Those replied to with a status from 400 on.
+    pub errors: u64,
+    /// Rows in results.
+    pub rows_read: u64,
+    /// Rows inserted, changed or deleted.
+    pub rows_written: u64,
+    /// Bytes of bodies received.
+    pub received_bytes: u64,
+    /// Bytes of bodies sent.
+    pub sent_bytes: u64,
+}
+
+impl Usage {
+    /// Add what `other` says.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.errors += other.errors;
+        self.rows_read += other.rows_read;
+        self.rows_written += other.rows_written;
+        self.received_bytes += other.received_bytes;
+        self.sent_bytes += other.sent_bytes;
+    }
+}
+
+/// A namespace with a name of its own.
+#[derive(Clone, Debug)]
+struct Named {
+    namespace: Namespace,
+    usage: Usage,
+    /// Requests of this round, and a half of those of the round before, and so on.
+    recent: u32,
+}
+
+/// Where a namespace is counted.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Named(usize),
+    Candidate(usize),
+}
+
+/// All namespaces of a core.
+#[derive(Clone, Debug, Default)]
+pub struct Tenants {
+    named: Vec<Named>,
+    candidates: Vec<(Namespace, u32)>,
+    other: Usage,
+    places: FxHashMap<Namespace, Place>,
+    n_in_round: u32,
+}
+
+impl Tenants {
+    /// Count a request of `namespace`.
+    pub fn count(&mut self, namespace: &Namespace, usage: &Usage) {
+        match self.places.get(namespace) {
+            Some(Place::Named(at)) => {
+                let named = &mut self.named[*at];
+                named.usage.add(usage);
+                named.recent = named.recent.saturating_add(1);
+            }
+            Some(Place::Candidate(at)) => {
+                self.candidates[*at].1 += 1;
+                self.other.add(usage);
+            }
+            // One that is called like the rest is one of the rest.
+            None if namespace.as_str() == OTHER => self.other.add(usage),
+            None if self.named.len() < NAMED_MAX => {
+                self.places.insert(namespace.clone(), Place::Named(self.named.len()));
+                let namespace = namespace.clone();
+                self.named.push(Named { namespace, usage: *usage, recent: 1 });
+            }
+            None => {
+                if self.candidates.len() < CANDIDATES_MAX {
+                    self.places.insert(namespace.clone(), Place::Candidate(self.candidates.len()));
+                    self.candidates.push((namespace.clone(), 1));
+                }
+                self.other.add(usage);
+            }
+        }
+        self.n_in_round += 1;
+        if self.n_in_round == ROUND {
+            self.end_round();
+        }
+    }
+
+    fn end_round(&mut self) {
+        self.n_in_round = 0;
+        self.candidates.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
+        for (namespace, n) in self.candidates.drain(..) {
+            self.places.remove(&namespace);
+            let named = self.named.iter().enumerate();
+            let fewest = named.min_by_key(|(_, it)| (it.recent, Reverse(&it.namespace)));
+            let Some((at, fewest)) = fewest.filter(|(_, it)| n > it.recent.saturating_mul(2))
+            else {
+                continue;
+            };
+            self.places.remove(&fewest.namespace);
+            self.places.insert(namespace.clone(), Place::Named(at));
+            self.named[at] = Named { namespace, usage: Usage::default(), recent: n };
+        }
+        for it in &mut self.named {
+            it.recent /= 2;
+        }
+    }
+
+    /// The namespaces that have a name, in no order that matters.
+    pub fn named(&self) -> impl Iterator<Item = (&Namespace, &Usage)> {
+        self.named.iter().map(|it| (&it.namespace, &it.usage))
+    }
+
+    /// All others together.
+    pub fn other(&self) -> &Usage {
+        &self.other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(n: usize) -> Namespace {
+        Namespace::new(&format!("n{n:04}")).unwrap()
+    }
+
+    fn count(tenants: &mut Tenants, n: usize, times: u32) {
+        let usage = Usage { requests: 1, sent_bytes: 10, ..Usage::default() };
+        for _ in 0..times {
+            tenants.count(&name(n), &usage);
+        }
+    }
+
+    fn requests(tenants: &Tenants, n: usize) -> Option<u64> {
+        tenants.named().find(|(it, _)| **it == name(n)).map(|(_, it)| it.requests)
+    }
+
+    #[test]
+    fn names_are_bounded_and_no_request_is_lost() {
+        let mut tenants = Tenants::default();
+        for n in 0..300 {
+            count(&mut tenants, n, 3);
+        }
+        assert_eq!(tenants.named().count(), NAMED_MAX);
+        let named: u64 = tenants.named().map(|(_, it)| it.requests).sum();
+        assert_eq!(named + tenants.other().requests, 900);
+        assert_eq!(tenants.other().sent_bytes, (300 - 64) * 30);
+        assert!(tenants.places.len() <= NAMED_MAX + CANDIDATES_MAX);
+    }
+
+    /// 64 named ones, the first with one request and each further one with more.
+    fn full() -> Tenants {
+        let mut tenants = Tenants::default();
+        for (n, times) in (0..NAMED_MAX).zip(1..) {
+            count(&mut tenants, n, times);
+        }
+        tenants
+    }
+
+    #[test]
+    fn who_asks_more_takes_the_name_of_who_asks_least() {
+        let mut tenants = full();
+        let left = ROUND - tenants.n_in_round;
+        count(&mut tenants, 900, 2); // not more than twice as many
+        count(&mut tenants, 901, 3);
+        count(&mut tenants, 902, left - 5);
+        // The busiest has taken the place of the first; of the next, with two requests, three is too few.
+        assert_eq!(requests(&tenants, 902), Some(0));
+        assert_eq!((requests(&tenants, 0), requests(&tenants, 1)), (None, Some(2)));
+        assert_eq!((requests(&tenants, 900), requests(&tenants, 901)), (None, None));
+        assert_eq!(tenants.other().requests, u64::from(left), "what was counted stays there");
+        count(&mut tenants, 902, 7);
+        assert_eq!(requests(&tenants, 902), Some(7));
+    }
+
+    #[test]
+    fn the_same_requests_give_the_same_names() {
+        let run = || {
+            let mut tenants = full();
+            for n in 0..40_000_usize {
+                count(&mut tenants, n * n % 977, 1);
+            }
+            let mut names: Vec<_> = tenants.named().map(|(it, _)| it.clone()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(run(), run());
+    }
+
+    #[test]
+    fn one_that_is_called_like_the_rest_is_counted_there() {
+        let mut tenants = Tenants::default();
+        let usage = Usage { requests: 1, ..Usage::default() };
+        tenants.count(&Namespace::new(OTHER).unwrap(), &usage);
+        assert_eq!((tenants.named().count(), tenants.other().requests), (0, 1));
+    }
+
+    #[test]
+    fn ties_go_by_name() {
+        let mut tenants = Tenants::default();
+        for n in 0..NAMED_MAX {
+            count(&mut tenants, n, 1);
+        }
+        let left = ROUND - tenants.n_in_round;
+        count(&mut tenants, 501, left / 2);
+        count(&mut tenants, 500, left - left / 2);
+        let gone: Vec<_> = (0..NAMED_MAX).filter(|n| requests(&tenants, *n).is_none()).collect();
+        assert_eq!(gone, [NAMED_MAX - 2, NAMED_MAX - 1], "of equals the last by name goes first");
+    }
+}

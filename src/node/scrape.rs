@@ -1,0 +1,117 @@
+//! `GET /metrics`: the page with what all cores have counted, on a port of its own, for whoever watches the node.
+//!
+//! Lives on the first core. To ask the cores is a piece of mail to each: they go on counting in plain memory of
+//! their own, where an atomic number per core would cost each of them a barrier, or at least a cache line, for
+//! every request that nobody may ever ask about. A page costs each core some 20 us, and the first a few hundred
+//! to write it down. It shows names of namespaces and is open to everybody who reaches the port, which by
+//! default is this machine only.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Method;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http::request::Parts;
+
+use crate::config::Config;
+use crate::disk::free_bytes;
+use crate::gateway::NodeInfo;
+use crate::http::Options;
+use crate::http::Refusal;
+use crate::http::Service;
+use crate::http::activity::Timeouts;
+use crate::http::sleep;
+use crate::node::mesh::Mesh;
+use crate::node::metrics;
+use crate::node::metrics::Node;
+use crate::node::process::Process;
+use crate::observe::page;
+
+/// How long the cores may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What serves the page.
+pub(super) struct ScrapeDoor {
+    mesh: Rc<Mesh>,
+    info: NodeInfo,
+    /// Whose disk is told about, and how much of it is to stay free.
+    directory: PathBuf,
+    reserve_bytes: u64,
+}
+
+/// A door to the metrics of all cores.
+pub(super) fn door(config: &Config, info: NodeInfo, mesh: Rc<Mesh>) -> ScrapeDoor {
+    let directory = config.database.data_dir.clone();
+    ScrapeDoor { mesh, info, directory, reserve_bytes: config.limits.disk_reserve.0 }
+}
+
+/// Bounds of the server: few come, and what they send is small. With these timeouts it looks around once a
+/// second.
+pub(super) fn options() -> Options {
+    Options {
+        connections_max: 16,
+        header_bytes_max: 8 << 10,
+        body_bytes_max: 4 << 10,
+        held_bytes_max: 64 << 10,
+        timeouts: Timeouts {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+            idle: Duration::from_mins(2),
+            linger: Duration::from_secs(8),
+        },
+        drain_timeout: Duration::from_secs(2),
+    }
+}
+
+impl ScrapeDoor {
+    /// The page, unless a core does not answer.
+    async fn page(&self) -> Option<String> {
+        let cores = sleep::within(PATIENCE, self.mesh.metrics()).await?.ok()?;
+        let directory = self.directory.clone();
+        let (process, free) = glommio::executor()
+            .spawn_blocking(move || (Process::now(), free_bytes(&directory).ok()))
+            .await;
+        let (info, reserve_bytes) = (&self.info, self.reserve_bytes);
+        Some(metrics::page(&cores, &Node { info, process, free_bytes: free, reserve_bytes }))
+    }
+}
+
+impl Service for ScrapeDoor {
+    async fn call(&self, head: Parts, _: Bytes) -> Response<Bytes> {
+        if head.uri.path() != "/metrics" {
+            return text(StatusCode::NOT_FOUND, "404 page not found: /metrics is what there is\n");
+        }
+        if head.method != Method::GET && head.method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+        }
+        match self.page().await {
+            Some(page) => text(StatusCode::OK, page),
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "a core does not answer\n"),
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
+        let status = match refusal {
+            Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Refusal::BodyBroken => StatusCode::BAD_REQUEST,
+            Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        text(status, format!("{refusal}\n"))
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut reply = Response::new(body.into());
+    *reply.status_mut() = status;
+    let kind = HeaderValue::from_static(page::CONTENT_TYPE);
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply
+}
