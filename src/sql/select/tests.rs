@@ -171,11 +171,41 @@ fn expressions_in_their_places() {
         let select = Select::new([*text].into_iter(), "t", None).unwrap();
         must_read(&connection, &select.finish(None, false));
     }
-    for column in
-        ["*", "t.*", "a b", "a AS 'b'", "a AS first", "DISTINCT a, b", "ALL a", "a AS \"x y\""]
-    {
+    for column in [
+        "*",
+        "t.*",
+        "a b",
+        "a AS 'b'",
+        "a AS first",
+        "a key",
+        "max(a) last",
+        "DISTINCT a, b",
+        "ALL a",
+        "a AS \"x y\"",
+    ] {
         let select = Select::new([column].into_iter(), "t", None).unwrap();
         must_read(&connection, &select.finish(None, false));
+    }
+    for table in [
+        "groups",
+        "plan",
+        "action",
+        "key",
+        "query",
+        "view",
+        "row",
+        "trigger",
+        "database",
+        "left",
+        "with",
+        "main.window w",
+        "cast key",
+    ] {
+        let mut select = Select::new([].into_iter(), table, None).unwrap();
+        select.join("LEFT", table, Some("1")).unwrap();
+        select.criterion("a", Test::Equal).unwrap();
+        let sql = select.finish(Some(1), true);
+        assert!(is_well_formed(&connection, &sql), "{sql}");
     }
     for table in
         ["t", "main.t", "t x", "t AS x", "\"t\" AS [y]", "json_each('[1]') AS j", "(SELECT 1) s"]
@@ -290,7 +320,8 @@ fn what_is_out_of_its_place() {
         "t -- x",
         "t.u.v",
         "t INDEXED BY i",
-        "left",
+        "t offset",
+        "json_each('[1]') over",
         "(SELECT 1",
         "json_each(?)",
         "?",
@@ -311,6 +342,9 @@ fn what_is_out_of_its_place() {
         "a = ?",
         "* a",
         "a left",
+        "max(a) over",
+        "max(a) filter",
+        "a end",
         "t.* x",
         "a AS from",
     ] {
