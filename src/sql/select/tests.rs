@@ -72,6 +72,31 @@ fn statements_from_pieces() {
 }
 
 #[test]
+fn a_long_text_is_refused_before_it_is_read() {
+    let select = || Select::new([].into_iter(), "t", None).unwrap();
+    // Were it read, it would be refused for what it is.
+    let long = "a;".repeat(limits::SQL_SIZE_MAX / 2);
+    let error = select().condition(Conjunction::And, &long).unwrap_err();
+    assert_eq!(error.to_string(), "invalid where: SQL text is too long: at most 1000000 bytes");
+    let list = Test::OneOf { n: usize::MAX / 2, or_null: false };
+    assert_eq!(select().criterion("a", list).unwrap_err().why, Why::Size);
+    let mut select = select();
+    let half = format!("a = '{}'", "x".repeat(limits::SQL_SIZE_MAX / 2));
+    assert_eq!(select.condition(Conjunction::And, &half), Ok(0));
+    assert_eq!(select.condition(Conjunction::And, &half).unwrap_err().why, Why::Size);
+    let blank = " ".repeat(2 * limits::SQL_SIZE_MAX);
+    assert_eq!(select.condition(Conjunction::And, &format!("{blank}a{blank}")), Ok(0));
+}
+
+#[test]
+#[should_panic(expected = "criteria come before conditions")]
+fn clauses_come_in_their_order() {
+    let mut select = Select::new([].into_iter(), "t", None).unwrap();
+    select.condition(Conjunction::And, "a").unwrap();
+    let _ = select.criterion("b", Test::Null);
+}
+
+#[test]
 fn kinds_of_joins() {
     for (kind, on, want) in [
         ("", Some("1"), Some("JOIN u ON 1")),

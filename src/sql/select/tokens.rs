@@ -95,9 +95,9 @@ fn reserved(length: usize) -> &'static [&'static str] {
 const NAMES_OF_TABLES: [&str; 5] = ["CAST", "INDEXED", "RAISE", "WINDOW", "WITH"];
 
 /// Words that go on with a column or a table; to SQLite, some only where nothing else fits.
-const GOING_ON: [&str; 18] = [
+const GOING_ON: [&str; 17] = [
     "ASC", "CROSS", "DESC", "END", "FILTER", "FULL", "GLOB", "INNER", "LEFT", "LIKE", "MATCH",
-    "NATURAL", "OFFSET", "OUTER", "OVER", "REGEXP", "RIGHT", "WITHIN",
+    "NATURAL", "OFFSET", "OUTER", "OVER", "REGEXP", "RIGHT",
 ];
 
 /// Whether `word` is one of `words`, which are in upper case.
