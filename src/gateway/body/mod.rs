@@ -116,9 +116,14 @@ pub fn transaction(body: &[u8]) -> Result<Transaction, BodyError> {
 /// The string called `name`, which must not be blank.
 pub fn field(body: &[u8], name: &'static str) -> Result<String, BodyError> {
     let text = String::from_utf8_lossy(body);
-    let mut json = serde_json::Deserializer::from_str(&text);
-    let found = OneField(name).deserialize(&mut json).map_err(|_| BodyError::Shape)?;
+    let found = any_field(&text, name)?;
     found.filter(|it| !it.trim().is_empty()).map(Cow::into_owned).ok_or(BodyError::Shape)
+}
+
+/// The string called `name`, whatever it is; none if it is absent or `null`.
+pub fn any_field<'b>(body: &'b str, name: &'static str) -> Result<Option<Cow<'b, str>>, BodyError> {
+    let mut json = serde_json::Deserializer::from_str(body);
+    OneField(name).deserialize(&mut json).map_err(|_| BodyError::Shape)
 }
 
 /// What decoding writes to.
