@@ -51,6 +51,7 @@ use debros::sql::Vfs;
 use debros::sql::select::Conjunction;
 use debros::sql::select::Select;
 use debros::sql::select::SelectError;
+use debros::sql::select::Test;
 use debros::types::DatabaseId;
 use debros::types::Incarnation;
 use debros::types::LogIndex;
@@ -216,21 +217,31 @@ pub(crate) fn gateway_body(data: &[u8]) {
     }
 }
 
-/// The pieces of a SELECT, a line each: table, column, condition, group, order. What is taken is one statement,
-/// which reads, for SQLite, too.
+/// The pieces of a SELECT, a line each: table, column, condition, group, order, alias, kind of a join, its table
+/// and condition, criterion. What is taken is one statement, which reads, for SQLite, too.
 pub(crate) fn select(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let mut lines = text.splitn(5, '\n');
-    let mut line = || lines.next().filter(|it| !it.is_empty());
-    let (table, columns) = (line().unwrap_or("t"), line());
-    let mut build = || -> Result<(String, usize), SelectError> {
-        let mut select = Select::new(columns.into_iter(), table, None)?;
+    let mut lines = text.splitn(10, '\n').map(|it| Some(it).filter(|it| !it.is_empty()));
+    let [table, column, condition, group, order, alias, kind, joined, on, key] =
+        [(); 10].map(|()| lines.next().flatten());
+    let build = || -> Result<(String, usize), SelectError> {
+        let mut select = Select::new(column.into_iter(), table.unwrap_or("t"), alias)?;
         let mut n = 0;
-        if let Some(it) = line() {
-            n = select.condition(Conjunction::And, it)?;
+        if let Some(joined) = joined {
+            select.join(kind.unwrap_or_default(), joined, on)?;
         }
-        select.group_by(line().as_slice().iter().copied())?;
-        select.order_by(line().into_iter())?;
+        if let Some(key) = key {
+            select.criterion(key, Test::Equal)?;
+            select.criterion(key, Test::OneOf { n: 2, or_null: true })?;
+            select.criterion(key, Test::Null)?;
+            n += 3;
+        }
+        if let Some(it) = condition {
+            n += select.condition(Conjunction::And, it)?;
+            n += select.condition(Conjunction::Or, it)?;
+        }
+        select.group_by(group.as_slice().iter().copied())?;
+        select.order_by(order.into_iter())?;
         Ok((select.finish(Some(1), true), n + 1))
     };
     let Ok((sql, n)) = build() else { return };

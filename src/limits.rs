@@ -14,6 +14,8 @@ pub const STATEMENTS_MAX: usize = 10_000;
 pub const ARGUMENTS_MAX: usize = 32_766;
 /// Bytes of one SQL text.
 pub const SQL_SIZE_MAX: usize = 1_000_000;
+/// Pieces that one SELECT is built from: columns, joins, criteria, conditions, groups and orders (400).
+pub const SELECT_PIECES_MAX: usize = 2_000;
 
 /// Tables, indexes, views and triggers of one database: opening it takes time in proportion to them, and so does
 /// each change of the schema (400). Replicas must agree on this and the next: to change them is to change the format.

@@ -139,10 +139,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_leads_where_it_was_found() {
-        for path in ["/v1/rqlite/query", "/v1/rqlite/exec", "/health", "/status", "/v1/version"] {
-            let route = Route::find(path).unwrap();
-            assert_eq!(Route::find(route.pattern()), Some(route), "{path}");
+    fn each_path_leads_to_its_own_place() {
+        for (path, pattern, route) in [
+            ("/v1/rqlite/query", "/v1/rqlite/query", "Sql(Query)"),
+            ("/v1/rqlite/exec", "/v1/rqlite/exec", "Sql(Exec)"),
+            ("/v1/rqlite/find", "/v1/rqlite/find", "Sql(Select(Find))"),
+            ("/v1/rqlite/find-one", "/v1/rqlite/find-one", "Sql(Select(FindOne))"),
+            ("/v1/rqlite/select", "/v1/rqlite/select", "Sql(Select(Select))"),
+            ("/v1/rqlite/transaction", "/v1/rqlite/transaction", "Sql(Transaction)"),
+            ("/v1/rqlite/schema", "/v1/rqlite/schema", "Sql(Schema)"),
+            ("/v1/rqlite/create-table", "/v1/rqlite/create-table", "Sql(CreateTable)"),
+            ("/v1/rqlite/drop-table", "/v1/rqlite/drop-table", "Sql(DropTable)"),
+            ("/v1/storage", "/v1/storage", "Storage(PutOrGet)"),
+            ("/v1/storage/put", "/v1/storage/put", "Storage(Put)"),
+            ("/v1/storage/get", "/v1/storage/get", "Storage(Get)"),
+            ("/v1/storage/exists", "/v1/storage/exists", "Storage(Exists)"),
+            ("/v1/storage/list", "/v1/storage/list", "Storage(List)"),
+            ("/v1/storage/delete", "/v1/storage/delete", "Storage(Delete)"),
+            ("/health", "/v1/health", "Page(Health)"),
+            ("/v1/health", "/v1/health", "Page(Health)"),
+            ("/health/ready", "/v1/health/ready", "Page(Ready)"),
+            ("/v1/health/ready", "/v1/health/ready", "Page(Ready)"),
+            ("/status", "/v1/status", "Page(Status)"),
+            ("/v1/status", "/v1/status", "Page(Status)"),
+            ("/v1/version", "/v1/version", "Page(Version)"),
+        ] {
+            let found = Route::find(path).unwrap();
+            assert_eq!((found.pattern(), &*format!("{found:?}")), (pattern, route), "{path}");
         }
     }
 

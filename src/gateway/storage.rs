@@ -88,6 +88,9 @@ pub enum KeyError {
     /// The time to live is none.
     #[error("invalid ttl: a duration such as 90s or 1h30m")]
     Ttl,
+    /// A body that does not say a key.
+    #[error("invalid body: {{key}}")]
+    Body,
     /// Not a number of keys.
     #[error("invalid limit: 1 to {}", limits::STORAGE_LIST_MAX)]
     Limit,
@@ -107,51 +110,44 @@ pub struct Wish {
 impl Wish {
     /// Read what `endpoint` needs.
     pub fn read(endpoint: Endpoint, query: &str, body: &[u8]) -> Result<Self, KeyError> {
+        let names = ["key", "ttl", "limit", "prefix", "after", "namespace"];
+        let [key, ttl, limit, prefix, after, namespace] = parameters(query, names);
+        let text = |it: Option<Vec<u8>>| {
+            String::from_utf8(it.unwrap_or_default()).map_err(|_| KeyError::Key)
+        };
         let mut wish = Self {
             key: String::new(),
             ttl_ms: 0,
             prefix: String::new(),
             after: String::new(),
             limit: limits::STORAGE_LIST,
-            namespace: None,
+            namespace,
         };
-        let mut key = None;
-        // As everywhere, the first of a name counts.
-        for (name, value) in query.split('&').rev().map(|it| it.split_once('=').unwrap_or((it, "")))
-        {
-            let value = || credential::decode(value, Plus::Space).into_owned();
-            let text = || String::from_utf8(value()).map_err(|_| KeyError::Key);
-            match &*credential::decode(name, Plus::Space) {
-                b"key" => key = Some(value()),
-                b"ttl" if endpoint == Endpoint::Put => {
-                    wish.ttl_ms = text().ok().and_then(|it| ttl_ms(&it)).ok_or(KeyError::Ttl)?;
-                }
-                b"limit" if endpoint == Endpoint::List => {
-                    let limit = text().ok().and_then(|it| it.parse().ok());
-                    wish.limit = limit
-                        .filter(|it| (1..=limits::STORAGE_LIST_MAX).contains(it))
-                        .ok_or(KeyError::Limit)?;
-                }
-                b"prefix" if endpoint == Endpoint::List => wish.prefix = text()?,
-                b"after" if endpoint == Endpoint::List => wish.after = text()?,
-                b"namespace" => wish.namespace = Some(value()),
-                _ => {}
-            }
-        }
         if endpoint == Endpoint::List {
+            (wish.prefix, wish.after) = (text(prefix)?, text(after)?);
+            if let Some(it) = limit {
+                wish.limit = number_of_keys(&it).ok_or(KeyError::Limit)?;
+            }
             let longest = wish.prefix.len().max(wish.after.len());
             let fits = longest <= limits::STORAGE_KEY_SIZE_MAX;
             return if fits { Ok(wish) } else { Err(KeyError::Key) };
         }
-        if key.is_none() && endpoint == Endpoint::Delete {
-            key = body::field(body, "key").ok().map(String::into_bytes);
+        if let Some(ttl) = ttl.filter(|_| endpoint == Endpoint::Put) {
+            wish.ttl_ms = str::from_utf8(&ttl).ok().and_then(ttl_ms).ok_or(KeyError::Ttl)?;
         }
-        let key = key.filter(|it| !it.is_empty()).ok_or(KeyError::Missing)?;
-        wish.key = String::from_utf8(key).map_err(|_| KeyError::Key)?;
-        if wish.key.len() > limits::STORAGE_KEY_SIZE_MAX {
-            return Err(KeyError::Key);
+        wish.key = match key {
+            None if endpoint == Endpoint::Delete && !body.trim_ascii().is_empty() => {
+                let body = str::from_utf8(body).map_err(|_| KeyError::Key)?;
+                let found = body::any_field(body, "key").map_err(|_| KeyError::Body)?;
+                found.unwrap_or_default().into_owned()
+            }
+            key => text(key)?,
+        };
+        if wish.key.is_empty() {
+            return Err(KeyError::Missing);
         }
-        Ok(wish)
+        let fits = wish.key.len() <= limits::STORAGE_KEY_SIZE_MAX;
+        if fits { Ok(wish) } else { Err(KeyError::Key) }
     }
 
     /// As a command says it.
@@ -165,6 +161,26 @@ impl Wish {
             Endpoint::Delete => Storage::Delete { key },
         }
     }
+}
+
+/// What a query says of each of these names; as everywhere, the first of a name counts.
+fn parameters<const N: usize>(query: &str, names: [&str; N]) -> [Option<Vec<u8>>; N] {
+    let mut values = [const { None }; N];
+    for parameter in query.split('&') {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let name = credential::decode(name, Plus::Space);
+        let nth = names.iter().position(|it| it.as_bytes() == &*name);
+        if let Some(found) = nth.map(|it| &mut values[it]).filter(|it| it.is_none()) {
+            *found = Some(credential::decode(value, Plus::Space).into_owned());
+        }
+    }
+    values
+}
+
+/// How many keys to list; none if it is not digits alone, or out of range.
+fn number_of_keys(text: &[u8]) -> Option<u32> {
+    let digits = str::from_utf8(text).ok().filter(|it| it.bytes().all(|it| it.is_ascii_digit()))?;
+    digits.parse().ok().filter(|it| (1..=limits::STORAGE_LIST_MAX).contains(it))
 }
 
 /// Milliseconds of a time to live, at least one; none if it is no duration, or not positive.
@@ -316,6 +332,18 @@ mod tests {
             (Delete, "", "{\"key\":\"a\"}", Ok("Delete { key: \"a\" }")),
             (Delete, "key=b", "{\"key\":\"a\"}", Ok("Delete { key: \"b\" }")),
             (Delete, "", "", Err(KeyError::Missing)),
+            (Delete, "", " ", Err(KeyError::Missing)),
+            (Delete, "", "{}", Err(KeyError::Missing)),
+            (Delete, "", "{\"key\":\"\"}", Err(KeyError::Missing)),
+            (Delete, "", "{\"key\":\" \"}", Ok("Delete { key: \" \" }")),
+            (Delete, "", "{", Err(KeyError::Body)),
+            (Delete, "", "{\"key\":1}", Err(KeyError::Body)),
+            (Delete, "key=", "{\"key\":\"a\"}", Err(KeyError::Missing)),
+            (Put, "key=a&ttl=1s&ttl=x", "", Ok("Put { key: \"a\", ttl_ms: 1000, value: [] }")),
+            (Put, "key=a&ttl=x&ttl=1s", "", Err(KeyError::Ttl)),
+            (List, "limit=1&limit=x", "", Ok("List { prefix: \"\", after: \"\", n_max: 1 }")),
+            (List, "limit=%2B5", "", Err(KeyError::Limit)),
+            (List, "limit=", "", Err(KeyError::Limit)),
             (List, "", "", Ok("List { prefix: \"\", after: \"\", n_max: 100 }")),
             (
                 List,
@@ -332,6 +360,9 @@ mod tests {
             let got = wish.map(|it| format!("{:?}", it.storage(endpoint, body.as_bytes())));
             assert_eq!(got.as_deref().map_err(Clone::clone), want, "{endpoint:?} {query} {body}");
         }
+        let error = Wish::read(Delete, "", b"{\"key\":\"\xff\"}").unwrap_err();
+        assert_eq!(error, KeyError::Key);
+        assert_eq!(KeyError::Body.to_string(), "invalid body: {key}");
         assert!(Wish::read(Get, &fits, b"").is_ok_and(|it| it.key == long));
         let wish = Wish::read(Get, "key=a&namespace=n%20", b"").unwrap();
         assert_eq!(wish.namespace.as_deref(), Some(&b"n "[..]));

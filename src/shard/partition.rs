@@ -193,7 +193,7 @@ impl Partition {
         let size = self.queues.get(&incarnation).and_then(|it| it.size);
         // What the engine keeps for itself counts against nobody's quota.
         let quota = if is_engine { u64::MAX } else { step.limits.database_bytes };
-        let database_bytes = room::admit(&draft, step.room, size, quota)?;
+        let database_bytes = room::admit(&draft, step.room, size, quota, step.limits.value_bytes)?;
         let mut stamp = self.stamp(step, incarnation);
         stamp.limits.database_bytes = database_bytes;
         let Ok((index, term)) = self.replica.propose(draft.seal(&stamp)) else {

@@ -68,19 +68,23 @@ impl Reserve {
 }
 
 /// Whether `draft` may be proposed to a tenant's database of `size` (none: not known) on a disk with that much
-/// `room`. Returns the bytes that the database may reach by it, where `quota` is the limit.
+/// `room`, where a value of the key-value storage has `value_max` bytes at most. Returns the bytes that the
+/// database may reach by it, where `quota` is the limit.
 pub(super) fn admit(
     draft: &Draft,
     room: Room,
     size: Option<DatabaseSize>,
     quota: u64,
+    value_max: u32,
 ) -> Result<u64, SubmitError> {
     match draft.kind() {
         Kind::Drop | Kind::Vacuum => return Ok(quota),
         Kind::Create if room < Room::Enough => return Err(SubmitError::DiskReserve),
         // It writes to the engine's own database.
         Kind::Create => return Ok(u64::MAX),
-        Kind::Execute | Kind::Storage => {}
+        // Each replica would refuse it as well, but only after it was logged by all.
+        Kind::Storage => draft.check_value(value_max)?,
+        Kind::Execute => {}
     }
     let is_key = draft.kind() == Kind::Storage;
     let all = |is: fn(&str) -> bool| draft.statements().all(|it| it.is_ok_and(|it| is(it.sql)));
@@ -118,6 +122,7 @@ pub(super) fn pages_to_give_back(size: DatabaseSize) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::wire::command::Mode;
+    use crate::wire::command::RequestKey;
     use crate::wire::command::Results;
     use crate::wire::storage::Storage;
 
@@ -188,13 +193,27 @@ mod tests {
             ("vacuum", &vacuum, [true, true, true]),
         ] {
             let rooms = [Room::Enough, Room::Low, Room::Scarce];
-            let got = rooms.map(|room| match admit(draft, room, None, u64::MAX) {
+            let got = rooms.map(|room| match admit(draft, room, None, u64::MAX, 9) {
                 Ok(_) => true,
                 Err(SubmitError::DiskReserve) => false,
                 Err(error) => panic!("{name}: {error}"),
             });
             assert_eq!(got, want, "{name}");
         }
+    }
+
+    #[test]
+    fn a_value_that_is_too_large_is_not_proposed() {
+        let put = |size: usize| {
+            let what = Storage::Put { key: "key", ttl_ms: 1, value: &vec![0; size] };
+            let mut draft = Draft::storage(&what).unwrap();
+            draft.key(RequestKey::new(b"name", [7; 16]).unwrap()).unwrap();
+            admit(&draft, Room::Enough, None, MIB, 9).map_err(|it| it.to_string())
+        };
+        assert_eq!(put(9), Ok(MIB));
+        assert_eq!(put(10), Err("value is too large: at most 9 bytes".to_owned()));
+        let remove = Draft::storage(&Storage::Delete { key: "longer than nine" }).unwrap();
+        admit(&remove, Room::Enough, None, MIB, 9).unwrap();
     }
 
     #[test]
@@ -213,7 +232,7 @@ mod tests {
             ("full of free pages", size(20, 80), Ok(100), Ok(100)),
             ("beyond a lowered quota", size(130, 20), full, Ok(166)),
         ] {
-            let admit = |draft| admit(draft, Room::Enough, size, 100 * MIB).map(|it| it / MIB);
+            let admit = |draft| admit(draft, Room::Enough, size, 100 * MIB, 9).map(|it| it / MIB);
             assert_eq!(admit(&insert), for_insert, "{name}");
             assert_eq!(admit(&delete), for_delete, "{name}");
         }

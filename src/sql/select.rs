@@ -13,13 +13,14 @@
 //!
 //! Invariant: what is built is one statement, which reads.
 //!
-//! Cost: one pass over each piece, no allocation but for the text.
+//! Cost: one pass over each piece, no allocation but for the text, which ends where a text of SQL must.
 
 mod parser;
 mod tokens;
 
 use std::fmt::Write;
 
+use crate::limits;
 use crate::sql::select::parser::Parameters;
 use crate::sql::select::parser::Parser;
 
@@ -87,6 +88,9 @@ pub enum Why {
     /// A question mark where no arguments are given.
     #[error("a parameter has no argument here")]
     Parameter,
+    /// With it, the text would be longer than [`limits::SQL_SIZE_MAX`].
+    #[error("SQL text is too long: at most {} bytes", limits::SQL_SIZE_MAX)]
+    Size,
     /// A join without a condition.
     #[error("\"on\" is missing")]
     On,
@@ -118,12 +122,23 @@ pub enum Test {
     },
 }
 
-/// A SELECT so far. The calls come in the order of its clauses.
+/// A SELECT so far. The calls come in the order of its clauses: joins, criteria, conditions, groups, orders.
 #[derive(Debug)]
 pub struct Select {
     sql: String,
-    has_criteria: bool,
-    has_conditions: bool,
+    clause: Clause,
+    /// A parenthesis of the conditions is to be closed.
+    is_open: bool,
+}
+
+/// The clause that was begun last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Clause {
+    From,
+    Criteria,
+    Conditions,
+    Groups,
+    Orders,
 }
 
 impl Select {
@@ -134,7 +149,7 @@ impl Select {
         alias: Option<&str>,
     ) -> Result<Self, SelectError> {
         let sql = String::with_capacity(128);
-        let mut select = Self { sql, has_criteria: false, has_conditions: false };
+        let mut select = Self { sql, clause: Clause::From, is_open: false };
         select.sql.push_str("SELECT ");
         let mut n_columns = 0;
         for column in columns {
@@ -166,6 +181,7 @@ impl Select {
 
     /// Join another table, for which `on` must hold.
     pub fn join(&mut self, kind: &str, table: &str, on: Option<&str>) -> Result<(), SelectError> {
+        assert_eq!(self.clause, Clause::From, "joins come before what must hold");
         let kind = join_kind(kind).ok_or_else(|| {
             refuse(Part::Join)(Why::Unexpected(kind.trim().chars().take(32).collect()))
         })?;
@@ -183,8 +199,9 @@ impl Select {
 
     /// What `key`, a column or an expression, must be; with all others of them.
     pub fn criterion(&mut self, key: &str, test: Test) -> Result<(), SelectError> {
-        self.sql.push_str(if self.has_criteria { " AND " } else { " WHERE " });
-        self.has_criteria = true;
+        assert!(self.clause <= Clause::Criteria, "criteria come before conditions");
+        self.sql.push_str(if self.clause == Clause::Criteria { " AND " } else { " WHERE " });
+        self.clause = Clause::Criteria;
         let or_null = matches!(test, Test::OneOf { or_null: true, .. });
         if or_null {
             self.sql.push('(');
@@ -194,6 +211,7 @@ impl Select {
             Test::Equal => self.sql.push_str(" = ?"),
             Test::Null => self.sql.push_str(" IS NULL"),
             Test::OneOf { n, .. } => {
+                self.room(Part::Criteria, n.saturating_mul(", ?".len()))?;
                 self.sql.push_str(" IN (");
                 for at in 0..n {
                     self.sql.push_str(if at == 0 { "?" } else { ", ?" });
@@ -212,14 +230,16 @@ impl Select {
     /// A condition, and how it goes on from those before it; how many arguments it wants. What the criteria
     /// say must hold besides.
     pub fn condition(&mut self, how: Conjunction, text: &str) -> Result<usize, SelectError> {
-        self.sql.push_str(match how {
-            // They all stand in one parenthesis then, which the next clause closes.
-            _ if !self.has_conditions && self.has_criteria => " AND ((",
-            _ if !self.has_conditions => " WHERE (",
-            Conjunction::And => " AND (",
-            Conjunction::Or => " OR (",
+        assert!(self.clause <= Clause::Conditions, "conditions come before groups");
+        self.sql.push_str(match (self.clause, how) {
+            (Clause::From, _) => " WHERE (",
+            (Clause::Criteria, _) => " AND ((",
+            (_, Conjunction::And) => " AND (",
+            (_, Conjunction::Or) => " OR (",
         });
-        self.has_conditions = true;
+        // With criteria, they all stand in one parenthesis, which the next clause closes.
+        self.is_open |= self.clause == Clause::Criteria;
+        self.clause = Clause::Conditions;
         let n = self.put_with(Part::Where, text, Parameters::Allowed, |it| {
             it.expression()?;
             Ok(it.n_parameters())
@@ -233,6 +253,8 @@ impl Select {
         &mut self,
         texts: impl ExactSizeIterator<Item = &'p str>,
     ) -> Result<(), SelectError> {
+        assert!(self.clause < Clause::Groups, "groups come once, before orders");
+        self.clause = Clause::Groups;
         self.close();
         let n = texts.len();
         for (nth, text) in texts.enumerate() {
@@ -247,6 +269,8 @@ impl Select {
         &mut self,
         texts: impl Iterator<Item = &'p str>,
     ) -> Result<(), SelectError> {
+        assert!(self.clause < Clause::Orders, "orders come once");
+        self.clause = Clause::Orders;
         self.close();
         for (nth, text) in texts.enumerate() {
             self.sql.push_str(if nth == 0 { " ORDER BY " } else { ", " });
@@ -260,7 +284,8 @@ impl Select {
     pub fn finish(mut self, limit: Option<i64>, skips: bool) -> String {
         self.close();
         if let Some(limit) = limit.or_else(|| skips.then_some(-1)) {
-            // In the text: there are few, and SQLite plans with it.
+            // In the text, for SQLite plans with it: a few rows in order are read from an index, many are
+            // sorted. Of a bound one it would know nothing. So each limit has a statement of its own.
             write!(self.sql, " LIMIT {limit}").expect("writing to a string");
         }
         if skips {
@@ -270,9 +295,8 @@ impl Select {
     }
 
     fn close(&mut self) {
-        if self.has_criteria && self.has_conditions {
+        if std::mem::take(&mut self.is_open) {
             self.sql.push(')');
-            self.has_criteria = false;
         }
     }
 
@@ -311,6 +335,7 @@ impl Select {
         parameters: Parameters,
         read: impl FnOnce(&mut Parser<'p>) -> Result<T, Why>,
     ) -> Result<T, SelectError> {
+        self.room(part, text.trim_ascii().len())?;
         let parse = || {
             let mut parser = Parser::new(text, parameters)?;
             let read = read(&mut parser)?;
@@ -320,6 +345,12 @@ impl Select {
         let read = parse().map_err(refuse(part))?;
         self.sql.push_str(text.trim_ascii());
         Ok(read)
+    }
+
+    /// Whether so many bytes more may be added, asked before time is spent on them.
+    fn room(&self, part: Part, n_bytes: usize) -> Result<(), SelectError> {
+        let fits = self.sql.len().saturating_add(n_bytes) <= limits::SQL_SIZE_MAX;
+        if fits { Ok(()) } else { Err(refuse(part)(Why::Size)) }
     }
 }
 

@@ -38,6 +38,7 @@ use crate::sql::statement::Row;
 use crate::types::Timestamp;
 use crate::wire::bytes::DecodeError;
 use crate::wire::command::Command;
+use crate::wire::command::Stamp;
 use crate::wire::command::Value;
 use crate::wire::rows::Column;
 use crate::wire::rows::Rows;
@@ -47,6 +48,11 @@ use crate::wire::storage::Storage;
 
 /// Bytes of values that may be read, written or removed where there is little time.
 const INLINE_SIZE_MAX: i64 = 32 << 10;
+
+/// Keys that may be looked at where there is little time.
+const INLINE_KEYS_MAX: i64 = 256;
+/// Bytes of them: long ones lie on pages of their own.
+const INLINE_KEYS_SIZE_MAX: usize = 64 << 10;
 
 /// Why it is not done.
 #[derive(Debug)]
@@ -112,10 +118,7 @@ impl Database {
         match storage {
             Storage::Put { key, ttl_ms, value } => {
                 let size_max = command.stamp.limits.value_bytes;
-                if value.len() > usize::try_from(size_max).unwrap_or(usize::MAX) {
-                    let message = format!("value is too large: at most {size_max} bytes");
-                    return Err(End::Refused(StatementError::coded("value_bytes", message)));
-                }
+                Storage::check_value(value.len(), size_max).map_err(End::Refused)?;
                 let expires = (ttl_ms > 0).then(|| now.0.saturating_add_unsigned(ttl_ms));
                 statements.put(key, value, expires, now, share)?;
                 Ok(counts(1))
@@ -137,7 +140,7 @@ impl Database {
                 Ok(StatementResult::Rows(rows))
             }
             Storage::List { prefix, after, n_max } => {
-                let rows = statements.list(prefix, after, n_max, now)?;
+                let rows = statements.list(prefix, after, n_max, &command.stamp, share)?;
                 Ok(StatementResult::Rows(rows))
             }
         }
@@ -288,17 +291,19 @@ impl Statements {
         Ok(Rows { columns, count: 1, values: scratch.split().freeze() })
     }
 
-    /// The keys, each with a nought; and behind them, with a one, the key to go on from, if there may be more.
+    /// The keys, each with a nought; and behind them, with a one, the key to go on from, if there may be more. They
+    /// end early where the limits of a result do.
     fn list(
         &mut self,
         prefix: &str,
         after: &str,
         n_max: u32,
-        now: Timestamp,
-    ) -> Result<Rows, SqlError> {
+        stamp: &Stamp,
+        share: Share,
+    ) -> Result<Rows, End> {
         /// Why the keys end before those in the table do.
         enum Stop {
-            Sql(SqlError),
+            Failed(End),
             /// The rest begins otherwise.
             Done,
             /// There is more.
@@ -306,14 +311,16 @@ impl Statements {
         }
         impl From<SqlError> for Stop {
             fn from(error: SqlError) -> Self {
-                Self::Sql(error)
+                Self::Failed(End::Sql(error))
             }
         }
+        let n_max = n_max.min(stamp.limits.result_rows);
+        let size_max = stamp.limits.result_bytes;
         // What comes next behind a text is that text and a NUL.
         let first = if after < prefix { prefix.to_owned() } else { format!("{after}\0") };
         let first = if after.is_empty() { prefix.to_owned() } else { first };
         let n_looked_at_max = i64::from(n_max) + i64::from(limits::STORAGE_SKIPPED_MAX);
-        let (mut count, mut n_looked_at) = (0, 0);
+        let (mut count, mut n_looked_at, mut size_looked_at) = (0, 0, 0);
         let mut last = after.to_owned();
         let mut values = BytesMut::new();
         let bounds = [Value::Text(&first), Value::Integer(n_looked_at_max + 1)];
@@ -322,16 +329,31 @@ impl Statements {
                 Ok(Value::Text(it)) if it.starts_with(prefix) => it,
                 _ => return Err(Stop::Done),
             };
-            let is_live = is_live(row, 1, now);
+            let is_live = is_live(row, 1, stamp.time);
             let is_full = is_live && count == u64::from(n_max);
             if is_full || n_looked_at == n_looked_at_max {
                 return Err(Stop::Rest);
             }
             n_looked_at += 1;
+            size_looked_at += key.len();
+            let is_long = n_looked_at > INLINE_KEYS_MAX || size_looked_at > INLINE_KEYS_SIZE_MAX;
+            if share == Share::Inline && is_long {
+                return Err(Stop::Failed(End::Long));
+            }
             if is_live {
-                count += 1;
+                let size_before = values.len();
                 Value::Text(key).encode(&mut values);
                 Value::Integer(0).encode(&mut values);
+                if u64::try_from(values.len()).is_ok_and(|it| it > size_max) {
+                    values.truncate(size_before);
+                    return Err(if count == 0 {
+                        let message = format!("result is too large: at most {size_max} bytes");
+                        Stop::Failed(End::Refused(StatementError::coded("result_bytes", message)))
+                    } else {
+                        Stop::Rest
+                    });
+                }
+                count += 1;
             }
             key.clone_into(&mut last);
             Ok(())
@@ -343,7 +365,7 @@ impl Statements {
                 Value::Text(&last).encode(&mut values);
                 Value::Integer(1).encode(&mut values);
             }
-            Err(Stop::Sql(error)) => return Err(error),
+            Err(Stop::Failed(end)) => return Err(end),
         }
         let count = usize::try_from(count).expect("a short list");
         Ok(Rows { columns: Arc::clone(&self.keys), count, values: values.freeze() })

@@ -40,6 +40,7 @@ use crate::types::Incarnation;
 use crate::types::Timestamp;
 use crate::wire::bytes::DecodeError;
 use crate::wire::bytes::Reader;
+use crate::wire::rows::StatementError;
 use crate::wire::storage::Storage;
 
 /// Bytes of the header.
@@ -257,6 +258,16 @@ impl Draft {
     pub fn puts(&self) -> bool {
         let payload = &self.bytes[HEADER_SIZE..];
         self.kind == Kind::Storage && payload.first() == Some(&0)
+    }
+
+    /// Refuses a value to be put that is larger than `size_max` bytes.
+    pub fn check_value(&self, size_max: u32) -> Result<(), StatementError> {
+        if !self.puts() {
+            return Ok(());
+        }
+        // A key of the request may stand behind it.
+        let size = Storage::size_of_put(&self.bytes[HEADER_SIZE..]).expect("encoded by a draft");
+        Storage::check_value(size, size_max)
     }
 
     fn with_kind(kind: Kind, results: Results, capacity: usize) -> Self {

@@ -13,6 +13,7 @@ use bytes::BufMut;
 use crate::limits;
 use crate::wire::bytes::DecodeError;
 use crate::wire::bytes::Reader;
+use crate::wire::rows::StatementError;
 
 /// What to do. Keys are 1 to [`limits::STORAGE_KEY_SIZE_MAX`] bytes of UTF-8; values are any bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,24 @@ impl<'a> Storage<'a> {
     /// Whether it changes something, and so must be replicated.
     pub fn writes(&self) -> bool {
         matches!(self, Self::Put { .. } | Self::Delete { .. })
+    }
+
+    /// Refuses a value of `size` bytes where they may be `size_max` (400).
+    pub fn check_value(size: usize, size_max: u32) -> Result<(), StatementError> {
+        if size <= usize::try_from(size_max).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+        let message = format!("value is too large: at most {size_max} bytes");
+        Err(StatementError::coded("value_bytes", message))
+    }
+
+    /// Bytes of the value that a payload puts, whatever stands behind it.
+    pub fn size_of_put(payload: &[u8]) -> Result<usize, DecodeError> {
+        let mut reader = Reader::new(payload);
+        reader.u8()?;
+        reader.u64()?;
+        reader.slice()?;
+        Ok(reader.slice()?.len())
     }
 
     /// Bytes that it takes, encoded.

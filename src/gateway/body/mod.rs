@@ -39,6 +39,7 @@ use crate::gateway::body::scalar::Name;
 use crate::gateway::body::scalar::OneField;
 use crate::gateway::body::scalar::Text;
 use crate::gateway::body::scalar::TextOf;
+use crate::limits;
 use crate::sql::select::SelectError;
 use crate::wire::bytes::Reader;
 use crate::wire::command::Draft;
@@ -70,6 +71,12 @@ pub enum BodyError {
         /// Arguments.
         got: usize,
     },
+    /// A SELECT in more pieces than [`limits::SELECT_PIECES_MAX`].
+    #[error(
+        "invalid body: at most {} columns, joins, conditions, groups and orders",
+        limits::SELECT_PIECES_MAX
+    )]
+    Pieces,
     /// More than a command holds.
     #[error(transparent)]
     Draft(#[from] DraftError),
@@ -109,9 +116,14 @@ pub fn transaction(body: &[u8]) -> Result<Transaction, BodyError> {
 /// The string called `name`, which must not be blank.
 pub fn field(body: &[u8], name: &'static str) -> Result<String, BodyError> {
     let text = String::from_utf8_lossy(body);
-    let mut json = serde_json::Deserializer::from_str(&text);
-    let found = OneField(name).deserialize(&mut json).map_err(|_| BodyError::Shape)?;
+    let found = any_field(&text, name)?;
     found.filter(|it| !it.trim().is_empty()).map(Cow::into_owned).ok_or(BodyError::Shape)
+}
+
+/// The string called `name`, whatever it is; none if it is absent or `null`.
+pub fn any_field<'b>(body: &'b str, name: &'static str) -> Result<Option<Cow<'b, str>>, BodyError> {
+    let mut json = serde_json::Deserializer::from_str(body);
+    OneField(name).deserialize(&mut json).map_err(|_| BodyError::Shape)
 }
 
 /// What decoding writes to.
@@ -119,6 +131,9 @@ struct Pen {
     draft: Draft,
     /// Encoded arguments that came before their statement.
     early: BytesMut,
+    n_early: usize,
+    /// Pieces of a SELECT so far.
+    n_pieces: usize,
     /// Bytes of the blob at hand.
     blob: Vec<u8>,
     writes: bool,
@@ -130,7 +145,15 @@ impl Pen {
     fn new(results: Results, body_size: usize) -> Self {
         // Heads of values take some bytes more than their JSON; short bodies get room for that.
         let draft = Draft::new(results, body_size + 64);
-        Self { draft, early: BytesMut::new(), blob: Vec::new(), writes: false, refusal: None }
+        Self {
+            draft,
+            early: BytesMut::new(),
+            n_early: 0,
+            n_pieces: 0,
+            blob: Vec::new(),
+            writes: false,
+            refusal: None,
+        }
     }
 
     /// Break off decoding.
@@ -156,15 +179,28 @@ impl Pen {
     fn bind<E: Error>(&mut self, sink: Sink, value: Value<'_>) -> Result<(), E> {
         match sink {
             Sink::Draft => self.draft.bind(value).map_err(|it| self.refuse(it.into())),
+            // No statement could bind more of them.
+            Sink::Early if self.n_early == limits::ARGUMENTS_MAX => {
+                Err(self.refuse(DraftError::Arguments.into()))
+            }
             Sink::Early => {
+                self.n_early += 1;
                 value.encode(&mut self.early);
                 Ok(())
             }
         }
     }
 
+    /// Count a piece of a SELECT.
+    fn piece<E: Error>(&mut self) -> Result<(), E> {
+        self.n_pieces += 1;
+        let fits = self.n_pieces <= limits::SELECT_PIECES_MAX;
+        if fits { Ok(()) } else { Err(self.refuse(BodyError::Pieces)) }
+    }
+
     /// Bind what was encoded before its statement began.
     fn bind_early<E: Error>(&mut self) -> Result<(), E> {
+        self.n_early = 0;
         let early = self.early.split();
         let mut reader = Reader::new(&early);
         while !reader.is_empty() {

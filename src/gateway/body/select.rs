@@ -13,10 +13,12 @@
 //! | `one` | | at most one row |
 //!
 //! Values are encoded aside as they come, each condition knows where its own begin, and they are bound in the
-//! order of the text ([`crate::sql::select`]). What a condition has more than it wants is left out.
+//! order of the text ([`crate::sql::select`]). What a condition has more than it wants is left out. All that is
+//! gathered before is bounded by [`crate::limits`], however small it is in the body.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::DeserializeSeed;
@@ -100,11 +102,11 @@ struct Parts<'de> {
 /// What may stand in `options` or beside it.
 #[derive(Debug, Default)]
 struct Options<'de> {
-    select: Option<Vec<TextOf<'de>>>,
-    joins: Option<Vec<Join<'de>>>,
-    conditions: Option<Vec<Condition<'de>>>,
-    group_by: Option<Vec<TextOf<'de>>>,
-    order_by: Option<Vec<TextOf<'de>>>,
+    select: Vec<TextOf<'de>>,
+    joins: Vec<Join<'de>>,
+    conditions: Vec<Condition<'de>>,
+    group_by: Vec<TextOf<'de>>,
+    order_by: Vec<TextOf<'de>>,
     limit: Option<i64>,
     offset: Option<i64>,
 }
@@ -125,14 +127,11 @@ struct Condition<'de> {
 
 impl Options<'_> {
     fn is_empty(&self) -> bool {
-        fn none<T>(list: Option<&Vec<T>>) -> bool {
-            list.is_none_or(Vec::is_empty)
-        }
-        none(self.select.as_ref())
-            && none(self.joins.as_ref())
-            && none(self.conditions.as_ref())
-            && none(self.group_by.as_ref())
-            && none(self.order_by.as_ref())
+        self.select.is_empty()
+            && self.joins.is_empty()
+            && self.conditions.is_empty()
+            && self.group_by.is_empty()
+            && self.order_by.is_empty()
             && self.limit.is_none()
             && self.offset.is_none()
     }
@@ -140,13 +139,13 @@ impl Options<'_> {
 
 /// Build the statement, and bind what it wants.
 fn write(parts: &Parts<'_>, one: bool, pen: &mut Pen) -> Result<(), BodyError> {
-    fn texts<'t>(list: Option<&'t Vec<TextOf<'_>>>) -> impl ExactSizeIterator<Item = &'t str> {
-        list.map(Vec::as_slice).unwrap_or_default().iter().map(|it| &*it.0)
+    fn texts<'t>(list: &'t [TextOf<'_>]) -> impl ExactSizeIterator<Item = &'t str> {
+        list.iter().map(|it| &*it.0)
     }
     let options = &parts.options;
-    let columns = texts(options.select.as_ref());
+    let columns = texts(&options.select);
     let mut select = Select::new(columns, &parts.table, parts.alias.as_deref())?;
-    for join in options.joins.iter().flatten() {
+    for join in &options.joins {
         let on = Some(&*join.on).filter(|it| !it.trim().is_empty());
         select.join(&join.kind, &join.table, on)?;
     }
@@ -155,7 +154,7 @@ fn write(parts: &Parts<'_>, one: bool, pen: &mut Pen) -> Result<(), BodyError> {
         select.criterion(key, *test)?;
         bound.push(*arguments);
     }
-    for condition in options.conditions.iter().flatten() {
+    for condition in &options.conditions {
         let want = select.condition(condition.conjunction, &condition.expr)?;
         let got = condition.arguments.n;
         if want > got {
@@ -163,8 +162,8 @@ fn write(parts: &Parts<'_>, one: bool, pen: &mut Pen) -> Result<(), BodyError> {
         }
         bound.push(Aside { n: want, ..condition.arguments });
     }
-    select.group_by(texts(options.group_by.as_ref()))?;
-    select.order_by(texts(options.order_by.as_ref()))?;
+    select.group_by(texts(&options.group_by))?;
+    select.order_by(texts(&options.order_by))?;
     let limit = match options.limit {
         Some(0) => Some(0),
         _ if one => Some(1),
@@ -258,11 +257,11 @@ impl<'de> Options<'de> {
         map: &mut A,
     ) -> Result<(), A::Error> {
         match field {
-            Some(0) => self.select = map.next_value()?,
-            Some(1) => self.joins = map.next_value()?,
-            Some(2) => self.conditions = Some(map.next_value_seed(Conditions(pen))?),
-            Some(3) => self.group_by = map.next_value()?,
-            Some(4) => self.order_by = map.next_value()?,
+            Some(0) => self.select = map.next_value_seed(Pieces::of(pen))?,
+            Some(1) => self.joins = map.next_value_seed(Pieces::of(pen))?,
+            Some(2) => self.conditions = map.next_value_seed(Conditions(pen))?,
+            Some(3) => self.group_by = map.next_value_seed(Pieces::of(pen))?,
+            Some(4) => self.order_by = map.next_value_seed(Pieces::of(pen))?,
             Some(5) => self.limit = map.next_value()?,
             Some(6) => self.offset = map.next_value()?,
             Some(_) | None => drop(map.next_value::<IgnoredAny>()?),
@@ -307,6 +306,44 @@ impl<'de> Visitor<'de> for OptionsBody<'_> {
             options.read(field, self.0, &mut map)?;
         }
         Ok(options)
+    }
+}
+
+/// An array of pieces that need no pen of their own, or `null`.
+struct Pieces<'p, T>(&'p mut Pen, PhantomData<T>);
+
+impl<'p, T> Pieces<'p, T> {
+    fn of(pen: &'p mut Pen) -> Self {
+        Self(pen, PhantomData)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Pieces<'_, T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Vec<T>, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Pieces<'_, T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of pieces")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut pieces = Vec::new();
+        while let Some(it) = seq.next_element()? {
+            self.0.piece()?;
+            pieces.push(it);
+        }
+        Ok(pieces)
     }
 }
 
@@ -365,6 +402,7 @@ impl<'de> Visitor<'de> for Conditions<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut conditions = Vec::new();
         while let Some(it) = seq.next_element_seed(ConditionBody(self.0))? {
+            self.0.piece()?;
             conditions.push(it);
         }
         Ok(conditions)
@@ -446,6 +484,7 @@ impl<'de> Visitor<'de> for Criteria<'_> {
         let pen = self.0;
         let mut criteria = Vec::new();
         while let Some(TextOf(key)) = map.next_key()? {
+            pen.piece()?;
             let start = pen.early.len();
             let number = criteria.len() + 1;
             let test = map.next_value_seed(Wanted { pen, number })?;
@@ -526,6 +565,7 @@ impl<'de> Visitor<'de> for Wanted<'_> {
             // Nothing is equal to NULL, so that it would never be found in a list.
             if Value::decode(&mut Reader::new(&self.pen.early[start..])) == Ok(Value::Null) {
                 self.pen.early.truncate(start);
+                self.pen.n_early -= 1;
                 or_null = true;
             } else {
                 n += 1;

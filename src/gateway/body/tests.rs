@@ -370,3 +370,49 @@ fn bodies_of_select_and_of_one_row() {
     let error = select::selection(body.as_bytes(), select::Form::Find).unwrap_err();
     assert_eq!(error, BodyError::Draft(DraftError::Arguments));
 }
+
+#[test]
+fn pieces_are_counted_as_they_come() {
+    let pieces = |piece: &str, n: usize| vec![piece; n].join(",");
+    let refused = BodyError::Pieces.to_string();
+    let max = limits::SELECT_PIECES_MAX;
+    for (field, piece) in [
+        ("select", "\"a\""),
+        ("joins", r#"{"table":"u","on":"1"}"#),
+        ("where", r#"{"expr":"a"}"#),
+        ("group_by", "\"a\""),
+        ("order_by", "\"a\""),
+    ] {
+        let body =
+            |n| format!(r#"{{"table":"t","{field}":[{}],"criteria":{{}}}}"#, pieces(piece, n));
+        select::selection(body(max).as_bytes(), select::Form::Find).unwrap();
+        // The body ends there: what follows has not been looked at.
+        let cut = body(max + 1).split_once("],").unwrap().0.to_owned();
+        assert_eq!(shown(&cut, select::Form::Find), refused, "{field}");
+        let nested = format!(r#"{{"table":"t","options":{}}}"#, body(max + 1));
+        assert_eq!(shown(&nested, select::Form::Find), refused, "{field} in options");
+    }
+    let keys = |n: usize| (0..n).map(|it| format!(r#""c{it}":null"#)).collect::<Vec<_>>().join(",");
+    let body = |n| format!(r#"{{"table":"t","criteria":{{{}}},"select":["a"]}}"#, keys(n));
+    select::selection(body(max - 1).as_bytes(), select::Form::Find).unwrap();
+    assert_eq!(shown(&body(max), select::Form::Find), refused, "all of them together");
+    // Small values, too.
+    let ones = pieces("1", limits::ARGUMENTS_MAX + 1);
+    for body in [
+        format!(r#"{{"table":"t","criteria":{{"a":[{ones}"#),
+        format!(r#"{{"table":"t","where":[{{"expr":"a","args":[{ones}"#),
+    ] {
+        let want = DraftError::Arguments.to_string();
+        assert_eq!(shown(&body, select::Form::Find), want, "{}", &body[..30]);
+    }
+}
+
+#[test]
+fn arguments_before_their_statement_are_counted_for_it_alone() {
+    let ones = vec!["1"; limits::ARGUMENTS_MAX].join(",");
+    let op = format!(r#"{{"args":[{ones}],"kind":"exec","sql":"x"}}"#);
+    transaction(format!(r#"{{"ops":[{op},{op}]}}"#).as_bytes()).unwrap();
+    let more = format!(r#"{{"args":[{ones},1],"kind":"exec","sql":"x"}}"#);
+    let error = transaction(format!(r#"{{"ops":[{more}]}}"#).as_bytes()).unwrap_err();
+    assert_eq!(error, DraftError::Arguments.into());
+}

@@ -114,9 +114,9 @@ impl<'a> Parser<'a> {
             self.nested(Self::select)?;
             self.expect_sign(")")?;
         } else {
-            self.plain_name()?;
+            self.table_name()?;
             if self.accept_sign(".")? {
-                self.name()?;
+                self.table_name()?;
             }
             if self.accept_sign("(")? {
                 self.nested(Self::arguments)?;
@@ -160,8 +160,7 @@ impl<'a> Parser<'a> {
             if !self.token.is_name() && self.token.kind != Kind::Text {
                 return Err(self.unexpected());
             }
-        } else if !self.token.is_plain_name() {
-            // A keyword here could belong to what comes next.
+        } else if !self.token.is_alias() {
             return Ok(false);
         }
         self.next()?;
@@ -555,8 +554,8 @@ impl<'a> Parser<'a> {
         if self.token.is_name() { self.next() } else { Err(self.unexpected()) }
     }
 
-    fn plain_name(&mut self) -> Parsed {
-        if self.token.is_plain_name() { self.next() } else { Err(self.unexpected()) }
+    fn table_name(&mut self) -> Parsed {
+        if self.token.is_table() { self.next() } else { Err(self.unexpected()) }
     }
 
     /// Whether the keyword is there, which is read then.

@@ -72,6 +72,31 @@ fn statements_from_pieces() {
 }
 
 #[test]
+fn a_long_text_is_refused_before_it_is_read() {
+    let select = || Select::new([].into_iter(), "t", None).unwrap();
+    // Were it read, it would be refused for what it is.
+    let long = "a;".repeat(limits::SQL_SIZE_MAX / 2);
+    let error = select().condition(Conjunction::And, &long).unwrap_err();
+    assert_eq!(error.to_string(), "invalid where: SQL text is too long: at most 1000000 bytes");
+    let list = Test::OneOf { n: usize::MAX / 2, or_null: false };
+    assert_eq!(select().criterion("a", list).unwrap_err().why, Why::Size);
+    let mut select = select();
+    let half = format!("a = '{}'", "x".repeat(limits::SQL_SIZE_MAX / 2));
+    assert_eq!(select.condition(Conjunction::And, &half), Ok(0));
+    assert_eq!(select.condition(Conjunction::And, &half).unwrap_err().why, Why::Size);
+    let blank = " ".repeat(2 * limits::SQL_SIZE_MAX);
+    assert_eq!(select.condition(Conjunction::And, &format!("{blank}a{blank}")), Ok(0));
+}
+
+#[test]
+#[should_panic(expected = "criteria come before conditions")]
+fn clauses_come_in_their_order() {
+    let mut select = Select::new([].into_iter(), "t", None).unwrap();
+    select.condition(Conjunction::And, "a").unwrap();
+    let _ = select.criterion("b", Test::Null);
+}
+
+#[test]
 fn kinds_of_joins() {
     for (kind, on, want) in [
         ("", Some("1"), Some("JOIN u ON 1")),
@@ -171,11 +196,41 @@ fn expressions_in_their_places() {
         let select = Select::new([*text].into_iter(), "t", None).unwrap();
         must_read(&connection, &select.finish(None, false));
     }
-    for column in
-        ["*", "t.*", "a b", "a AS 'b'", "a AS first", "DISTINCT a, b", "ALL a", "a AS \"x y\""]
-    {
+    for column in [
+        "*",
+        "t.*",
+        "a b",
+        "a AS 'b'",
+        "a AS first",
+        "a key",
+        "max(a) last",
+        "DISTINCT a, b",
+        "ALL a",
+        "a AS \"x y\"",
+    ] {
         let select = Select::new([column].into_iter(), "t", None).unwrap();
         must_read(&connection, &select.finish(None, false));
+    }
+    for table in [
+        "groups",
+        "plan",
+        "action",
+        "key",
+        "query",
+        "view",
+        "row",
+        "trigger",
+        "database",
+        "left",
+        "with",
+        "main.window w",
+        "cast key",
+    ] {
+        let mut select = Select::new([].into_iter(), table, None).unwrap();
+        select.join("LEFT", table, Some("1")).unwrap();
+        select.criterion("a", Test::Equal).unwrap();
+        let sql = select.finish(Some(1), true);
+        assert!(is_well_formed(&connection, &sql), "{sql}");
     }
     for table in
         ["t", "main.t", "t x", "t AS x", "\"t\" AS [y]", "json_each('[1]') AS j", "(SELECT 1) s"]
@@ -290,7 +345,8 @@ fn what_is_out_of_its_place() {
         "t -- x",
         "t.u.v",
         "t INDEXED BY i",
-        "left",
+        "t offset",
+        "json_each('[1]') over",
         "(SELECT 1",
         "json_each(?)",
         "?",
@@ -311,6 +367,9 @@ fn what_is_out_of_its_place() {
         "a = ?",
         "* a",
         "a left",
+        "max(a) over",
+        "max(a) filter",
+        "a end",
         "t.* x",
         "a AS from",
     ] {

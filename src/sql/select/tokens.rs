@@ -42,178 +42,62 @@ impl Token<'_> {
 
     /// Whether it may stand for something that has a name: quoted, or no word that SQLite keeps to itself.
     pub(super) fn is_name(&self) -> bool {
-        match self.kind {
-            Kind::Quoted => true,
-            Kind::Word => !is_one_of(self.text, &RESERVED),
-            _ => false,
-        }
+        self.is_word_but(|it| {
+            !is_one_of(it, reserved(it.len())) && !is_one_of(it, &NAMES_OF_TABLES)
+        })
     }
 
-    /// Whether it may stand for a name where SQLite expects several keywords as well: quoted, or no keyword
-    /// at all.
-    pub(super) fn is_plain_name(&self) -> bool {
+    /// Whether it may stand for a table, which it may where SQLite expects nothing but one.
+    pub(super) fn is_table(&self) -> bool {
+        self.is_word_but(|it| !is_one_of(it, reserved(it.len())))
+    }
+
+    /// Whether it may stand for another name without `AS` before it, where a keyword could go on with what
+    /// stands there.
+    pub(super) fn is_alias(&self) -> bool {
+        self.is_name() && !(self.kind == Kind::Word && is_one_of(self.text, &GOING_ON))
+    }
+
+    fn is_word_but(&self, is_name: impl FnOnce(&str) -> bool) -> bool {
         match self.kind {
             Kind::Quoted => true,
-            Kind::Word => !is_one_of(self.text, &RESERVED) && !is_one_of(self.text, &KEYWORDS),
+            Kind::Word => is_name(self.text),
             _ => false,
         }
     }
 }
 
-/// Words that are no names. SQLite itself would take the last five for names in some places.
-const RESERVED: [&str; 63] = [
-    "ADD",
-    "ALL",
-    "ALTER",
-    "AND",
-    "AS",
-    "AUTOINCREMENT",
-    "BETWEEN",
-    "CASE",
-    "CHECK",
-    "COLLATE",
-    "COMMIT",
-    "CONSTRAINT",
-    "CREATE",
-    "DEFAULT",
-    "DEFERRABLE",
-    "DELETE",
-    "DISTINCT",
-    "DROP",
-    "ELSE",
-    "ESCAPE",
-    "EXCEPT",
-    "EXISTS",
-    "FOREIGN",
-    "FROM",
-    "GROUP",
-    "HAVING",
-    "IN",
-    "INDEX",
-    "INSERT",
-    "INTERSECT",
-    "INTO",
-    "IS",
-    "ISNULL",
-    "JOIN",
-    "LIMIT",
-    "NOT",
-    "NOTHING",
-    "NOTNULL",
-    "NULL",
-    "ON",
-    "OR",
-    "ORDER",
-    "PRIMARY",
-    "REFERENCES",
-    "RETURNING",
-    "SELECT",
-    "SET",
-    "TABLE",
-    "THEN",
-    "TO",
-    "TRANSACTION",
-    "UNION",
-    "UNIQUE",
-    "UPDATE",
-    "USING",
-    "VALUES",
-    "WHEN",
-    "WHERE",
-    "CAST",
-    "INDEXED",
-    "RAISE",
-    "WINDOW",
-    "WITH",
-];
+/// Words of this length that are no names.
+fn reserved(length: usize) -> &'static [&'static str] {
+    match length {
+        2 => &["AS", "IN", "IS", "ON", "OR", "TO"],
+        3 => &["ADD", "ALL", "AND", "NOT", "SET"],
+        4 => &["CASE", "DROP", "ELSE", "FROM", "INTO", "JOIN", "NULL", "THEN", "WHEN"],
+        5 => &[
+            "ALTER", "CHECK", "GROUP", "INDEX", "LIMIT", "ORDER", "TABLE", "UNION", "USING",
+            "WHERE",
+        ],
+        6 => &[
+            "COMMIT", "CREATE", "DELETE", "ESCAPE", "EXCEPT", "EXISTS", "HAVING", "INSERT",
+            "ISNULL", "SELECT", "UNIQUE", "UPDATE", "VALUES",
+        ],
+        7 => &["BETWEEN", "COLLATE", "DEFAULT", "FOREIGN", "NOTHING", "NOTNULL", "PRIMARY"],
+        8 => &["DISTINCT"],
+        9 => &["INTERSECT", "RETURNING"],
+        10 => &["CONSTRAINT", "DEFERRABLE", "REFERENCES"],
+        11 => &["TRANSACTION"],
+        13 => &["AUTOINCREMENT"],
+        _ => &[],
+    }
+}
 
-/// Words that are names where nothing else fits.
-const KEYWORDS: [&str; 85] = [
-    "ABORT",
-    "ACTION",
-    "AFTER",
-    "ALWAYS",
-    "ANALYZE",
-    "ASC",
-    "ATTACH",
-    "BEFORE",
-    "BEGIN",
-    "BY",
-    "CASCADE",
-    "COLUMN",
-    "CONFLICT",
-    "CROSS",
-    "CURRENT",
-    "CURRENT_DATE",
-    "CURRENT_TIME",
-    "CURRENT_TIMESTAMP",
-    "DATABASE",
-    "DEFERRED",
-    "DESC",
-    "DETACH",
-    "DO",
-    "EACH",
-    "END",
-    "EXCLUDE",
-    "EXCLUSIVE",
-    "EXPLAIN",
-    "FAIL",
-    "FILTER",
-    "FIRST",
-    "FOLLOWING",
-    "FOR",
-    "FULL",
-    "GENERATED",
-    "GLOB",
-    "GROUPS",
-    "IF",
-    "IGNORE",
-    "IMMEDIATE",
-    "INITIALLY",
-    "INNER",
-    "INSTEAD",
-    "KEY",
-    "LAST",
-    "LEFT",
-    "LIKE",
-    "MATCH",
-    "MATERIALIZED",
-    "NATURAL",
-    "NO",
-    "NULLS",
-    "OF",
-    "OFFSET",
-    "OTHERS",
-    "OUTER",
-    "OVER",
-    "PARTITION",
-    "PLAN",
-    "PRAGMA",
-    "PRECEDING",
-    "QUERY",
-    "RANGE",
-    "RECURSIVE",
-    "REGEXP",
-    "REINDEX",
-    "RELEASE",
-    "RENAME",
-    "REPLACE",
-    "RESTRICT",
-    "RIGHT",
-    "ROLLBACK",
-    "ROW",
-    "ROWS",
-    "SAVEPOINT",
-    "TEMP",
-    "TEMPORARY",
-    "TIES",
-    "TRIGGER",
-    "UNBOUNDED",
-    "VACUUM",
-    "VIEW",
-    "VIRTUAL",
-    "WITHIN",
-    "WITHOUT",
+/// Words that begin something where an expression may stand, and so are names of tables only.
+const NAMES_OF_TABLES: [&str; 5] = ["CAST", "INDEXED", "RAISE", "WINDOW", "WITH"];
+
+/// Words that go on with a column or a table; to SQLite, some only where nothing else fits.
+const GOING_ON: [&str; 17] = [
+    "ASC", "CROSS", "DESC", "END", "FILTER", "FULL", "GLOB", "INNER", "LEFT", "LIKE", "MATCH",
+    "NATURAL", "OFFSET", "OUTER", "OVER", "REGEXP", "RIGHT",
 ];
 
 /// Whether `word` is one of `words`, which are in upper case.
@@ -374,23 +258,59 @@ mod tests {
         }
     }
 
+    /// All words that SQLite knows, from itself, and some that it does not.
+    fn words() -> Vec<String> {
+        let mut words = vec!["plain".to_owned(), "overt".to_owned(), "ü".to_owned()];
+        #[expect(unsafe_code, reason = "no other way to SQLite's list")]
+        // SAFETY: the count is that of the list, and a word is `size` bytes that live as long as the program.
+        unsafe {
+            for nth in 0..rusqlite::ffi::sqlite3_keyword_count() {
+                let (mut word, mut size) = (std::ptr::null(), 0);
+                assert_eq!(
+                    rusqlite::ffi::sqlite3_keyword_name(nth, &raw mut word, &raw mut size),
+                    0
+                );
+                let size = usize::try_from(size).unwrap();
+                let word = std::slice::from_raw_parts(word.cast::<u8>(), size);
+                words.push(String::from_utf8(word.to_vec()).unwrap());
+            }
+        }
+        words
+    }
+
     #[test]
     fn names_are_what_sqlite_takes_for_names() {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
-        for word in RESERVED.iter().chain(&KEYWORDS).chain(&["plain", "overt", "ü"]) {
-            let token = Token { kind: Kind::Word, text: word };
-            let parses = |sql: &str| match connection.prepare(sql) {
-                Ok(_) => true,
-                Err(error) => !error.to_string().contains("syntax error"),
-            };
-            if token.is_name() {
-                assert!(parses(&format!("SELECT a AS {word}, b FROM t")), "{word}");
-                assert!(parses(&format!("SELECT ({word}) + {word}, t.{word} FROM t")), "{word}");
-            }
-            if token.is_plain_name() {
-                assert!(parses(&format!("SELECT a {word} FROM {word} {word}")), "{word}");
-                assert!(parses(&format!("SELECT 1 FROM {word} {word} LEFT JOIN x")), "{word}");
-            }
+        let parses = |sql: &str| match connection.prepare(sql) {
+            Ok(_) => true,
+            Err(error) => !error.to_string().contains("syntax error"),
+        };
+        let all = words();
+        assert!(all.len() > 140, "{}", all.len());
+        for word in &all {
+            let text = &word.to_lowercase();
+            let token = Token { kind: Kind::Word, text };
+            let is_name =
+                parses(&format!("SELECT a AS {word}, ({word}) + {word}, t.{word} FROM t"));
+            let is_odd = NAMES_OF_TABLES.contains(&&**word);
+            assert_eq!(token.is_name(), is_name && !is_odd, "{word}");
+            let is_table = parses(&format!("SELECT 1 FROM {word} LEFT JOIN {word} AS a ON 1"))
+                && parses(&format!(
+                    "SELECT * FROM main.{word} JOIN {word} x ON 1 CROSS JOIN {word}(1)"
+                ));
+            assert_eq!(token.is_table(), is_table, "{word}");
+            let is_alias =
+                parses(&format!("SELECT max(a) {word}, b FROM t {word} LEFT JOIN u {word}"))
+                    && parses(&format!("SELECT a {word} FROM t() {word} WHERE 1 LIMIT 1 OFFSET 1"));
+            assert_eq!(
+                token.is_alias(),
+                is_alias && !is_odd && !GOING_ON.contains(&&**word),
+                "{word}"
+            );
+        }
+        let listed = (0..32).flat_map(reserved).chain(&NAMES_OF_TABLES).chain(&GOING_ON);
+        for word in listed {
+            assert!(all.iter().any(|it| it == word), "{word} is a word of SQLite's");
         }
     }
 }

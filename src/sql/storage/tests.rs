@@ -202,6 +202,56 @@ fn lists_are_cut_and_go_on() {
 }
 
 #[test]
+fn lists_end_where_results_must() {
+    let mut fixture = Fixture::new();
+    for key in ["a", "b", "c", "d"] {
+        fixture.write(put(0, key, 0, b"x"));
+    }
+    let mut list = |limits: CommandLimits, after| {
+        let what = Storage::List { prefix: "", after, n_max: 9 };
+        let one = Draft::storage(&what).unwrap().seal(&Stamp { limits, ..at(0) });
+        print(&fixture.database.read(&[one], &mut |_| false).unwrap()[0])
+    };
+    let two = CommandLimits { result_rows: 2, ..LIMITS };
+    assert_eq!(list(two, ""), "[key,is_rest]('a',0)('b',0)('b',1)");
+    assert_eq!(list(two, "b"), "[key,is_rest]('c',0)('d',0)");
+    let mut row = BytesMut::new();
+    Value::Text("a").encode(&mut row);
+    Value::Integer(0).encode(&mut row);
+    let size = |n: usize| u64::try_from(n * row.len()).unwrap();
+    let little = CommandLimits { result_bytes: size(3), ..LIMITS };
+    assert_eq!(list(little, ""), "[key,is_rest]('a',0)('b',0)('c',0)('c',1)");
+    assert_eq!(list(little, "c"), "[key,is_rest]('d',0)");
+    let none = CommandLimits { result_bytes: size(1) - 1, ..LIMITS };
+    let want = format!("error result_bytes: result is too large: at most {} bytes", size(1) - 1);
+    assert_eq!(list(none, ""), want);
+}
+
+#[test]
+fn long_lists_wait_for_where_there_is_time() {
+    let mut fixture = Fixture::new();
+    for n in 0..300 {
+        fixture.write(put(0, &format!("gone{n:03}"), 5, b"x"));
+        fixture.write(put(0, &format!("kept{n:03}"), 0, b"x"));
+    }
+    for n in 0..100 {
+        fixture.write(put(0, &format!("long{n:03}{}", "x".repeat(1_000)), 0, b"x"));
+    }
+    let mut is_long = |ms, prefix, n_max| {
+        let one = command(ms, &Storage::List { prefix, after: "", n_max });
+        let never = &mut |_: Ask| false;
+        let read = fixture.database.read_within(&[one], Share::Inline, never).unwrap();
+        read == [Read::Long]
+    };
+    assert!(!is_long(0, "kept", 255));
+    assert!(is_long(0, "kept", 300));
+    assert!(!is_long(0, "gone", 100));
+    assert!(is_long(5, "gone", 100), "those that expired are looked at as well");
+    assert!(!is_long(0, "long", 60));
+    assert!(is_long(0, "long", 100));
+}
+
+#[test]
 fn limits_are_those_of_the_command() {
     let mut fixture = Fixture::new();
     let within = |limits: CommandLimits, what: &Storage<'_>| {
