@@ -332,7 +332,7 @@ impl Desk {
     fn metrics(&self) -> CoreMetrics {
         CoreMetrics {
             shard: self.me,
-            core: self.driver.borrow_mut().counts(),
+            core: self.driver.borrow().counts(),
             http: self.server.counters(),
             gateway: self.stats.borrow().clone(),
             n_crossed: self.mesh.n_crossed(),

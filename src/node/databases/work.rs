@@ -232,6 +232,7 @@ impl Databases {
             Ok(it) => it,
             Err(fault) => return self.on_fault(id, fault, events),
         };
+        self.sizes.set(id, size.bytes());
         if !applied.is_empty() {
             batch.entries.drain(..applied.len());
             if let Some(Slot::Open(open)) = self.slots.get_mut(&id) {
@@ -249,6 +250,7 @@ impl Databases {
                     unreachable!("it was open a moment ago");
                 };
                 let database = open.here.take().expect("it was here a moment ago");
+                open.wal_bytes_before = database.wal_bytes();
                 let entries = batch.entries;
                 self.counts.batches_to_threads += 1;
                 self.workers.apply(ApplyTask { database: id, open: database, entries });
