@@ -72,7 +72,7 @@ impl Usage {
 }
 
 /// A namespace with a name of its own.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Named {
     namespace: Namespace,
     usage: Usage,
@@ -88,7 +88,7 @@ enum Place {
 }
 
 /// All namespaces of a core.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Tenants {
     named: Vec<Named>,
     candidates: Vec<(Namespace, u32)>,

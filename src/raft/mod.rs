@@ -346,6 +346,11 @@ impl Replica {
         }
     }
 
+    /// Whether it knows who leads, itself or another.
+    pub fn knows_leader(&self) -> bool {
+        self.node.raft.leader_id != INVALID_ID
+    }
+
     /// The term it is in.
     pub fn term(&self) -> Term {
         Term(self.node.raft.term)

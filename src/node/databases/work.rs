@@ -128,7 +128,9 @@ impl Databases {
             let ran = guarded(&self.stops, id, || {
                 database.read_within(&commands, Share::Inline, &mut |it| share.ask(it))
             });
-            share.end();
+            if share.watch.is_wanted() {
+                share.end();
+            }
             match ran {
                 Ok(ran) => {
                     let slow = share.watch.slow_reads(&commands, |nth| match ran.get(nth)? {
