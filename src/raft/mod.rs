@@ -480,8 +480,10 @@ mod tests {
     fn the_only_voter_leads_and_commits_what_it_persisted() {
         let mut replica = alone();
         assert_eq!(replica.propose(Bytes::from_static(b"x")), Err(NotLeader));
+        assert!(!replica.knows_leader());
         replica.campaign();
         assert_eq!(settle(&mut replica), [LogIndex(2)]);
+        assert!(replica.knows_leader());
         assert!(replica.has_committed_in_term());
         let (index, term) = replica.propose(Bytes::from_static(b"x")).unwrap();
         assert_eq!((index, term), (LogIndex(3), Term(2)));
