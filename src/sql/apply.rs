@@ -127,7 +127,7 @@ impl Database {
         };
         if share == Share::Whole && rest != Rest::NoRoom {
             // Here, where there is time.
-            self.freshen_if_room()?;
+            self.freshen_if_possible()?;
         }
         Ok(Batch { applied, rest, size: self.size })
     }
@@ -279,8 +279,11 @@ impl Database {
         setting: Setting,
         pace: &mut Pace<'_>,
     ) -> Result<Run, Fault> {
-        self.freshen()?;
         let (handle, share) = (self.handle, pace.share);
+        if self.has_stale_schema && share == Share::Inline {
+            return Ok(Run::Long { has_run: false });
+        }
+        self.freshen()?;
         handle.with_watch(true, pace.enough, || self.run_entry(entry, setting, share))
     }
 

@@ -200,9 +200,9 @@ fn prepare(
     };
     let prepare = || Prepared::new(handle, &visible);
     let (prepared, effort) = preparing::measured(&visible, allowance, prepare);
-    if effort.is_out {
+    let Some(prepared) = prepared.filter(|_| !effort.is_out) else {
         return Err(error(rusqlite::ffi::SQLITE_INTERRUPT, "interrupted"));
-    }
+    };
     if effort.needs_memory {
         return Err(error(rusqlite::ffi::SQLITE_NOMEM, memory::TOO_MUCH));
     }

@@ -28,14 +28,23 @@ pub(super) const STEPS_PER_TICK: u64 = 250;
 const STEPS_PER_ENTRY: u64 = 32;
 
 /// What of the tables decides what a statement costs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     /// How many indexes each has; those that have none are left out.
     pub(super) indexes: FxHashMap<Vec<u8>, u64>,
     /// The virtual ones, in lower case.
     pub(super) virtuals: FxHashSet<String>,
+    /// Columns of the widest table or view, or some more.
+    pub(super) width: u64,
     /// The texts of views and triggers, by their name.
     pub(super) texts: FxHashMap<String, Text>,
+}
+
+impl Tables {
+    /// There is one with `width` columns.
+    pub(super) fn widen(&mut self, width: u64) {
+        self.width = self.width.max(width);
+    }
 }
 
 /// The first word of a statement, as far as it decides what the statement may do.
@@ -327,6 +336,11 @@ pub(super) fn know(tables: &Arc<Tables>) {
     CONTEXT.with(|it| it.tables.replace(Some(Arc::clone(tables))));
 }
 
+/// Forget them.
+pub(super) fn forget() {
+    CONTEXT.with(|it| it.tables.replace(None));
+}
+
 /// The statement that is prepared names `table`.
 pub(super) fn note_table(table: &str) {
     let is_virtual = |it: &Arc<Tables>| {
@@ -335,6 +349,11 @@ pub(super) fn note_table(table: &str) {
     if CONTEXT.with(|it| it.tables.borrow().as_ref().is_some_and(is_virtual)) {
         note(|it| it.virtual_tables += 1);
     }
+}
+
+/// Columns of the widest table.
+pub(super) fn width() -> u64 {
+    CONTEXT.with(|it| it.tables.borrow().as_ref().map_or(0, |it| it.width))
 }
 
 /// The text of the view or trigger called `name`.

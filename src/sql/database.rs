@@ -31,6 +31,7 @@ use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
 use crate::sql::maintenance;
+use crate::sql::preparing::Text;
 use crate::sql::requests::Requests;
 use crate::sql::run::Run;
 use crate::sql::running::Setting;
@@ -209,8 +210,10 @@ impl Database {
         let applied =
             schema::number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = schema::shape(handle).map_err(open_error)?;
-        let tables = schema::tables(handle).map_err(open_error)?;
-        schema::load_schema(handle, shape).map_err(open_error)?;
+        let mut tables = Arc::new(schema::tables(handle).map_err(open_error)?);
+        let width = schema::load(handle, shape, &tables).map_err(open_error)?;
+        context::forget();
+        Arc::make_mut(&mut tables).widen(width);
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
         Ok(Self {
@@ -227,7 +230,7 @@ impl Database {
             engine_schema: engines,
             tier: 0,
             shape,
-            tables: Arc::new(tables),
+            tables,
             quick: FxHashSet::default(),
             learned: None,
             has_changed_schema: false,
@@ -260,16 +263,20 @@ impl Database {
     /// made it guess, and a connection that was opened later would plan differently (R14). Not within a
     /// command: a virtual table may have rows at hand that it has not written.
     pub(super) fn forget_schema(&mut self) -> Result<(), Fault> {
+        self.read_schema_anew().map_err(|error| error.into_fault("read the schema anew"))
+    }
+
+    fn read_schema_anew(&mut self) -> Result<(), SqlError> {
         self.cache.clear();
-        self.has_stale_schema = false;
         let sql = "PRAGMA writable_schema = RESET";
-        let reset = context::as_engine(|| {
+        context::as_engine(|| {
             schema::number(self.handle, sql)?;
             // At once: where it may be stopped or run out of memory, SQLite would go on without statistics.
-            schema::number(self.handle, "SELECT applied FROM __debros_meta")?;
-            schema::load_schema(self.handle, self.shape)
-        });
-        reset.map_err(|error| error.into_fault("read the schema anew"))
+            schema::number(self.handle, "SELECT applied FROM __debros_meta")
+        })?;
+        schema::load(self.handle, self.shape, &self.tables)?;
+        self.has_stale_schema = false;
+        Ok(())
     }
 
     /// Before a command: see [`Self::forget_schema`].
@@ -277,14 +284,16 @@ impl Database {
         if self.has_stale_schema { self.forget_schema() } else { Ok(()) }
     }
 
-    /// The same, but later if the disk is full now. Whether it is done.
-    pub(super) fn freshen_if_room(&mut self) -> Result<bool, Fault> {
-        match self.freshen() {
-            Err(Fault::NoRoom(_)) => {
-                self.has_stale_schema = true;
-                Ok(false)
-            }
-            done => done.map(|()| true),
+    /// The same, but later if the disk is full now, or another connection has the lock: what a read is told then.
+    pub(super) fn freshen_if_possible(&mut self) -> Result<Option<StatementError>, Fault> {
+        if !self.has_stale_schema {
+            return Ok(None);
+        }
+        let Err(error) = self.read_schema_anew() else { return Ok(None) };
+        match classify(error.code, context::trouble()) {
+            Class::Busy => Ok(Some(StatementError::coded("busy", "database is busy"))),
+            Class::NoRoom => Ok(Some(no_room_to_read())),
+            _ => Err(error.into_fault("read the schema anew")),
         }
     }
 
@@ -349,8 +358,11 @@ impl Database {
             if enough(Ask::Begin) {
                 return Ok(Read::Later);
             }
-            if !self.freshen_if_room()? {
-                return Ok(Read::Done(Err(no_room_to_read())));
+            if self.has_stale_schema && share == Share::Inline {
+                return Ok(Read::Long);
+            }
+            if let Some(error) = self.freshen_if_possible()? {
+                return Ok(Read::Done(Err(error)));
             }
             handle.with_watch(false, enough, || self.read_one(bytes, share))
         };
@@ -392,7 +404,7 @@ impl Database {
     /// Whether preparing the first statement of `sql` cannot take long.
     pub(super) fn is_quick_to_prepare(&self, sql: &str) -> bool {
         self.cache.has(sql)
-            || (self.shape.is_quick() && text::is_simple(sql))
+            || (self.shape.is_quick() && text::is_simple(sql) && !Text::of(sql).is_natural())
             || self.quick.contains(&hash_of(sql))
     }
 
@@ -439,7 +451,11 @@ impl Database {
 
     /// Check what `sql`, a change of the schema, left behind; give what that counts for, in VM instructions. `Err`
     /// names what must not stay.
-    pub(super) fn check_schema(&mut self, sql: &str) -> Result<Result<u64, StatementError>, Fault> {
+    pub(super) fn check_schema(
+        &mut self,
+        sql: &str,
+        steps_max: u64,
+    ) -> Result<Result<u64, StatementError>, Fault> {
         let before = self.shape;
         let is_selected = text::makes_table_by_select(sql);
         let found = context::as_engine(|| {
@@ -447,7 +463,8 @@ impl Database {
             self.shape = schema::shape(self.handle)?;
             self.tables = Arc::new(schema::tables(self.handle)?);
             context::know(&self.tables);
-            Ok::<_, SqlError>((engines, schema::check_columns(self.handle, is_selected)?))
+            let columns = schema::check_columns(self.handle, is_selected, steps_max)?;
+            Ok::<_, SqlError>((engines, columns))
         });
         let (engines, columns) = found.map_err(|error| error.into_fault("check the schema"))?;
         if self.role == Role::Tenant && engines != self.engine_schema {
@@ -458,7 +475,12 @@ impl Database {
         } else if let Some(error) = schema::outgrown(before, self.shape) {
             return Ok(Err(error));
         }
-        Ok(columns)
+        Ok(columns.map(|views| {
+            context::forget();
+            Arc::make_mut(&mut self.tables).widen(views.width);
+            context::know(&self.tables);
+            views.steps
+        }))
     }
 }
 

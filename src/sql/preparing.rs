@@ -2,15 +2,17 @@
 //!
 //! A kilobyte of text may take SQLite seconds to prepare, and a command may hold thousands of such texts, or a
 //! trigger make each of them so. SQLite counts no steps meanwhile. What it does is counted by its traces:
-//! - It asks for permission once for every column, table and function that a statement, or what the statement
-//!   names, comes upon. So the authorizer counts here, and says no when that was too much.
+//! - It asks for permission for the columns, tables and functions that a statement, or what the statement names, comes
+//!   upon. So the authorizer counts here, and says no when that was too much.
 //! - It calls the progress handler while it looks for a plan where there are many.
-//! - Literals are in proportion to the texts; an expression that is put in where another names it, to memory.
-//! - Tables joined by columns of one name (`NATURAL`, `USING`) are compared each with each; their texts say how many.
+//! - The rest happens in silence, but follows from the texts of the statement and of the views and triggers that it comes
+//!   upon: literals are in proportion to their bytes; tables joined by columns of one name (`NATURAL`, `USING`) are
+//!   compared each with each, column by column; what is nested may double with each level.
 //!
 //! The same statement on the same schema comes to the same, if the schema, its statistics, its views' columns
 //! and its virtual tables are at hand when preparing begins; else SQLite would read them meanwhile
-//! ([`super::database::Database::forget_schema`]).
+//! ([`super::schema::load`]). Memory is bounded ([`memory`]), but does not count: how much is asked for
+//! depends a little on what the connection has at hand.
 
 use std::cell::Cell;
 use std::hash::Hash;
@@ -22,6 +24,7 @@ use crate::sql::context;
 use crate::sql::memory;
 use crate::sql::statement;
 use crate::sql::text;
+use crate::sql::text::Joins;
 
 /// What each question for permission counts for, in VM instructions. It stands for 1 to 20 µs.
 const STEPS_PER_QUESTION: u64 = 64;
@@ -29,9 +32,11 @@ const STEPS_PER_QUESTION: u64 = 64;
 const STEPS_PER_CHOICE: u64 = 64;
 /// What each pair of joined tables counts for. It stands for 4 µs, if they have a dozen columns of one name.
 const STEPS_PER_PAIR: u64 = 16;
-/// What each whole mebibyte of memory counts for. It stands for 2 ms. (Whole ones, because what a connection has
-/// at hand differs by some kilobytes.)
-const STEPS_PER_MEBIBYTE: u64 = 1 << 15;
+/// Pairs of columns, of tables joined by columns of one name, that count for one VM instruction: 50 ns.
+const COLUMN_PAIRS_PER_STEP: u64 = 64;
+/// Levels of nesting that cost nothing, and from which on nothing is added: the bound of memory is met before.
+const DEPTH_FREE: u32 = 8;
+const DEPTH_MAX: u32 = 20;
 /// Questions that cost nothing: what ordinary statements ask.
 const QUESTIONS_FREE: u64 = 32;
 /// Bytes of text that count for one VM instruction.
@@ -47,37 +52,57 @@ struct Meter {
     steps_max: Cell<u64>,
     questions: Cell<u64>,
     text: Cell<Text>,
+    /// Columns of the widest table.
+    width: Cell<u64>,
     ticks: Cell<u64>,
     /// A hash of the view or trigger that asked last.
     accessor: Cell<u64>,
-    /// Of memory, at most at once.
-    bytes: Cell<u64>,
 }
 
 /// What of a text makes preparing it long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Text {
     bytes: u64,
-    joins: u64,
+    /// Of joined tables.
+    pairs: u64,
+    /// Those of them that are joined by columns of one name.
+    natural_pairs: u64,
+    depth: u32,
 }
 
 impl Text {
-    /// That of `sql`.
+    /// That of `sql`, of which only the first statement counts.
     pub(super) fn of(sql: &str) -> Self {
-        Self { bytes: u64::try_from(sql.len()).unwrap_or(u64::MAX), joins: text::count_joins(sql) }
+        let Joins { bytes, n_tables, is_natural, depth } = text::joins(sql);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let pairs = n_tables.saturating_mul(n_tables);
+        Self { bytes, pairs, natural_pairs: if is_natural { pairs } else { 0 }, depth }
     }
 
-    /// That of two texts.
+    /// That of two texts, one of which names the other.
     pub(super) fn and(self, other: Self) -> Self {
-        let bytes = self.bytes.saturating_add(other.bytes);
-        Self { bytes, joins: self.joins.saturating_add(other.joins) }
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            pairs: self.pairs.saturating_add(other.pairs),
+            natural_pairs: self.natural_pairs.saturating_add(other.natural_pairs),
+            depth: self.depth.saturating_add(other.depth).saturating_add(1),
+        }
     }
 
-    fn steps(self) -> u64 {
-        let pairs = self.joins.saturating_mul(self.joins);
-        pairs
-            .saturating_mul(STEPS_PER_PAIR)
+    /// Whether it compares columns by their names.
+    pub(super) fn is_natural(self) -> bool {
+        self.natural_pairs > 0
+    }
+
+    /// What it counts for where tables have up to `width` columns, in VM instructions.
+    pub(super) fn steps(self, width: u64) -> u64 {
+        let column_pairs = width.saturating_mul(width) / COLUMN_PAIRS_PER_STEP;
+        let levels = self.depth.min(DEPTH_MAX);
+        let nested = if levels > DEPTH_FREE { 1 << levels } else { 0 };
+        (self.pairs.saturating_mul(STEPS_PER_PAIR))
+            .saturating_add(self.natural_pairs.saturating_mul(column_pairs))
             .saturating_add(self.bytes.saturating_sub(BYTES_FREE) / BYTES_PER_STEP)
+            .saturating_add(nested)
     }
 }
 
@@ -88,10 +113,10 @@ thread_local! {
             is_out: Cell::new(false),
             steps_max: Cell::new(u64::MAX),
             questions: Cell::new(0),
-            text: Cell::new(Text { bytes: 0, joins: 0 }),
+            text: Cell::new(Text { bytes: 0, pairs: 0, natural_pairs: 0, depth: 0 }),
+            width: Cell::new(0),
             ticks: Cell::new(0),
             accessor: Cell::new(0),
-            bytes: Cell::new(0),
         }
     };
 }
@@ -123,8 +148,7 @@ impl Meter {
         questions
             .saturating_mul(STEPS_PER_QUESTION)
             .saturating_add(choices.saturating_mul(STEPS_PER_CHOICE))
-            .saturating_add(self.text.get().steps())
-            .saturating_add((self.bytes.get() >> 20).saturating_mul(STEPS_PER_MEBIBYTE))
+            .saturating_add(self.text.get().steps(self.width.get()))
     }
 
     /// Whether that is too many, or enough.
@@ -136,12 +160,13 @@ impl Meter {
     }
 }
 
-/// Run `prepare`, which prepares `sql` and may take what `allowance` says.
+/// Run `prepare`, which prepares `sql` and may take what `allowance` says. It is not run if that is too little for
+/// such a text.
 pub(super) fn measured<T>(
     sql: &str,
     allowance: Allowance,
     prepare: impl FnOnce() -> T,
-) -> (T, Effort) {
+) -> (Option<T>, Effort) {
     struct Off;
     impl Drop for Off {
         fn drop(&mut self) {
@@ -154,18 +179,24 @@ pub(super) fn measured<T>(
         it.steps_max.set(allowance.steps);
         it.questions.set(0);
         it.text.set(Text::of(sql));
+        it.width.set(context::width());
         it.ticks.set(0);
         it.accessor.set(0);
-        it.bytes.set(0);
     });
     let off = Off;
+    // What the text alone comes to may be too much, and nothing would stop it then.
+    if METER.with(|it| it.check(false)) {
+        return (
+            None,
+            METER.with(|it| Effort { steps: it.steps(), is_out: true, needs_memory: false }),
+        );
+    }
     let (prepared, memory) = memory::with_bound(allowance.memory, prepare);
     drop(off);
     METER.with(|it| {
-        it.bytes.set(u64::try_from(memory.peak).unwrap_or_default());
-        // A short statement may ask for nothing at all, and so never be checked.
-        let is_out = it.check(false);
-        (prepared, Effort { steps: it.steps(), is_out, needs_memory: memory.is_out })
+        let effort =
+            Effort { steps: it.steps(), is_out: it.is_out.get(), needs_memory: memory.is_out };
+        (Some(prepared), effort)
     })
 }
 
@@ -178,6 +209,9 @@ pub(super) fn note_question(accessor: Option<&str>) -> bool {
         }
         let questions = it.questions.get() + 1;
         it.questions.set(questions);
+        if accessor.is_none() {
+            it.accessor.set(0);
+        }
         if let Some(name) = accessor {
             let mut hasher = FxHasher::default();
             name.hash(&mut hasher);
@@ -205,6 +239,7 @@ pub(super) fn note_tick() -> bool {
 mod tests {
     use bytes::Bytes;
 
+    use super::Text;
     use crate::sql::Rest;
     use crate::sql::Share;
     use crate::sql::testing::Fixture;
@@ -325,6 +360,53 @@ mod tests {
         assert!(print(&late[0]).starts_with("error statement_ms"), "{late:?}");
         let outcome = fixture.database.read(&[read], &mut |_| false).unwrap();
         assert_eq!(print(&outcome[0]), "[count(*)](0)");
+    }
+
+    #[test]
+    fn tables_joined_by_names_count_for_their_columns() {
+        let mut fixture = Fixture::new();
+        // No column has the name of another: all are compared, and nobody is asked anything.
+        for table in 0..40 {
+            let columns: Vec<_> = (0..500).map(|it| format!("t{table}c{it}")).collect();
+            fixture.must(&format!("CREATE TABLE t{table}({})", columns.join(",")));
+        }
+        let joined: Vec<_> = (0..40).map(|it| format!("t{it}")).collect();
+        let sql = format!("INSERT INTO t0(t0c0) SELECT 1 FROM {}", joined.join(" NATURAL JOIN "));
+        // A tenth of a second for each.
+        let printed = print(&fixture.apply([each(&vec![sql; 100], 10_000_000)])[0]);
+        assert!(printed.starts_with("error statement_steps"), "{printed}");
+        // Few of them are not tried where there is little time.
+        let sql = "INSERT INTO t0(t0c0) SELECT 1 FROM t1 NATURAL JOIN t2".to_owned();
+        let entries = fixture.entries([each(&[sql], 10_000_000)]);
+        let batch = fixture.database.apply_within(&entries, Share::Inline, &mut |_| false).unwrap();
+        assert_eq!(batch.rest, Rest::Long);
+    }
+
+    #[test]
+    fn changes_of_the_schema_count_for_the_views_that_are_there() {
+        let mut fixture = with_wide_table();
+        fixture.must(&format!("CREATE VIEW v AS {}", natural(59)));
+        // The view counts for 59² pairs.
+        let create: Vec<_> = (0..100).map(|it| format!("CREATE TABLE c{it}(a)")).collect();
+        let printed = print(&fixture.apply([each(&create, 1_000_000)])[0]);
+        assert!(printed.starts_with("error schema_views"), "{printed}");
+        assert_eq!(print(&fixture.apply([each(&create[..5], 1_000_000)])[0]), "0 rows, id 0");
+    }
+
+    #[test]
+    fn texts_count_for_their_first_statement_and_for_what_is_nested() {
+        let width = 15;
+        let of = |sql: &str| Text::of(sql).steps(width);
+        assert_eq!(of("SELECT 1"), 0);
+        assert_eq!(of("INSERT INTO t VALUES (1); SELECT 1 FROM a JOIN b JOIN c"), 0);
+        assert_eq!(of("; SELECT 1 FROM a JOIN b JOIN c; SELECT 2"), 4 * 16);
+        assert_eq!(of("SELECT 1 FROM a NATURAL JOIN b JOIN c"), 4 * (16 + 3));
+        let trigger =
+            "CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT 1; SELECT 1 FROM a JOIN b; END";
+        assert_eq!(of(trigger), 16);
+        assert_eq!(of(&format!("{}SELECT 1", "SELECT x FROM (".repeat(8))), 0);
+        assert_eq!(of(&format!("{}SELECT 1", "SELECT x FROM (".repeat(18))), 1 << 18);
+        assert_eq!(of(&format!("{}SELECT 1", "SELECT x FROM (".repeat(60))), 1 << 20);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct LongRead {
     pub outcome: Outcome,
     /// It was not long after all: what [`Database::learn`] wants to know of it.
     pub learned: Option<u64>,
-    /// The connection may be used again. One that was stopped from outside may have read a part of the
+    /// The connection may be used again. One that was stopped may have read a part of the
     /// schema's statistics only, and plans badly.
     pub is_fit: bool,
 }
@@ -59,7 +59,11 @@ impl Reader {
             let outcome = Err(StatementError::coded("busy", "read was stopped before it began"));
             return Ok(LongRead { outcome, learned: None, is_fit: true });
         }
-        let mut enough = |ask| ask == Ask::Tick && (brake.pulled().is_some() || is_late());
+        let mut was_late = false;
+        let mut enough = |ask| {
+            was_late |= ask == Ask::Tick && is_late();
+            was_late || (ask == Ask::Tick && brake.pulled().is_some())
+        };
         let ran = self.0.read(std::slice::from_ref(command), &mut enough)?;
         let mut outcome = ran.into_iter().next().expect("one command has one outcome");
         if outcome.is_err()
@@ -68,7 +72,7 @@ impl Reader {
             let message = "read was stopped: the log of its database grew too long meanwhile";
             outcome = Err(StatementError::coded("busy", message));
         }
-        let is_fit = brake.pulled().is_none();
+        let is_fit = brake.pulled().is_none() && !was_late;
         Ok(LongRead { outcome, learned: self.0.learned.take(), is_fit })
     }
 }

@@ -294,6 +294,7 @@ impl Database {
         arguments: &mut Arguments<'_>,
         running: &mut Running,
     ) -> Result<Option<(StatementResult, Option<usize>)>, Halt> {
+        running.schema_share = 1;
         self.before_preparing(rest, running)?;
         let allowance = running.allowance();
         let cached = match self.cache.get(self.handle, rest, self.shape, allowance) {
@@ -305,7 +306,7 @@ impl Database {
             Err(error) => return Err(halt(error, running)),
         };
         stop_if_failed()?;
-        if cached.preparing > allowance.steps {
+        if cached.preparing > allowance.steps || allowance.steps == 0 {
             return Err(Halt::Error(out_of_steps(running)));
         }
         if running.setting != Setting::Read {
@@ -395,12 +396,11 @@ impl Database {
 
     /// Look at what a change of the schema left behind.
     fn after_schema(&mut self, sql: &str, running: &mut Running) -> Result<(), Halt> {
-        let checked = self.check_schema(sql).map_err(Halt::Fault)?;
+        let checked = self.check_schema(sql, running.steps_left).map_err(Halt::Fault)?;
         if is_given_up(running) {
             return Err(Halt::Long);
         }
-        let n_steps = checked.map_err(Halt::ErrorAfter)?;
-        running.steps_left = running.steps_left.saturating_sub(n_steps);
+        running.steps_left -= checked.map_err(Halt::ErrorAfter)?;
         Ok(())
     }
 

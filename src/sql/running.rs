@@ -152,7 +152,7 @@ impl Running {
     /// that means for its steps.
     pub(super) fn bound_values(&mut self, cached: &Cached, sql: &str, shape: Shape) -> u32 {
         let is_tiered = self.setting != Setting::Read && is_tiered(cached, sql);
-        let length = length_max(cached, self, is_tiered, schema_row_max(shape, sql, self));
+        let length = length_max(cached, self, is_tiered, || schema_row_max(shape, sql, self));
         self.schema_share = 1;
         if cached.nature == Nature::Schema && is_tiered {
             self.schema_share = u64::from(length.div_ceil(TIERS[self.tier].value_bytes));
@@ -241,13 +241,18 @@ fn schema_row_max(shape: Shape, sql: &str, running: &Running) -> u32 {
 
 /// Bytes that a value, or a row, of a statement may have, which may leave a row of the schema of `schema_row`
 /// bytes.
-fn length_max(cached: &Cached, running: &Running, is_tiered: bool, schema_row: u32) -> u32 {
+fn length_max(
+    cached: &Cached,
+    running: &Running,
+    is_tiered: bool,
+    schema_row: impl FnOnce() -> u32,
+) -> u32 {
     let limit = running.limits.value_bytes;
     let tier = TIERS[running.tier].value_bytes;
     match (cached.nature, running.share) {
         // Rows of the schema hold texts, which have a bound of their own. Whatever reads the schema
         // (preparing a statement, for one) must not fail for a smaller one.
-        (Nature::Schema, _) if is_tiered => limit.min(tier).max(schema_row),
+        (Nature::Schema, _) if is_tiered => limit.min(tier).max(schema_row()),
         (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
         (_, Share::Inline) if cached.seen.cost == Cost::Ordinary => limit.min(INLINE_VALUE_MAX),
         (_, Share::Inline) => limit.min(INLINE_JSON_MAX),

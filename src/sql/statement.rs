@@ -147,6 +147,7 @@ impl Handle {
                 self.0.count_steps();
             }
         }
+        assert!(WATCH.get().is_none(), "a command runs by itself");
         let _restore = Restore(self);
         // Whoever is asked lives until after `_restore` has forgotten it, also on a panic.
         WATCH.set(Some(NonNull::from(&mut enough).cast()));

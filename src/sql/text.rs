@@ -163,14 +163,41 @@ pub(super) fn is_simple(sql: &str) -> bool {
     n_joined <= SIMPLE_JOINS_MAX && depth_max <= SIMPLE_DEPTH_MAX
 }
 
-/// How many tables `sql` joins, so far as it says so by the word.
-pub(super) fn count_joins(sql: &str) -> u64 {
-    // Looking for it is much quicker than taking the text apart, and hardly any text has it.
-    let is_word = |it: &[u8]| it.eq_ignore_ascii_case(b"JOIN");
-    if !sql.as_bytes().windows(4).any(is_word) {
-        return 0;
+/// What the first statement of a text joins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Joins {
+    /// Bytes of the statement.
+    pub(super) bytes: usize,
+    /// How often it joins, so far as it says so by the word.
+    pub(super) n_tables: u64,
+    /// Some are joined by columns of one name.
+    pub(super) is_natural: bool,
+    /// How deep SELECT stands in parentheses.
+    pub(super) depth: u32,
+}
+
+/// What the first statement of `sql` joins.
+pub(super) fn joins(sql: &str) -> Joins {
+    let mut joins = Joins { bytes: sql.len(), ..Joins::default() };
+    let (mut depth, mut n_before, mut is_trigger) = (0_u32, 0, false);
+    for it in tokens(sql) {
+        match it {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            ";" if n_before > 0 && !is_trigger => {
+                joins.bytes = it.as_ptr().addr() - sql.as_ptr().addr();
+                break;
+            }
+            it if is(it, "JOIN") => joins.n_tables += 1,
+            it if is(it, "NATURAL") || is(it, "USING") => joins.is_natural = true,
+            it if is(it, "SELECT") => joins.depth = joins.depth.max(depth),
+            // CREATE [TEMP] TRIGGER, whose statements have semicolons of their own.
+            it if n_before <= 4 => is_trigger |= is(it, "TRIGGER"),
+            _ => {}
+        }
+        n_before += u32::from(it != ";");
     }
-    tokens(sql).map(|it| u64::from(is(it, "JOIN"))).sum()
+    joins
 }
 
 /// Whether `sql` makes a table of what a `SELECT` gives, and does not list its columns.
