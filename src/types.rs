@@ -106,6 +106,13 @@ pub struct DatabaseSize {
     pub free_pages: u32,
 }
 
+impl DatabaseSize {
+    /// Bytes of all pages.
+    pub fn bytes(self) -> u64 {
+        u64::from(self.pages) * 4_096
+    }
+}
+
 /// What a replica must not forget, besides the entries of its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {

@@ -41,7 +41,7 @@ impl Service for Hello {
         reply(StatusCode::OK)
     }
 
-    fn refuse(&self, _refusal: Refusal) -> Response<Bytes> {
+    fn refuse(&self, _: &Parts, _: Refusal) -> Response<Bytes> {
         reply(StatusCode::BAD_REQUEST)
     }
 }

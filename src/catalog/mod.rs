@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::types::DatabaseId;
 use crate::types::Incarnation;
 use crate::types::Namespace;
 use crate::types::PartitionId;
@@ -54,16 +55,30 @@ pub struct Row {
     pub state: State,
 }
 
+impl Row {
+    /// Which database it has.
+    pub fn database(&self) -> DatabaseId {
+        DatabaseId { partition: self.partition, incarnation: self.incarnation }
+    }
+}
+
 /// All namespaces.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     rows: BTreeMap<Namespace, Row>,
+    /// Whose each database is.
+    names: BTreeMap<DatabaseId, Namespace>,
 }
 
 impl Catalog {
     /// The row of a namespace.
     pub fn get(&self, namespace: &Namespace) -> Option<&Row> {
         self.rows.get(namespace)
+    }
+
+    /// Whose a database is, in its present life.
+    pub fn name_of(&self, database: DatabaseId) -> Option<&Namespace> {
+        self.names.get(&database)
     }
 
     /// Number of namespaces.
@@ -88,6 +103,10 @@ impl Catalog {
                 || (known.incarnation == row.incarnation && known.state == State::Live)
         });
         if !is_stale {
+            if let Some(before) = self.rows.get(&row.namespace) {
+                self.names.remove(&before.database());
+            }
+            self.names.insert(row.database(), row.namespace.clone());
             self.rows.insert(row.namespace.clone(), row);
         }
     }
@@ -236,6 +255,9 @@ mod tests {
             catalog.fold(row(incarnation, state));
             let got = catalog.get(&Namespace::new("n").unwrap()).unwrap();
             assert_eq!((got.incarnation.0, got.state), want);
+            let id = |n| DatabaseId { partition: PartitionId(1), incarnation: Incarnation(n) };
+            let named: Vec<_> = (0..12).filter(|it| catalog.name_of(id(*it)).is_some()).collect();
+            assert_eq!(named, [want.0], "one life has the name");
         }
     }
 }

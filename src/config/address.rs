@@ -28,6 +28,34 @@ impl HostPort {
         Ok((self.host.as_str(), self.port).to_socket_addrs()?.collect())
     }
 
+    /// Whether two sockets, one on each, would take something from each other: the port is the same, and one host
+    /// is every interface of the other's kind, or both are the same. A name is compared as a name, but for
+    /// `localhost`.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let is_same = match (self.ip(), other.ip()) {
+            (Some(one), Some(two)) => covers(one, two) || covers(two, one) || one == two,
+            // A name may be any address.
+            (Some(ip), None) | (None, Some(ip)) => {
+                let is_localhost = self.is_localhost() || other.is_localhost();
+                ip.is_unspecified() || (is_localhost && ip.is_loopback())
+            }
+            (None, None) => self.host.eq_ignore_ascii_case(&other.host),
+        };
+        self.port == other.port && is_same
+    }
+
+    /// The host, if it is a number, or nothing.
+    fn ip(&self) -> Option<IpAddr> {
+        if self.host.is_empty() {
+            return Some(Ipv6Addr::UNSPECIFIED.into());
+        }
+        self.host.parse::<IpAddr>().ok().map(|it| it.to_canonical())
+    }
+
+    fn is_localhost(&self) -> bool {
+        self.host.eq_ignore_ascii_case("localhost")
+    }
+
     /// Read the address of somebody else: the host must be there.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (host, port) = split(text).ok_or("expected format host:port")?;
@@ -55,6 +83,11 @@ impl fmt::Display for HostPort {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+/// Whether a socket on `any` takes what comes to `ip`: the new family's wildcard takes that of both.
+fn covers(any: IpAddr, ip: IpAddr) -> bool {
+    any.is_unspecified() && (any.is_ipv6() || ip.is_ipv4())
 }
 
 /// Cut at the colon. An IPv6 address needs its brackets.
@@ -106,6 +139,37 @@ mod tests {
             HostPort::parse_listen("6001").unwrap_err(),
             "invalid format; expected host:port"
         );
+    }
+
+    #[test]
+    fn what_overlaps() {
+        for (one, two, want) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:01", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            (":1", "127.0.0.1:1", true),
+            (":1", "[::1]:1", true),
+            (":1", ":2", false),
+            ("0.0.0.0:1", "10.0.0.1:1", true),
+            ("0.0.0.0:1", ":1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("[::]:1", "10.0.0.1:1", true),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", true),
+            ("[0:0::1]:1", "[::1]:1", true),
+            ("localhost:1", "127.0.0.1:1", true),
+            ("LocalHost:1", "[::1]:1", true),
+            ("localhost:1", "0.0.0.0:1", true),
+            ("localhost:1", "10.0.0.1:1", false),
+            ("a.example:1", "A.example:1", true),
+            ("a.example:1", "b.example:1", false),
+            ("a.example:1", ":1", true),
+            ("a.example:1", "127.0.0.1:1", false),
+        ] {
+            let [one, two] = [one, two].map(|it| HostPort::parse_listen(it).unwrap());
+            assert_eq!(one.overlaps(&two), want, "{one} {two}");
+            assert_eq!(two.overlaps(&one), want, "{two} {one}");
+        }
     }
 
     #[test]

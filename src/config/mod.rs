@@ -405,7 +405,7 @@ mod tests {
         let pairs = [
             ("NODE_ID", "variable"),
             ("RQLITE_PORT", "5002"),
-            ("GATEWAY_ADDR", ":6002"),
+            ("GATEWAY_ADDR", ":6012"),
             ("GATEWAY_NAMESPACE", "variable"),
             ("GATEWAY_REQUIRE_AUTH", "0"),
             ("GATEWAY_API_KEYS", "k:variable"),
@@ -447,7 +447,7 @@ mod tests {
         expect![[r#"
             id= port=5001 adv= shards=4 gateway=127.0.0.1:6001 namespace=default auth=true keys=0
             id=file port=5003 adv=file:1 shards=2 gateway=:6003 namespace=file auth=true keys=0
-            id=variable port=5002 adv=file:1 shards=2 gateway=:6002 namespace=variable auth=false keys=1
+            id=variable port=5002 adv=file:1 shards=2 gateway=:6012 namespace=variable auth=false keys=1
             id= port=5001 adv=127.0.0.1:5001 shards=4 gateway=127.0.0.1:6001 namespace=variable auth=false keys=1
         "#]].assert_eq(&shown);
     }

@@ -297,11 +297,13 @@ fn metrics(raw: &RawConfig, rules: &mut Rules) -> Option<Metrics> {
     if text.is_empty() {
         return Some(Metrics { listen_addr: None });
     }
-    if text == raw.gateway.listen_addr() {
-        rules.wrong(path, format!("must differ from gateway.listen_addr ({text})"));
+    let listen_addr = rules.check(path, HostPort::parse_listen(&text))?;
+    // What is wrong with the gateway's is told there.
+    let gateway = HostPort::parse_listen(&raw.gateway.listen_addr()).ok();
+    if let Some(gateway) = gateway.filter(|it| it.overlaps(&listen_addr)) {
+        rules.wrong(path, format!("must differ from gateway.listen_addr ({gateway}); got {text}"));
         return None;
     }
-    let listen_addr = rules.check(path, HostPort::parse_listen(&text))?;
     Some(Metrics { listen_addr: Some(listen_addr) })
 }
 
@@ -551,5 +553,64 @@ mod tests {
                 Please fix the configuration and try again.
             "#]],
         );
+    }
+
+    #[test]
+    fn where_metrics_are_served() {
+        let gateway = |it: &str| format!("gateway:\n  listen_addr: '{it}'\n");
+        let metrics = |it: &str| format!("metrics:\n  listen_addr: '{it}'\n");
+        for (name, text, want) in [
+            ("the default", "logging: {}\n".to_owned(), Some("127.0.0.1:6002")),
+            ("nowhere", metrics(""), None),
+            ("nowhere, and the gateway there", gateway(":6002") + &metrics(""), None),
+            ("everywhere", metrics(":7000"), Some(":7000")),
+            ("one host, two ports", gateway(":7000") + &metrics(":7001"), Some(":7001")),
+            (
+                "two hosts, one port",
+                gateway("10.0.0.1:7000") + &metrics("127.0.0.1:7000"),
+                Some("127.0.0.1:7000"),
+            ),
+        ] {
+            let got = parse(Some(&text)).unwrap_or_else(|it| panic!("{name}: {}", it.report()));
+            let got = got.metrics.listen_addr.map(|it| it.to_string());
+            assert_eq!(got.as_deref(), want, "{name}");
+        }
+        for (name, text, want) in [
+            ("no port", metrics("7000"), "invalid format; expected host:port"),
+            (
+                "the gateway is at the default",
+                gateway(":6002"),
+                "must differ from gateway.listen_addr (:6002); got 127.0.0.1:6002",
+            ),
+            (
+                "another spelling",
+                gateway("localhost:7000") + &metrics("127.0.0.1:7000"),
+                "must differ from gateway.listen_addr (localhost:7000); got 127.0.0.1:7000",
+            ),
+            (
+                "the same wildcard",
+                gateway("0.0.0.0:7000") + &metrics(":7000"),
+                "must differ from gateway.listen_addr (0.0.0.0:7000); got :7000",
+            ),
+        ] {
+            let report = parse(Some(&text)).expect_err(name).report();
+            let line = format!("- metrics.listen_addr: {want}\n");
+            assert!(report.contains(&line), "{name}: {report}");
+        }
+    }
+
+    #[test]
+    fn from_when_on_statements_are_slow() {
+        let of = |it: i64| parse(Some(&format!("logging:\n  slow_statement_ms: {it}\n")));
+        for (ms, want) in [(0, None), (1, Some(1)), (3_600_000, Some(3_600_000))] {
+            let got = of(ms).unwrap().logging.slow_statement;
+            assert_eq!(got, want.map(std::time::Duration::from_millis), "{ms}");
+        }
+        for ms in [-1, 3_600_001] {
+            let want =
+                format!("logging.slow_statement_ms: must be between 0 and 3600000; got {ms}");
+            let report = of(ms).unwrap_err().report();
+            assert!(report.contains(&want), "{report}");
+        }
     }
 }

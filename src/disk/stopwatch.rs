@@ -43,6 +43,11 @@ impl Stopwatch {
         Self { threshold, began: None, n_begun: 0, slow: Vec::new() }
     }
 
+    /// Whether anything can be slow; if not, nobody needs to read the clock for it.
+    pub fn is_wanted(&self) -> bool {
+        self.threshold.is_some()
+    }
+
     /// A command begins, and the one before it has ended.
     pub fn on_begin(&mut self, now: Instant) {
         self.on_end(now);

@@ -120,12 +120,13 @@ impl Workers {
                 watch.on_begin(began);
                 let command = task.command.clone();
                 let mut done = read_whole(task, &stops, is_late);
-                watch.on_end(now());
+                let ended = now();
+                watch.on_end(ended);
                 if let Done::Read { result: Ok(read), slow, .. } = &mut done {
                     *slow = watch.slow_reads(&[command], |_| Some(&read.outcome));
                 }
                 // Few steps do not make it quick: preparing it may have taken long.
-                let was_long = now().since(began) > limits::INLINE_COMMAND_TIME;
+                let was_long = ended.since(began) > limits::INLINE_COMMAND_TIME;
                 if was_long && let Done::Read { result: Ok(read), .. } = &mut done {
                     read.learned = None;
                 }
@@ -186,14 +187,16 @@ fn apply_whole(
 ) -> Done {
     let ApplyTask { database, mut open, entries } = task;
     let mut enough = |ask| {
-        if ask == Ask::Begin {
+        if ask == Ask::Begin && watch.is_wanted() {
             watch.on_begin(now());
         }
         is_stopping.load(Ordering::Relaxed)
     };
     let apply = || open.apply_within(&entries, Share::Whole, &mut enough);
     let result = guarded(stops, database, apply);
-    watch.on_end(now());
+    if watch.is_wanted() {
+        watch.on_end(now());
+    }
     let slow = match &result {
         Ok(batch) => watch.slow_applies(&entries, &batch.applied),
         Err(_) => Vec::new(),

@@ -110,10 +110,12 @@ impl<S: Submit> Gateway<S> {
     /// A gateway that hands requests to `node`.
     pub fn new(options: &GatewayOptions, info: NodeInfo, node: S) -> Result<Self, KeysError> {
         let pairs = options.keys.iter().map(|(key, it)| (key.as_str(), it));
+        // A core's own: its users are counted with each request, which cores would contend for.
+        let client_namespace = Namespace::new(options.client_namespace.as_str());
         let policy = Policy {
             keys: Keys::new(pairs, options.key_seed)?,
             require_auth: options.require_auth,
-            client_namespace: Some(options.client_namespace.clone()),
+            client_namespace: Some(client_namespace.expect("it is a namespace's name")),
         };
         let (stats, stamps) = (Rc::default(), Rc::default());
         Ok(Self { policy, info, node, stats, stamps })
@@ -189,7 +191,12 @@ impl<S> Gateway<S> {
     }
 
     /// The reply to a request that is refused before its body is read.
-    fn refuse_unread(&self, error: &ApiError, route: &'static str) -> Response<Bytes> {
+    fn refuse_unread(&self, head: &Parts, error: &ApiError) -> Response<Bytes> {
+        let route = if head.method == Method::OPTIONS {
+            stats::PREFLIGHT
+        } else {
+            Route::find(&route::path_of(&head.uri)).map_or(stats::OTHER, Route::pattern)
+        };
         let reply = self.refusal(error);
         self.stats.borrow_mut().count(route, reply.status().as_u16(), None);
         reply::for_any_origin(reply)
@@ -237,14 +244,11 @@ impl<S: Submit + 'static> Service for Gateway<S> {
         } else {
             Ok(())
         };
-        checked.map_err(|it| {
-            let route = Route::find(&route::path_of(&head.uri));
-            self.refuse_unread(&it, route.map_or(stats::OTHER, Route::pattern))
-        })
+        checked.map_err(|it| self.refuse_unread(head, &it))
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
-        self.refuse_unread(&ApiError::Refused(refusal), stats::OTHER)
+    fn refuse(&self, head: &Parts, refusal: Refusal) -> Response<Bytes> {
+        self.refuse_unread(head, &ApiError::Refused(refusal))
     }
 }
 

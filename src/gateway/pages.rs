@@ -7,8 +7,8 @@
 //! | code | what | health | ready |
 //! |---|---|---|---|
 //! | `no_answer` | a core does not answer in time | degraded | no |
-//! | `stopping` | the node was told to stop | ok | no |
-//! | `no_leader` | partitions have no leader | degraded | no |
+//! | `stopping` | the node was told to stop | ok, as long as it answers | no |
+//! | `no_leader` | partitions know of no leader, here or elsewhere | degraded | no |
 //! | `fenced` | databases are damaged | degraded | yes |
 //! | `disk_reserve` | the disk has less room than it is to have | degraded | yes |
 //! | `log_stuck` | a log has no room for its next segment | degraded | yes |
@@ -199,7 +199,7 @@ fn degraded(status: &Result<Status, Silence>) -> Vec<Reason> {
     let reason = |code, message: String| Reason { code, message };
     let status = match status {
         Ok(status) => status,
-        Err(Silence::Stopping) => return Vec::new(),
+        Err(Silence::Stopping) => return vec![stopping()],
         Err(Silence::NoAnswer) => return vec![no_answer()],
     };
     let mut reasons = Vec::new();
@@ -221,7 +221,6 @@ fn degraded(status: &Result<Status, Silence>) -> Vec<Reason> {
 
 /// Why requests should go elsewhere.
 fn unready(status: &Result<Status, Silence>) -> Vec<Reason> {
-    let stopping = || Reason { code: "stopping", message: "the node is stopping".to_owned() };
     match status {
         Ok(status) => {
             let stopping = status.is_stopping.then(stopping);
@@ -232,12 +231,16 @@ fn unready(status: &Result<Status, Silence>) -> Vec<Reason> {
     }
 }
 
+fn stopping() -> Reason {
+    Reason { code: "stopping", message: "the node is stopping".to_owned() }
+}
+
 fn no_answer() -> Reason {
     Reason { code: "no_answer", message: "the node does not answer in time".to_owned() }
 }
 
 fn no_leader(status: &Status) -> Option<Reason> {
-    let n = status.n_partitions.saturating_sub(status.n_leading);
+    let n = status.n_leaderless;
     let message = format!("partitions without a leader: {n} of {}", status.n_partitions);
     (n > 0 || status.n_partitions == 0).then_some(Reason { code: "no_leader", message })
 }

@@ -55,8 +55,21 @@ pub struct RouteStats {
     pub took_us: Histogram,
 }
 
+/// What a page reads of the [`Stats`] of a core.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What each route replied.
+    pub routes: Vec<RouteStats>,
+    /// How many requests each limit has refused.
+    pub refusals: Vec<(&'static str, u64)>,
+    /// What the namespaces with a name use, by name.
+    pub named: Vec<(Namespace, Usage)>,
+    /// What all others use together.
+    pub other: Usage,
+}
+
 /// All replies of a core.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Stats {
     routes: Vec<RouteStats>,
     refusals: [u64; LIMITS.len()],
@@ -99,19 +112,17 @@ impl Stats {
         self.tenants.count(namespace, usage);
     }
 
-    /// What each route replied.
-    pub fn routes(&self) -> &[RouteStats] {
-        &self.routes
-    }
-
-    /// How many requests each limit has refused.
-    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        LIMITS.into_iter().zip(self.refusals)
-    }
-
-    /// What namespaces use.
-    pub fn tenants(&self) -> &Tenants {
-        &self.tenants
+    /// What it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut named: Vec<_> =
+            self.tenants.named().map(|(name, usage)| (name.clone(), *usage)).collect();
+        named.sort_by(|(one, _), (two, _)| one.cmp(two));
+        Snapshot {
+            routes: self.routes.clone(),
+            refusals: LIMITS.into_iter().zip(self.refusals).collect(),
+            named,
+            other: *self.tenants.other(),
+        }
     }
 }
 

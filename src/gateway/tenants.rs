@@ -6,12 +6,18 @@
 //! - While fewer than [`NAMED_MAX`] have a name, a namespace gets one with its first request.
 //! - Then a request of another counts as one of the `other`; the first [`CANDIDATES_MAX`] such namespaces of a
 //!   round are watched.
-//! - After each [`ROUND`] requests, the watched with most requests in the round takes the place of the named one
-//!   with fewest, as long as it had more than twice as many; ties go by name. What the named ones had counts
+//! - After each [`ROUND`] requests, the one watched with most requests in the round takes the place of the named
+//!   one with fewest, as long as it had more than twice as many; ties go by name. What the named ones had counts
 //!   half in the next round.
+//! - No name is taken in the [`REST`] rounds after one was.
 //!
-//! Every request counts once: what came in while a namespace was one of the others stays there, and the series
-//! of one that loses its name ends.
+//! So whoever brings up names costs a monitoring system at most [`NAMED_MAX`] series at a time, and one more for
+//! each `ROUND * (REST + 1)` requests.
+//!
+//! A request counts once: what came in while a namespace was one of the others stays there. The series of one
+//! that loses its name ends, and its total leaves the sum: the sum over all series falls then, which a `rate()`
+//! of each series does not see and a `rate()` of the sum takes for a restart. `http_requests_total` is what
+//! to add up.
 
 use std::cmp::Reverse;
 
@@ -27,6 +33,8 @@ pub const NAMED_MAX: usize = 64;
 pub const CANDIDATES_MAX: usize = 64;
 /// Requests in a round.
 pub const ROUND: u32 = 8_192;
+/// Rounds after one in which a name was taken, in which none is.
+pub const REST: u32 = 63;
 
 /// What requests amount to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +72,7 @@ impl Usage {
 }
 
 /// A namespace with a name of its own.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Named {
     namespace: Namespace,
     usage: Usage,
@@ -80,13 +88,15 @@ enum Place {
 }
 
 /// All namespaces of a core.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Tenants {
     named: Vec<Named>,
     candidates: Vec<(Namespace, u32)>,
     other: Usage,
     places: FxHashMap<Namespace, Place>,
     n_in_round: u32,
+    /// Rounds in which no name is taken.
+    n_rest: u32,
 }
 
 impl Tenants {
@@ -125,22 +135,34 @@ impl Tenants {
 
     fn end_round(&mut self) {
         self.n_in_round = 0;
-        self.candidates.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
-        for (namespace, n) in self.candidates.drain(..) {
-            self.places.remove(&namespace);
-            let named = self.named.iter().enumerate();
-            let fewest = named.min_by_key(|(_, it)| (it.recent, Reverse(&it.namespace)));
-            let Some((at, fewest)) = fewest.filter(|(_, it)| n > it.recent.saturating_mul(2))
-            else {
-                continue;
-            };
-            self.places.remove(&fewest.namespace);
-            self.places.insert(namespace.clone(), Place::Named(at));
-            self.named[at] = Named { namespace, usage: Usage::default(), recent: n };
+        for (namespace, _) in &self.candidates {
+            self.places.remove(namespace);
+        }
+        let busiest = self
+            .candidates
+            .drain(..)
+            .min_by(|(one, n_one), (two, n_two)| (Reverse(n_one), one).cmp(&(Reverse(n_two), two)));
+        match self.n_rest.checked_sub(1) {
+            Some(left) => self.n_rest = left,
+            None => self.give_name(busiest),
         }
         for it in &mut self.named {
             it.recent /= 2;
         }
+    }
+
+    /// The busiest of the others gets a name, if it is busy enough.
+    fn give_name(&mut self, busiest: Option<(Namespace, u32)>) {
+        let Some((namespace, n)) = busiest else { return };
+        let named = self.named.iter().enumerate();
+        let fewest = named.min_by_key(|(_, it)| (it.recent, Reverse(&it.namespace)));
+        let Some((at, fewest)) = fewest.filter(|(_, it)| n > it.recent.saturating_mul(2)) else {
+            return;
+        };
+        self.places.remove(&fewest.namespace);
+        self.places.insert(namespace.clone(), Place::Named(at));
+        self.named[at] = Named { namespace, usage: Usage::default(), recent: n };
+        self.n_rest = REST;
     }
 
     /// The namespaces that have a name, in no order that matters.
@@ -174,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_bounded_and_no_request_is_lost() {
+    fn names_are_bounded_and_no_request_is_lost_while_none_is_taken() {
         let mut tenants = Tenants::default();
         for n in 0..300 {
             count(&mut tenants, n, 3);
@@ -242,7 +264,38 @@ mod tests {
         let left = ROUND - tenants.n_in_round;
         count(&mut tenants, 501, left / 2);
         count(&mut tenants, 500, left - left / 2);
+        assert_eq!(left % 2, 0, "both have as many");
         let gone: Vec<_> = (0..NAMED_MAX).filter(|n| requests(&tenants, *n).is_none()).collect();
-        assert_eq!(gone, [NAMED_MAX - 2, NAMED_MAX - 1], "of equals the last by name goes first");
+        assert_eq!(gone, [NAMED_MAX - 1], "of equals the last by name goes");
+        let named: Vec<_> = [500, 501].map(|n| requests(&tenants, n)).into();
+        assert_eq!(named, [Some(0), None], "of equals the first by name comes");
+    }
+
+    #[test]
+    fn however_many_names_are_brought_up_few_are_taken() {
+        let mut tenants = full();
+        let (mut seen, mut counted) = (NAMED_MAX, u64::from(tenants.n_in_round));
+        let left = ROUND - tenants.n_in_round;
+        count(&mut tenants, 1_000, left);
+        counted += u64::from(left);
+        let mut evicted = 1;
+        assert_eq!(requests(&tenants, 0), None);
+        for round in 1..=130 {
+            // A new name in each round, which has all its requests.
+            let before: Vec<_> = tenants.named().map(|(it, n)| (it.clone(), n.requests)).collect();
+            count(&mut tenants, 1_000 + round, ROUND);
+            counted += u64::from(ROUND);
+            for (name, n) in before {
+                if tenants.named().all(|(it, _)| *it != name) {
+                    seen += 1;
+                    evicted += n;
+                }
+            }
+        }
+        assert_eq!(seen, NAMED_MAX + 2, "one in each {} rounds", REST + 1);
+        // What the sum over all series lacks is what those had that lost their names.
+        let named: u64 = tenants.named().map(|(_, it)| it.requests).sum();
+        assert_eq!(named + tenants.other().requests, counted - evicted);
+        assert!(tenants.places.len() <= NAMED_MAX + CANDIDATES_MAX);
     }
 }

@@ -728,13 +728,15 @@ fn health_and_readiness_say_what_is_wrong() {
         (Ok(Status { n_fenced: 1, ..well }), "degraded/degraded [fenced] 200 []"),
         (Ok(Status { is_disk_low: true, ..well }), "degraded/degraded [disk_reserve] 200 []"),
         (Ok(Status { is_log_stuck: true, ..well }), "degraded/degraded [log_stuck] 200 []"),
-        (Ok(Status { n_leading: 16, ..well }), "degraded/degraded [no_leader] 503 [no_leader]"),
+        (Ok(Status { n_leading: 3, ..well }), "ok/healthy [] 200 []"),
+        (Ok(Status { n_leaderless: 1, ..well }), "degraded/degraded [no_leader] 503 [no_leader]"),
+        (Ok(Status::default()), "degraded/degraded [no_leader] 503 [no_leader]"),
         (Ok(Status { is_stopping: true, ..well }), "ok/healthy [] 503 [stopping]"),
         (
-            Ok(Status { n_fenced: 2, n_leading: 0, is_stopping: true, ..well }),
+            Ok(Status { n_fenced: 2, n_leaderless: 17, is_stopping: true, ..well }),
             "degraded/degraded [no_leader fenced] 503 [stopping no_leader]",
         ),
-        (Err(SubmitError::ShuttingDown), "ok/unhealthy [] 503 [stopping]"),
+        (Err(SubmitError::ShuttingDown), "degraded/unhealthy [stopping] 503 [stopping]"),
         (Err(SubmitError::Overloaded), "degraded/unhealthy [no_answer] 503 [no_answer]"),
     ] {
         assert_eq!(health(&answer.map(Reply::Status)), want);
@@ -787,10 +789,38 @@ fn over_a_socket() {
 fn what_the_server_refuses_is_answered_in_kind() {
     let node = Fake { answer: Err(SubmitError::NoLeader), asked: Rc::default() };
     let gateway = Gateway::new(&options(), info(), node).unwrap();
-    let reply = gateway.refuse(Refusal::BodyTooLarge);
+    let head = |method, path| {
+        let request = http::Request::builder().method(method).uri(path).body(()).unwrap();
+        request.into_parts().0
+    };
+    let reply = gateway.refuse(&head("POST", "/v1/rqlite/exec"), Refusal::BodyTooLarge);
     assert_eq!(reply.status(), 413);
     assert_eq!(reply.headers()["access-control-allow-origin"], "*");
     assert_eq!(&reply.body()[..], b"{\"error\":\"request body is too large\"}\n");
+    // It counts for the route that was asked for.
+    for (method, path) in [("POST", "/v1/rqlite/exec"), ("PUT", "/nowhere"), ("OPTIONS", "/")] {
+        gateway.refuse(&head(method, path), Refusal::BodyTimeout);
+    }
+    let snapshot = gateway.stats().borrow().snapshot();
+    let got: Vec<_> = snapshot.routes.iter().map(|it| (it.route, &*it.statuses)).collect();
+    let want = [
+        ("/v1/rqlite/exec", &[(413, 1), (408, 1)][..]),
+        ("other", &[(408, 1)]),
+        ("preflight", &[(408, 1)]),
+    ];
+    assert_eq!(got, want);
+    let limits: Vec<_> = snapshot.refusals.iter().filter(|(_, n)| *n > 0).collect();
+    assert_eq!(limits, [&("body_bytes", 1)]);
+}
+
+#[test]
+fn each_core_has_its_own_names() {
+    let options = options();
+    let node = Fake { answer: Err(SubmitError::NoLeader), asked: Rc::default() };
+    let gateway = Gateway::new(&options, info(), node).unwrap();
+    let own = gateway.policy.client_namespace.as_ref().unwrap();
+    assert_eq!(own, &options.client_namespace);
+    assert_ne!(own.as_str().as_ptr(), options.client_namespace.as_str().as_ptr());
 }
 
 #[test]

@@ -200,7 +200,7 @@ async fn answer<S: Service>(
 ) -> Result<Response<Bytes>, Dropped> {
     let mut account = Held::new(&shared.held);
     if head_size(&head) > shared.options.header_bytes_max {
-        return Ok(refuse(shared.service.refuse(Refusal::HeadTooLarge), shared, activity));
+        return Ok(refuse(shared.service.refuse(&head, Refusal::HeadTooLarge), shared, activity));
     }
     if let Err(reply) = shared.service.admit(&head) {
         if body.is_end_stream() {
@@ -215,7 +215,7 @@ async fn answer<S: Service>(
             Ok(shared.service.call(head, body).await)
         }
         Err(Refusal::BodyBroken) => Err(Dropped),
-        Err(refusal) => Ok(refuse(shared.service.refuse(refusal), shared, activity)),
+        Err(refusal) => Ok(refuse(shared.service.refuse(&head, refusal), shared, activity)),
     }
 }
 

@@ -60,8 +60,8 @@ pub trait Service: 'static {
         Ok(())
     }
 
-    /// The reply to a request that the server refused.
-    fn refuse(&self, refusal: Refusal) -> Response<Bytes>;
+    /// The reply to a request with this head that the server refused.
+    fn refuse(&self, head: &Parts, refusal: Refusal) -> Response<Bytes>;
 
     /// Give a connection to the core that a reply named with [`ServedBy`]; its server goes on with
     /// [`Server::take_over`]. Without it the connection is closed, so name no core.
@@ -235,6 +235,11 @@ impl<S: Service> Server<S> {
             counters: Counts::default(),
         };
         Self { shared: Rc::new(shared) }
+    }
+
+    /// Its bounds.
+    pub fn options(&self) -> &Options {
+        &self.shared.options
     }
 
     /// What it has done so far.

@@ -75,7 +75,7 @@ impl Service for Echo {
         if is_secret { Err(Response::new(Bytes::from_static(b"who are you"))) } else { Ok(()) }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
+    fn refuse(&self, _: &Parts, refusal: Refusal) -> Response<Bytes> {
         let status = match refusal {
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

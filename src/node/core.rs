@@ -56,6 +56,8 @@ use crate::wal::recovery::Tail;
 
 /// Databases that may be open beyond the limit while others are being closed.
 const PRESENT_MARGIN: usize = 16;
+/// Letters that are read together with the first: the clock is read once for all.
+const LETTERS_MAX: usize = 64;
 
 /// What a core says to the main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,8 +283,8 @@ impl Service for Door {
         self.gateway.admit(head)
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
-        self.gateway.refuse(refusal)
+    fn refuse(&self, head: &Parts, refusal: Refusal) -> Response<Bytes> {
+        self.gateway.refuse(head, refusal)
     }
 
     fn hand_over(&self, core: ShardId, connection: Moved) {
@@ -306,11 +308,13 @@ struct Desk {
 
 impl Desk {
     async fn read_mail(self, letters: flume::Receiver<Vec<Mail>>) {
-        while let Ok(letter) = letters.recv_async().await {
-            if letter.iter().any(|it| matches!(it, Mail::Reply { .. })) {
+        while let Ok(first) = letters.recv_async().await {
+            let mut mail = first;
+            mail.extend(letters.try_iter().take(LETTERS_MAX).flatten());
+            if mail.iter().any(|it| matches!(it, Mail::Reply { .. })) {
                 self.stamps.on_answers(self.clock.moment(self.clock.now()));
             }
-            for mail in letter {
+            for mail in mail {
                 match mail {
                     Mail::Drain => {
                         self.mesh.drain();
@@ -332,9 +336,10 @@ impl Desk {
     fn metrics(&self) -> CoreMetrics {
         CoreMetrics {
             shard: self.me,
-            core: self.driver.borrow_mut().counts(),
+            core: self.driver.borrow().counts(),
             http: self.server.counters(),
-            gateway: self.stats.borrow().clone(),
+            connections_max: self.server.options().connections_max,
+            gateway: self.stats.borrow().snapshot(),
             n_crossed: self.mesh.n_crossed(),
         }
     }

@@ -36,6 +36,7 @@ use crate::limits;
 use crate::node::clock::Clock;
 use crate::node::databases::counts::Counts;
 use crate::node::databases::counts::Side;
+use crate::node::databases::counts::Sizes;
 use crate::node::long_reads::LongReads;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
@@ -53,9 +54,6 @@ use crate::wire::rows::StatementError;
 
 /// How often in a row a database may be found locked (R21).
 const BUSY_MAX: u32 = 10;
-
-/// Anybody may ask for the sizes, and asking every database takes a while.
-const SIZES_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// What waits for a database.
 #[derive(Debug)]
@@ -104,6 +102,8 @@ enum Slot {
 struct Open {
     /// Its connection; none while a thread has it.
     here: Option<Box<Database>>,
+    /// Bytes of its `-wal` when a thread took it.
+    wal_bytes_before: u64,
     /// What waits until commands may run again, or what the thread was given has run.
     batch: Option<Batch>,
     /// How often in a row the lock was not to be had.
@@ -140,9 +140,15 @@ impl Open {
         }
     }
 
+    /// Bytes of its `-wal`: as of the last commit here, while a thread has it.
+    fn wal_bytes(&self) -> u64 {
+        self.here.as_ref().map_or(self.wal_bytes_before, |it| it.wal_bytes())
+    }
+
     fn new(database: Box<Database>) -> Self {
         Self {
             here: Some(database),
+            wal_bytes_before: 0,
             batch: None,
             n_busy: 0,
             checkpoint: Checkpoint::Idle,
@@ -177,10 +183,8 @@ pub(super) struct Databases {
     workers: Workers,
     /// Where it is written at what the process had to stop.
     stops: Stops,
-    /// Bytes of each database file that was ever open here.
-    bytes: FxHashMap<DatabaseId, u64>,
-    /// When the open ones were asked last.
-    sized_at: Option<Instant>,
+    /// As of each one's last commit, or as it was found.
+    sizes: Sizes,
     n_fenced: usize,
     counts: Counts,
     /// How long a statement takes that is told of.
@@ -239,8 +243,7 @@ impl Databases {
             clock,
             helper,
             workers,
-            bytes,
-            sized_at: None,
+            sizes: Sizes::new(bytes),
             n_fenced: 0,
             counts: Counts::default(),
             slow_statement: times.slow_statement,
@@ -254,23 +257,14 @@ impl Databases {
 
     /// A database that boot has opened already.
     pub(super) fn insert(&mut self, id: DatabaseId, database: Database) {
+        self.sizes.set(id, database.size().bytes());
         self.slots.insert(id, Slot::Open(Open::new(Box::new(database))));
         self.n_present += 1;
     }
 
-    /// Bytes of all databases, at most a second old. Those that are not open have the size they had.
-    pub(super) fn bytes(&mut self, now: Instant) -> u64 {
-        if self.sized_at.is_none_or(|at| now.since(at) >= SIZES_AGE_MAX) {
-            self.sized_at = Some(now);
-            for (id, slot) in &mut self.slots {
-                if let Slot::Open(Open { here: Some(database), .. }) = slot
-                    && let Ok(bytes) = database.size_bytes()
-                {
-                    self.bytes.insert(*id, bytes);
-                }
-            }
-        }
-        self.bytes.values().sum()
+    /// Bytes of all databases, open or not.
+    pub(super) fn bytes(&self) -> u64 {
+        self.sizes.sum()
     }
 
     /// A database that was damaged in an earlier life.
@@ -436,6 +430,7 @@ impl Databases {
                         return self.open_later(id, waiting, events);
                     }
                     Ok(database) => {
+                        self.sizes.set(id, database.size().bytes());
                         self.slots.insert(id, Slot::Open(Open::new(database)));
                     }
                     // The engine's own database, or the machine: this process cannot go on (R15).

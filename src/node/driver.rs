@@ -110,7 +110,7 @@ impl Driver {
     }
 
     /// What this core has counted, but for its server and its gateway.
-    pub(super) fn counts(&mut self) -> CoreCounts {
+    pub(super) fn counts(&self) -> CoreCounts {
         let micros = |it: &hdrhistogram::Histogram<u64>, first| Histogram::of(it, first);
         let (batch_records, sync_us, write_us, written_bytes) = self.log.with_stats(|it| {
             let records = micros(&it.batch_records, 0);
@@ -120,8 +120,8 @@ impl Driver {
             status: self.status(),
             load: self.shard.load(),
             databases: self.databases.present(),
-            turn_us: micros(&self.turns.wall_us, 0),
-            turn_cpu_us: micros(&self.turns.cpu_us, 0),
+            turn_us: micros(&self.turns.wall_us, 0).with_sum_of(self.turns.wall),
+            turn_cpu_us: micros(&self.turns.cpu_us, 0).with_sum_of(self.turns.cpu),
             batch_records,
             sync_us,
             write_us,
@@ -131,9 +131,9 @@ impl Driver {
         }
     }
 
-    fn status(&mut self) -> Status {
+    fn status(&self) -> Status {
         let mut status = self.shard.status();
-        status.database_bytes = self.databases.bytes(self.clock.now());
+        status.database_bytes = self.databases.bytes();
         status.n_fenced = u32::try_from(self.databases.n_fenced()).unwrap_or(u32::MAX);
         status.is_log_stuck = self.log.lacks_room();
         status.is_stopping = self.mesh.is_draining();

@@ -60,7 +60,7 @@ pub(super) struct Mesh {
     pub(super) catalog: RefCell<Catalog>,
     is_draining: Cell<bool>,
     is_stopping: Cell<bool>,
-    /// Requests that another core was asked, so far.
+    /// Requests of clients that another core was asked, so far.
     n_crossed: Cell<u64>,
 }
 
@@ -93,7 +93,7 @@ impl Mesh {
         })
     }
 
-    /// Requests of this core that another was asked, so far.
+    /// Requests of this core's clients that another was asked, so far.
     pub(super) fn n_crossed(&self) -> u64 {
         self.n_crossed.get()
     }
@@ -241,9 +241,6 @@ impl Mesh {
         if n_asked >= limits::MESH_DEPTH_MAX {
             return Err(SubmitError::Overloaded);
         }
-        if to != self.me {
-            self.n_crossed.set(self.n_crossed.get() + 1);
-        }
         let token = self.token();
         self.n_asked.borrow_mut()[usize::from(to.0)] += 1;
         let pending = Pending::Task { asked: to, back: None, waker: None };
@@ -302,6 +299,9 @@ impl Mesh {
         event: impl FnOnce(Token, DatabaseId) -> Event,
     ) -> Result<Reply, SubmitError> {
         let database = self.locate(namespace).await?;
+        if database.partition.shard(self.n_shards) != self.me {
+            self.n_crossed.set(self.n_crossed.get() + 1);
+        }
         match self.answer(database.partition, |token| event(token, database)).await? {
             Answer::Results(results) => Ok(Reply::Results(results)),
             Answer::Replayed(results) => Ok(Reply::Replayed(results)),
@@ -329,6 +329,7 @@ impl Mesh {
                 sum.database_bytes += part.database_bytes;
                 sum.n_partitions += part.n_partitions;
                 sum.n_leading += part.n_leading;
+                sum.n_leaderless += part.n_leaderless;
                 sum.n_namespaces += part.n_namespaces;
                 sum.n_fenced += part.n_fenced;
                 sum.is_disk_low |= part.is_disk_low;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::gateway::NodeInfo;
-use crate::gateway::stats::Stats;
+use crate::gateway::stats::Snapshot;
 use crate::gateway::tenants::OTHER;
 use crate::gateway::tenants::Usage;
 use crate::http::Counters;
@@ -25,18 +25,20 @@ use crate::types::ShardId;
 const SIZE_HINT: usize = 64 << 10;
 
 /// What one core has counted.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct CoreMetrics {
     pub(super) shard: ShardId,
     pub(super) core: CoreCounts,
     pub(super) http: Counters,
-    pub(super) gateway: Stats,
-    /// Requests that another core was asked.
+    /// Connections that it may have open.
+    pub(super) connections_max: usize,
+    pub(super) gateway: Snapshot,
+    /// Requests of clients that another core was asked.
     pub(super) n_crossed: u64,
 }
 
 /// What one core's loop has counted.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct CoreCounts {
     pub(super) status: Status,
     pub(super) load: Load,
@@ -85,16 +87,22 @@ fn whole(page: &mut Page, node: &Node<'_>) {
     let started = Duration::from_millis(u64::try_from(started_at.0).unwrap_or(0));
     page.family("process_start_time_seconds", Kind::Gauge, "When the node started, since 1970.")
         .put_time(&[], started);
-    page.family("process_cpu_seconds_total", Kind::Counter, "Processor time of all threads.")
-        .put_time(&[], node.process.cpu);
-    page.family("process_resident_memory_bytes", Kind::Gauge, "Memory of the process.")
-        .put(&[], node.process.resident_bytes);
-    page.family("process_open_fds", Kind::Gauge, "Open files, sockets among them.")
-        .put(&[], node.process.open_files);
-    let mut free =
-        page.family("disk_free_bytes", Kind::Gauge, "Free on the disk of the databases.");
-    if let Some(bytes) = node.free_bytes {
-        free.put(&[], bytes);
+    // What the system does not tell has no series: zero would be a number like others.
+    let mut cpu =
+        page.family("process_cpu_seconds_total", Kind::Counter, "Processor time of all threads.");
+    if let Some(time) = node.process.cpu {
+        cpu.put_time(&[], time);
+    }
+    let gauges = [
+        ("process_resident_memory_bytes", "Memory of the process.", node.process.resident_bytes),
+        ("process_open_fds", "Open files, sockets among them.", node.process.open_files),
+        ("disk_free_bytes", "Free on the disk of the databases.", node.free_bytes),
+    ];
+    for (name, help, value) in gauges {
+        let mut family = page.family(name, Kind::Gauge, help);
+        if let Some(value) = value {
+            family.put(&[], value);
+        }
     }
     page.family(
         "disk_reserve_bytes",
@@ -207,12 +215,16 @@ impl Cores<'_> {
         self.counter("batches_to_threads_total", help, |it| {
             it.core.databases.counts.batches_to_threads
         });
-        let help = "Reads answered on the core.";
-        self.counter("reads_total", help, |it| it.core.databases.counts.reads_here);
-        let help = "Reads that were too long for the core, and went to a thread.";
-        self.counter("reads_to_threads_total", help, |it| {
-            it.core.databases.counts.reads_to_threads
-        });
+        let mut family = self.page.family(
+            "reads_total",
+            Kind::Counter,
+            "Reads of databases, by where they ran; what was too long for the core went to a thread.",
+        );
+        for (core, shard) in self.all.iter().zip(&self.names) {
+            let counts = &core.core.databases.counts;
+            family.put(&[("shard", shard), ("on", "core")], counts.reads_here);
+            family.put(&[("shard", shard), ("on", "thread")], counts.reads_to_threads);
+        }
         let help = "Reads on threads now.";
         self.gauge("long_reads", help, |it| it.core.databases.long_reads as u64);
         let help = "Reads that wait for a thread.";
@@ -233,6 +245,10 @@ impl Cores<'_> {
 
     fn connections(&mut self) {
         self.gauge("connections", "Client connections open.", |it| it.http.open);
+        let help = "Client connections that may be open: a core's part of limits.connections.";
+        self.gauge("connections_max", help, |it| it.connections_max as u64);
+        let help = "Connections of other cores that were closed because that many were open.";
+        self.counter("connections_turned_away_total", help, |it| it.http.turned_away);
         let help = "Client connections accepted.";
         self.counter("connections_accepted_total", help, |it| it.http.accepted);
         let help = "Failures to accept a connection.";
@@ -243,7 +259,7 @@ impl Cores<'_> {
         self.counter("connection_timeouts_total", help, |it| it.http.timeouts);
         let help = "Connections that ended in a panic.";
         self.counter("connection_panics_total", help, |it| it.http.panics);
-        let help = "Requests that another core was asked.";
+        let help = "Requests of clients that another core was asked.";
         self.counter("requests_crossed_total", help, |it| it.n_crossed);
     }
 
@@ -254,7 +270,7 @@ impl Cores<'_> {
             "Requests answered, refused ones included.",
         );
         for (core, shard) in self.all.iter().zip(&self.names) {
-            for route in core.gateway.routes() {
+            for route in &core.gateway.routes {
                 for (status, n) in &route.statuses {
                     let status = status.to_string();
                     let labels = [("shard", &**shard), ("route", route.route), ("status", &status)];
@@ -268,20 +284,16 @@ impl Cores<'_> {
             "From the whole request to the reply that is ready; without what was refused unread.",
         );
         for (core, shard) in self.all.iter().zip(&self.names) {
-            for route in core.gateway.routes() {
+            for route in &core.gateway.routes {
                 family.put(&[("shard", shard), ("route", route.route)], &route.took_us);
             }
         }
-        let mut family = self.page.family(
-            "limit_refusals_total",
-            Kind::Counter,
-            "Requests refused by a limit; `connections` counts connections.",
-        );
+        let mut family =
+            self.page.family("limit_refusals_total", Kind::Counter, "Requests refused by a limit.");
         for (core, shard) in self.all.iter().zip(&self.names) {
-            for (limit, n) in core.gateway.refusals() {
-                family.put(&[("shard", shard), ("limit", limit)], n);
+            for (limit, n) in &core.gateway.refusals {
+                family.put(&[("shard", shard), ("limit", limit)], *n);
             }
-            family.put(&[("shard", shard), ("limit", "connections")], core.http.turned_away);
         }
     }
 
@@ -300,12 +312,11 @@ impl Cores<'_> {
             let help = format!("{help} Busy namespaces by name, the rest under `{OTHER}`.");
             let mut family = self.page.family(name, Kind::Counter, &help);
             for (core, shard) in self.all.iter().zip(&self.names) {
-                let tenants = core.gateway.tenants();
-                for (namespace, usage) in tenants.named() {
+                for (namespace, usage) in &core.gateway.named {
                     let labels = [("shard", &**shard), ("namespace", namespace.as_str())];
                     family.put(&labels, value(usage));
                 }
-                family.put(&[("shard", shard), ("namespace", OTHER)], value(tenants.other()));
+                family.put(&[("shard", shard), ("namespace", OTHER)], value(&core.gateway.other));
             }
         }
     }

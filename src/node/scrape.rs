@@ -2,13 +2,17 @@
 //!
 //! Lives on the first core. To ask the cores is a piece of mail to each: they go on counting in plain memory of
 //! their own, where an atomic number per core would cost each of them a barrier, or at least a cache line, for
-//! every request that nobody may ever ask about. A page costs each core some 20 us, and the first a few hundred
-//! to write it down. It shows names of namespaces and is open to everybody who reaches the port, which by
+//! every request that nobody may ever ask about. A page costs each core a copy of its numbers and a look at each
+//! database that is open, whose sizes are those of the last commit: SQLite is asked nothing. It shows names of namespaces and is open to everybody who reaches the port, which by
 //! default is this machine only.
+//!
+//! The page is written on a thread, and stays for a second: whoever asks more often costs the cores no more.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -32,8 +36,10 @@ use crate::node::metrics::Node;
 use crate::node::process::Process;
 use crate::observe::page;
 
-/// How long the cores may take to answer.
+/// How long a page may take: what the cores have to say, and writing it down.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How old a page may be.
+const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// What serves the page.
 pub(super) struct ScrapeDoor {
@@ -42,12 +48,15 @@ pub(super) struct ScrapeDoor {
     /// Whose disk is told about, and how much of it is to stay free.
     directory: PathBuf,
     reserve_bytes: u64,
+    /// The last page, and when it was begun.
+    last: RefCell<Option<(Instant, Bytes)>>,
 }
 
 /// A door to the metrics of all cores.
 pub(super) fn door(config: &Config, info: NodeInfo, mesh: Rc<Mesh>) -> ScrapeDoor {
     let directory = config.database.data_dir.clone();
-    ScrapeDoor { mesh, info, directory, reserve_bytes: config.limits.disk_reserve.0 }
+    let reserve_bytes = config.limits.disk_reserve.0;
+    ScrapeDoor { mesh, info, directory, reserve_bytes, last: RefCell::default() }
 }
 
 /// Bounds of the server: few come, and what they send is small. With these timeouts it looks around once a
@@ -62,7 +71,8 @@ pub(super) fn options() -> Options {
             head: Duration::from_secs(10),
             body: Duration::from_secs(10),
             write: Duration::from_secs(30),
-            idle: Duration::from_mins(2),
+            // Prometheus asks every 15 s or so; what opened the connections and forgot them is not served.
+            idle: Duration::from_secs(15),
             linger: Duration::from_secs(8),
         },
         drain_timeout: Duration::from_secs(2),
@@ -70,15 +80,29 @@ pub(super) fn options() -> Options {
 }
 
 impl ScrapeDoor {
-    /// The page, unless a core does not answer.
-    async fn page(&self) -> Option<String> {
-        let cores = sleep::within(PATIENCE, self.mesh.metrics()).await?.ok()?;
-        let directory = self.directory.clone();
-        let (process, free) = glommio::executor()
-            .spawn_blocking(move || (Process::now(), free_bytes(&directory).ok()))
-            .await;
-        let (info, reserve_bytes) = (&self.info, self.reserve_bytes);
-        Some(metrics::page(&cores, &Node { info, process, free_bytes: free, reserve_bytes }))
+    /// The page, unless it takes too long.
+    async fn page(&self) -> Option<Bytes> {
+        let began = sleep::now();
+        let kept = self.last.borrow().clone().filter(|(at, _)| began - *at < AGE_MAX);
+        if let Some((_, page)) = kept {
+            return Some(page);
+        }
+        let page = sleep::within(PATIENCE, self.write()).await??;
+        self.last.replace(Some((began, page.clone())));
+        Some(page)
+    }
+
+    /// Ask the cores, and have it written.
+    async fn write(&self) -> Option<Bytes> {
+        let cores = self.mesh.metrics().await.ok()?;
+        let (directory, info) = (self.directory.clone(), self.info.clone());
+        let reserve_bytes = self.reserve_bytes;
+        let write = move || {
+            let free_bytes = free_bytes(&directory).ok();
+            let node = Node { info: &info, process: Process::now(), free_bytes, reserve_bytes };
+            Bytes::from(metrics::page(&cores, &node))
+        };
+        Some(glommio::executor().spawn_blocking(write).await)
     }
 }
 
@@ -96,7 +120,7 @@ impl Service for ScrapeDoor {
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Bytes> {
+    fn refuse(&self, _: &Parts, refusal: Refusal) -> Response<Bytes> {
         let status = match refusal {
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,

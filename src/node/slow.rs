@@ -13,6 +13,7 @@ use crate::types::Incarnation;
 use crate::types::Instant;
 use crate::wire::command::Command;
 use crate::wire::command::Kind;
+use crate::wire::storage::Storage;
 
 /// Lines of one core in a second; of what is left out the next line says how much it was.
 const LINES_MAX: u32 = 10;
@@ -39,13 +40,14 @@ impl SlowLog {
         side: Side,
         slow: &Slow,
     ) {
+        let Ok(command) = Command::decode(&slow.command) else { return };
+        if !is_told(command.kind) {
+            return;
+        }
         let Some(left_out) = self.admit(now) else { return };
-        let Some((n_statements, shape)) = shape_of(slow) else { return };
-        let row = catalog
-            .rows()
-            .find(|it| (it.partition, it.incarnation) == (id.partition, id.incarnation));
-        let namespace = match row {
-            Some(row) => row.namespace.as_str(),
+        let (n_statements, shape) = shape_of(&command);
+        let namespace = match catalog.name_of(id) {
+            Some(namespace) => namespace.as_str(),
             None if id.incarnation == Incarnation::ENGINE => "(engine)",
             None => "(unknown)",
         };
@@ -73,11 +75,26 @@ impl SlowLog {
     }
 }
 
+/// Whether somebody asked for what such a command does; the others are the engine's own.
+fn is_told(kind: Kind) -> bool {
+    match kind {
+        Kind::Execute | Kind::Storage => true,
+        Kind::Create | Kind::Drop | Kind::Vacuum => false,
+    }
+}
+
 /// How many statements a command has, and the shapes of the first of them.
-fn shape_of(slow: &Slow) -> Option<(u32, String)> {
-    let command = Command::decode(&slow.command).ok()?;
-    if command.kind != Kind::Execute {
-        return None;
+fn shape_of(command: &Command<'_>) -> (u32, String) {
+    if command.kind == Kind::Storage {
+        let what = match command.storage() {
+            Ok(Storage::Put { .. }) => "storage put",
+            Ok(Storage::Delete { .. }) => "storage delete",
+            Ok(Storage::Get { .. }) => "storage get",
+            Ok(Storage::Exists { .. }) => "storage exists",
+            Ok(Storage::List { .. }) => "storage list",
+            Err(_) => "storage",
+        };
+        return (1, what.to_owned());
     }
     let mut shapes = String::new();
     for statement in command.statements().take(STATEMENTS_MAX).map_while(Result::ok) {
@@ -90,12 +107,77 @@ fn shape_of(slow: &Slow) -> Option<(u32, String)> {
         }
         shapes.push_str(&shape(statement.sql, left));
     }
-    Some((command.n_statements, shapes))
+    (command.n_statements, shapes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+
+    use crate::types::PartitionId;
+    use crate::types::Timestamp;
+    use crate::wire::command::CommandLimits;
+    use crate::wire::command::Draft;
+    use crate::wire::command::Mode;
+    use crate::wire::command::Results;
+    use crate::wire::command::Stamp;
+
+    fn command(draft: Draft) -> Bytes {
+        let limits = CommandLimits {
+            steps: 1,
+            temp_bytes: 1,
+            database_bytes: 1,
+            result_bytes: 1,
+            result_rows: 1,
+            value_bytes: 1,
+        };
+        let incarnation = Incarnation(7);
+        draft.seal(&Stamp { incarnation, time: Timestamp(1), seed: 1, limits })
+    }
+
+    fn storage(what: &Storage<'_>) -> Draft {
+        Draft::storage(what).unwrap()
+    }
+
+    #[test]
+    fn a_shape_shows_no_values() {
+        let mut statements = Draft::new(Results::Each, 0);
+        statements.statement(Mode::Exec, "INSERT INTO t VALUES ('secret')").unwrap();
+        statements.statement(Mode::Query, "SELECT 7").unwrap();
+        let (key, value) = ("secret", &b"secret"[..]);
+        let list = Storage::List { prefix: key, after: key, n_max: 7 };
+        for (draft, n, want) in [
+            (statements, 2, "INSERT INTO t VALUES (?); SELECT ?"),
+            (storage(&Storage::Put { key, ttl_ms: 0, value }), 1, "storage put"),
+            (storage(&Storage::Delete { key }), 1, "storage delete"),
+            (storage(&Storage::Get { key }), 1, "storage get"),
+            (storage(&Storage::Exists { key }), 1, "storage exists"),
+            (storage(&list), 1, "storage list"),
+        ] {
+            let bytes = command(draft);
+            assert_eq!(shape_of(&Command::decode(&bytes).unwrap()), (n, want.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_told_of_takes_nobodys_line() {
+        let mut log = SlowLog::default();
+        let id = DatabaseId { partition: PartitionId(1), incarnation: Incarnation(7) };
+        let mut tell = |draft| {
+            let slow =
+                Slow { command: command(draft), took: Duration::from_secs(1), rows: Some(1) };
+            log.tell(Instant::START, &Catalog::default(), id, Side::Core, &slow);
+            (log.n_lines, log.n_left_out)
+        };
+        for _ in 0..25 {
+            assert_eq!(tell(Draft::vacuum(7)), (0, 0));
+        }
+        let told: Vec<_> = (0..12).map(|_| tell(storage(&Storage::Get { key: "k" }))).collect();
+        assert_eq!(told[..2], [(1, 0), (2, 0)]);
+        assert_eq!(told[9..], [(10, 0), (10, 1), (10, 2)]);
+        assert_eq!(tell(Draft::vacuum(7)), (10, 2));
+    }
 
     #[test]
     fn lines_are_bounded_and_what_is_left_out_is_counted() {

@@ -19,6 +19,9 @@ pub(super) struct Turns {
     pub(super) wall_us: Histogram<u64>,
     /// Microseconds of each that this core worked.
     pub(super) cpu_us: Histogram<u64>,
+    /// All of them together, which a sum of whole microseconds would make less.
+    pub(super) wall: Duration,
+    pub(super) cpu: Duration,
 }
 
 impl Turns {
@@ -26,11 +29,18 @@ impl Turns {
         // Two significant digits take 20 KiB.
         let histogram =
             || Histogram::new_with_bounds(1, TURN_MAX_US, 2).expect("the bounds are in order");
-        Self { wall_us: histogram(), cpu_us: histogram() }
+        Self {
+            wall_us: histogram(),
+            cpu_us: histogram(),
+            wall: Duration::ZERO,
+            cpu: Duration::ZERO,
+        }
     }
 
     /// A turn has ended.
     pub(super) fn record(&mut self, wall: Duration, cpu: Duration) {
+        self.wall += wall;
+        self.cpu += cpu;
         for (histogram, took) in [(&mut self.wall_us, wall), (&mut self.cpu_us, cpu)] {
             histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         }
@@ -44,4 +54,20 @@ pub(super) fn cpu_time() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_turns_add_up() {
+        let mut turns = Turns::new();
+        for _ in 0..1_000 {
+            turns.record(Duration::from_nanos(1_900), Duration::from_nanos(600));
+        }
+        assert_eq!(turns.wall, Duration::from_micros(1_900));
+        assert_eq!(turns.cpu, Duration::from_micros(600));
+        assert_eq!(turns.wall_us.len(), 1_000);
+    }
 }

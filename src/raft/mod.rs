@@ -346,6 +346,11 @@ impl Replica {
         }
     }
 
+    /// Whether it knows who leads, itself or another.
+    pub fn knows_leader(&self) -> bool {
+        self.node.raft.leader_id != INVALID_ID
+    }
+
     /// The term it is in.
     pub fn term(&self) -> Term {
         Term(self.node.raft.term)
@@ -475,8 +480,10 @@ mod tests {
     fn the_only_voter_leads_and_commits_what_it_persisted() {
         let mut replica = alone();
         assert_eq!(replica.propose(Bytes::from_static(b"x")), Err(NotLeader));
+        assert!(!replica.knows_leader());
         replica.campaign();
         assert_eq!(settle(&mut replica), [LogIndex(2)]);
+        assert!(replica.knows_leader());
         assert!(replica.has_committed_in_term());
         let (index, term) = replica.propose(Bytes::from_static(b"x")).unwrap();
         assert_eq!((index, term), (LogIndex(3), Term(2)));

@@ -262,6 +262,7 @@ impl Shard {
             database_bytes: 0,
             n_partitions: count(self.partitions.len()),
             n_leading: count(self.leading.len()),
+            n_leaderless: count(self.partitions.values().filter(|it| !it.has_leader()).count()),
             n_namespaces: if self.partitions.contains_key(&PartitionId::SYSTEM) {
                 count(self.namespaces.catalog.len())
             } else {

@@ -160,6 +160,11 @@ impl Partition {
         self.replica.role() == Role::Leader && self.replica.has_committed_in_term()
     }
 
+    /// Whether it knows who leads; one that has just begun to lead does not answer yet, and does not count.
+    pub(super) fn has_leader(&self) -> bool {
+        self.leads() || (self.replica.role() != Role::Leader && self.replica.knows_leader())
+    }
+
     fn database(&self, incarnation: Incarnation) -> DatabaseId {
         DatabaseId { partition: self.id, incarnation }
     }

@@ -47,6 +47,8 @@ pub struct Status {
     pub n_partitions: u32,
     /// Partitions led from here.
     pub n_leading: u32,
+    /// Partitions with a replica here that knows of no leader.
+    pub n_leaderless: u32,
     /// Namespaces in the catalog.
     pub n_namespaces: u32,
     /// Databases that are damaged, and serve nobody.

@@ -312,15 +312,9 @@ impl Database {
         self.wal_frames.store(0, Ordering::Relaxed);
     }
 
-    /// Bytes of the database as its readers see it, wherever its pages lie.
-    pub fn size_bytes(&mut self) -> Result<u64, Fault> {
-        context::idle();
-        let count = || -> Result<i64, SqlError> {
-            Ok(schema::number(self.handle, "PRAGMA page_count")?
-                .saturating_mul(schema::number(self.handle, "PRAGMA page_size")?))
-        };
-        let bytes = context::as_engine(count).map_err(|error| error.into_fault("count pages"))?;
-        Ok(u64::try_from(bytes).unwrap_or(0))
+    /// How large the database is, as of this connection's last commit.
+    pub fn size(&self) -> DatabaseSize {
+        self.size
     }
 
     /// Answer `commands`, all from one state of the database; each must only read. One that `enough` gives

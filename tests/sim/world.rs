@@ -917,6 +917,8 @@ impl World {
         agree
             && self.wishes.iter().all(is_answered)
             && shards.iter().all(|it| it.is_quiet())
+            // Who follows knows whom, and says that it is ready.
+            && shards.iter().all(|it| it.status().n_leaderless == 0)
             && !self.agenda.values().any(|(_, _, it)| matches!(it, Happening::Step(_)))
     }
 

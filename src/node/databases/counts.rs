@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use crate::node::databases::Databases;
 use crate::node::databases::Slot;
 use crate::sql::Applied;
+use crate::types::DatabaseId;
 
 /// Where something ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,32 @@ impl Counts {
     }
 }
 
+/// Bytes of each database that is known, and of all together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sizes {
+    bytes: FxHashMap<DatabaseId, u64>,
+    sum: u64,
+}
+
+impl Sizes {
+    /// What the disk holds at the start.
+    pub(super) fn new(bytes: FxHashMap<DatabaseId, u64>) -> Self {
+        let sum = bytes.values().sum();
+        Self { bytes, sum }
+    }
+
+    /// A database has a size.
+    pub(super) fn set(&mut self, id: DatabaseId, bytes: u64) {
+        let before = self.bytes.insert(id, bytes).unwrap_or(0);
+        self.sum = self.sum - before + bytes;
+    }
+
+    /// Bytes of all.
+    pub(super) fn sum(&self) -> u64 {
+        self.sum
+    }
+}
+
 /// How the databases are now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::node) struct Present {
@@ -63,25 +92,40 @@ pub(in crate::node) struct Present {
 }
 
 impl Databases {
-    /// How they are. Looks at each that is open.
-    pub(in crate::node) fn present(&mut self) -> Present {
-        let now = self.clock.now();
+    /// How they are. Looks at each that is open, and asks SQLite nothing.
+    pub(in crate::node) fn present(&self) -> Present {
         let mut present = Present {
             counts: self.counts,
             n_open: self.n_present,
             n_fenced: self.n_fenced,
-            bytes: self.bytes(now),
+            bytes: self.bytes(),
             ..Present::default()
         };
         (present.long_reads, present.long_reads_waiting) = self.long_reads.load();
         for slot in self.slots.values() {
             if let Slot::Open(open) = slot {
-                match &open.here {
-                    Some(it) => present.wal_bytes_max = present.wal_bytes_max.max(it.wal_bytes()),
-                    None => present.long_batches += 1,
-                }
+                present.wal_bytes_max = present.wal_bytes_max.max(open.wal_bytes());
+                present.long_batches += usize::from(open.here.is_none());
             }
         }
         present
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Incarnation;
+    use crate::types::PartitionId;
+
+    #[test]
+    fn the_sum_follows_every_size() {
+        let id = |n| DatabaseId { partition: PartitionId(1), incarnation: Incarnation(n) };
+        let mut sizes = Sizes::new([(id(1), 100), (id(2), 20)].into_iter().collect());
+        assert_eq!(sizes.sum(), 120);
+        for (n, bytes, want) in [(2, 50, 150), (3, 7, 157), (1, 0, 57), (3, 3, 53)] {
+            sizes.set(id(n), bytes);
+            assert_eq!(sizes.sum(), want, "{n} has {bytes}");
+        }
     }
 }

@@ -128,7 +128,9 @@ impl Databases {
             let ran = guarded(&self.stops, id, || {
                 database.read_within(&commands, Share::Inline, &mut |it| share.ask(it))
             });
-            share.end();
+            if share.watch.is_wanted() {
+                share.end();
+            }
             match ran {
                 Ok(ran) => {
                     let slow = share.watch.slow_reads(&commands, |nth| match ran.get(nth)? {
@@ -232,6 +234,7 @@ impl Databases {
             Ok(it) => it,
             Err(fault) => return self.on_fault(id, fault, events),
         };
+        self.sizes.set(id, size.bytes());
         if !applied.is_empty() {
             batch.entries.drain(..applied.len());
             if let Some(Slot::Open(open)) = self.slots.get_mut(&id) {
@@ -249,6 +252,7 @@ impl Databases {
                     unreachable!("it was open a moment ago");
                 };
                 let database = open.here.take().expect("it was here a moment ago");
+                open.wal_bytes_before = database.wal_bytes();
                 let entries = batch.entries;
                 self.counts.batches_to_threads += 1;
                 self.workers.apply(ApplyTask { database: id, open: database, entries });
