@@ -32,10 +32,12 @@ fn values_are_kept_over_a_restart_until_they_expire() {
     assert_eq!(reply.header("Content-Type"), Some("application/octet-stream"));
     assert_eq!(reply.header("Access-Control-Allow-Origin"), Some("*"));
     assert_eq!(ask(&client, "PUT", "/put?key=long&ttl=24h", "x").status, 201);
+    // The node reckons with whole milliseconds of a clock that people and programs set; this one is neither.
+    let at_least = Duration::from_millis(2_900);
     let start = Instant::now();
     assert_eq!(ask(&client, "PUT", "?key=short&ttl=3s", "x").status, 201);
     let early = ask(&client, "GET", "?key=short", "");
-    if start.elapsed() < Duration::from_secs(3) {
+    if start.elapsed() < at_least {
         assert_eq!((early.status, &*early.body), (200, "x"));
     }
     node.kill();
@@ -43,8 +45,8 @@ fn values_are_kept_over_a_restart_until_they_expire() {
     let client = node.client();
     wait_until("it expires", || {
         let reply = ask(&client, "GET", "/get?key=short", "");
-        let has_expired = start.elapsed() >= Duration::from_secs(3);
-        assert!(reply.status == 200 || has_expired, "too early: {reply:?}");
+        let may_have_expired = start.elapsed() >= at_least;
+        assert!(reply.status == 200 || may_have_expired, "too early: {reply:?}");
         (reply.status == 404).then_some(())
     });
     assert_eq!(
