@@ -218,6 +218,7 @@ impl Helper {
         let (urgent, todo_first) = flume::unbounded::<Job>();
         let (tokens, given) = flume::unbounded::<()>();
         let thread = thread::spawn(move || {
+            crate::sql::pace_writes();
             let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
             for () in given {
                 let job = todo_first.try_recv().or_else(|_| todo.try_recv());

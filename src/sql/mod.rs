@@ -46,6 +46,7 @@ mod memory;
 mod connection;
 mod statement;
 mod vfs;
+mod pace;
 mod maintenance;
 mod content;
 #[cfg(test)]
@@ -73,6 +74,7 @@ pub use maintenance::Checkpointer;
 pub use maintenance::export;
 pub use maintenance::sync_wal;
 pub use memory::give_back_if_due;
+pub use pace::pace_writes;
 pub use reader::Brake;
 pub use reader::LongRead;
 pub use reader::Reader;
