@@ -98,6 +98,11 @@ impl Stops {
     pub fn record(&self, stop: &Stop) -> io::Result<()> {
         let is_new = !self.path.try_exists()?;
         let mut file = fs::OpenOptions::new().create(true).append(true).open(&self.path)?;
+        // A head that was cut short would hide what follows it.
+        let is_new = is_new || !fs::read(&self.path)?.contains(&b'\n');
+        if is_new {
+            file.set_len(0)?;
+        }
         let head = if is_new { format!("{MAGIC}{VERSION}\n") } else { String::new() };
         // Begins with a line break: what is there may have been cut short. One call, so that lines of
         // several threads stay apart.

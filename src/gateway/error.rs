@@ -17,6 +17,7 @@
 //! | a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
 //! | wrong method | 405 | | |
 //! | head that is no HTTP, or could be understood in two ways | 400 | `malformed_head` | change it |
+//! | chunks that are none | 400 | `malformed_body` | change it |
 //! | head too large | 431 | `header_bytes` | send less in it |
 //! | body too slow | 408 | `body_timeout` | |
 //! | no leader, overloaded, shutting down | 503 + `Retry-After` | `no_leader`, `overloaded`, `shutting_down` | send it again later |
@@ -235,7 +236,9 @@ fn refused(refusal: Refusal) -> Response<Bytes> {
         }
         Refusal::BodyTooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, None, &message),
         Refusal::BodyTimeout => refuse(StatusCode::REQUEST_TIMEOUT, Some("body_timeout"), &message),
-        Refusal::BodyBroken => refuse(StatusCode::BAD_REQUEST, None, &message),
+        Refusal::BodyMalformed | Refusal::BodyBroken => {
+            refuse(StatusCode::BAD_REQUEST, Some("malformed_body"), &message)
+        }
         Refusal::Overloaded => later(OVERLOADED, &message),
     }
 }

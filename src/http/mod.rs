@@ -96,6 +96,9 @@ pub enum Refusal {
     /// The body has more bytes than it may (413).
     #[error("request body is too large")]
     BodyTooLarge,
+    /// The body is not in chunks as it should be (400).
+    #[error("malformed request body")]
+    BodyMalformed,
     /// The body did not arrive in time (408).
     #[error("request body did not arrive in time")]
     BodyTimeout,

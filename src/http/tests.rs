@@ -77,7 +77,7 @@ impl Service for Echo {
 
     fn refuse(&self, _: &Parts, refusal: Refusal) -> Response<Bytes> {
         let status = match refusal {
-            Refusal::HeadBroken => StatusCode::BAD_REQUEST,
+            Refusal::HeadBroken | Refusal::BodyMalformed => StatusCode::BAD_REQUEST,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -332,6 +332,12 @@ fn heads_that_could_mean_two_things_are_refused_with_a_word() {
             assert_eq!(client.brief().await, "closed", "{head}");
             assert_eq!((server.counters().refused, server.counters().requests), (n, n), "{head}");
         }
+        let mut client = server.connect().await;
+        let head = "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}x\r\n{}", post("/", "smuggled"))).await;
+        assert_eq!(client.brief().await, "400 malformed request body");
+        client.close_write().await;
+        assert_eq!(client.brief().await, "closed");
         let mut client = server.connect().await;
         // A malformed one behind a good one is answered in its turn.
         client.send(post("/", "good") + "bad\r\n\r\n").await;

@@ -6,6 +6,7 @@
     reason = "tests of processes have threads and clocks, and say what they saw"
 )]
 
+mod bad_http;
 mod bench;
 mod client;
 mod crash;
