@@ -53,6 +53,8 @@ pub(super) async fn serve<S: Service>(
         shared.counters.panics.add(1);
         tracing::error!("a connection panicked");
     }
+    drop(place);
+    shared.tell_open();
 }
 
 /// Why a connection ended.
@@ -92,12 +94,10 @@ async fn drive<S: Service>(
         if served.is_pending() && is_waiting && activity.is_overdue() {
             return Poll::Ready(End::Overdue);
         }
-        // Alone here: whatever it costs to go where its requests are served is soon earned back, and this
-        // core has no other connection that it could have helped to spread.
         if served.is_pending()
             && !is_draining
-            && shared.activities.n_open() == 1
             && let Some(core) = activity.better_place()
+            && shared.crowd.take_place(core, shared.activities.n_open() as u64)
         {
             return Poll::Ready(End::Moved(core));
         }
@@ -124,7 +124,10 @@ async fn drive<S: Service>(
             let parts = connection.into_parts();
             let (socket, ahead) = (parts.io.into_socket(), parts.read_buf);
             shared.counters.handed_over.add(1);
-            shared.service.hand_over(core, Moved { socket, ahead });
+            shared.service.hand_over(
+                core,
+                Moved { socket, ahead, n_moves: activity.n_moves().saturating_add(1) },
+            );
         }
         End::Aborted => {}
     }
@@ -222,9 +225,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
             let logged = tracing::enabled!(Level::DEBUG)
                 .then(|| (head.method.clone(), head.uri.path().to_owned(), now()));
             let reply = answer(head, body, &shared, &activity).await?;
-            if let Some(ServedBy(core)) = reply.extensions().get() {
-                activity.prefer(*core);
-            }
+            activity.on_served(reply.extensions().get().map(|ServedBy(core)| *core));
             activity.enter(Phase::Write);
             shared.counters.requests.add(1);
             if let Some((method, path, start)) = logged {

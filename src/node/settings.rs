@@ -25,6 +25,7 @@ pub(super) fn http_options(config: &Config) -> http::Options {
     let connections = u64::from(limits.connections).div_ceil(u64::from(config.runtime.shards));
     http::Options {
         connections_max: bytes(connections),
+        n_cores: usize::from(config.runtime.shards),
         header_bytes_max: bytes(limits.header_bytes.0),
         body_bytes_max: bytes(limits.body_bytes.0),
         timeouts: Timeouts {
