@@ -13,7 +13,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 need python3
-in_directory idle
+in_directory
 
 exec python3 - "$debros" "$DIR" "${N:-2000}" "${MORE:-11}" "${SHARDS:-2}" "${IDLE_SECONDS:-10}" <<'PYTHON'
 import http.client, json, os, socket, statistics, subprocess, sys, tempfile, time
