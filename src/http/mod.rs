@@ -6,8 +6,9 @@
 //!
 //! What a peer may cost: a place among `connections_max`, a head and a body of bounded size, and bounded
 //! time for sending each and for taking the reply. A panic ends the connection it happened in.
-//! A head that is no HTTP, has more than a hundred fields or is twice as long as it may be never gets
-//! to the service: hyper answers it with a status (400, 431) and nothing else.
+//! What could be taken for one request here and for another by a proxy in front is refused: a head that
+//! names no host or two, a body encoded in a way that is not understood. So is a head that is no HTTP, has
+//! more than a hundred fields or is twice as long as it may be; those hyper finds, and the service words.
 //! Deliberately absent: TLS, HTTP/2, and any knowledge of what the requests mean.
 //!
 //! Start reading at [`Server::serve`].
@@ -62,7 +63,8 @@ pub trait Service: 'static {
         Ok(())
     }
 
-    /// The reply to a request with this head that the server refused.
+    /// The reply to a request with this head that the server refused; the head is an empty one if it could not
+    /// be read.
     fn refuse(&self, head: &Parts, refusal: Refusal) -> Response<Bytes>;
 
     /// Give a connection to the core that a reply named with [`ServedBy`]; its server goes on with
@@ -95,12 +97,18 @@ pub struct Moved {
 /// Why a request never reached the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The head has more bytes than it may (431).
+    /// The head is no HTTP, or could be understood in two ways (400).
+    #[error("malformed request head")]
+    HeadBroken,
+    /// The head has more bytes or fields than it may (431).
     #[error("request header fields are too large")]
     HeadTooLarge,
     /// The body has more bytes than it may (413).
     #[error("request body is too large")]
     BodyTooLarge,
+    /// The body is not in chunks as it should be (400).
+    #[error("malformed request body")]
+    BodyMalformed,
     /// The body did not arrive in time (408).
     #[error("request body did not arrive in time")]
     BodyTimeout,

@@ -78,6 +78,7 @@ impl Service for Echo {
 
     fn refuse(&self, _: &Parts, refusal: Refusal) -> Response<Bytes> {
         let status = match refusal {
+            Refusal::HeadBroken | Refusal::BodyMalformed => StatusCode::BAD_REQUEST,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -310,7 +311,7 @@ fn a_connection_of_another_core_finds_no_place_in_a_full_server() {
 fn a_head_has_a_hundred_fields_at_most() {
     on_executor(async {
         let server = Running::start(options(), Echo::default());
-        for (n, want) in [(99, "200"), (100, "431")] {
+        for (n, want) in [(99, "200"), (100, "431 request header fields are too large")] {
             let mut client = server.connect().await;
             let fields = "X: y\r\n".repeat(n);
             client.send(format!("GET / HTTP/1.1\r\nHost: t\r\n{fields}\r\n")).await;
@@ -320,11 +321,52 @@ fn a_head_has_a_hundred_fields_at_most() {
 }
 
 #[test]
+fn heads_that_could_mean_two_things_are_refused_with_a_word() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let chunked = "0\r\n\r\n";
+        let heads = [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+            "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            // These hyper finds.
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            "what is this\r\n\r\n",
+        ];
+        for (n, head) in (1..).zip(heads) {
+            let mut client = server.connect().await;
+            client.send(format!("{head}{chunked}{}", post("/", "smuggled"))).await;
+            assert_eq!(client.brief().await, "400 malformed request head", "{head}");
+            client.close_write().await;
+            assert_eq!(client.brief().await, "closed", "{head}");
+            assert_eq!((server.counters().refused, server.counters().requests), (n, n), "{head}");
+        }
+        let mut client = server.connect().await;
+        let head = "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}x\r\n{}", post("/", "smuggled"))).await;
+        assert_eq!(client.brief().await, "400 malformed request body");
+        client.close_write().await;
+        assert_eq!(client.brief().await, "closed");
+        let mut client = server.connect().await;
+        // A malformed one behind a good one is answered in its turn.
+        client.send(post("/", "good") + "bad\r\n\r\n").await;
+        assert_eq!(client.brief().await, "200 good");
+        let (_, head, body) = client.reply().await.expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains("\r\nconnection: close"), "{head}");
+        assert_eq!(body, "malformed request head");
+    });
+}
+
+#[test]
 fn an_oversized_head_is_refused() {
     on_executor(async {
         let server = Running::start(options(), Echo::default());
-        for (size, want) in [(20_000, "431 request header fields are too large"), (100_000, "431")]
-        {
+        for size in [20_000, 100_000] {
+            let want = "431 request header fields are too large";
             let mut client = server.connect().await;
             let head = format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "x".repeat(size));
             client.try_send(head.as_bytes()).await;

@@ -126,7 +126,9 @@ impl Service for ScrapeDoor {
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Refusal::BodyBroken => StatusCode::BAD_REQUEST,
+            Refusal::HeadBroken | Refusal::BodyMalformed | Refusal::BodyBroken => {
+                StatusCode::BAD_REQUEST
+            }
             Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         };
         text(status, format!("{refusal}\n"))

@@ -32,6 +32,7 @@ pub(super) fn http_options(config: &Config) -> http::Options {
             head: gateway.header_timeout,
             idle: gateway.idle_timeout,
             body: gateway.body_timeout,
+            write: gateway.reply_timeout,
             ..http::Options::default().timeouts
         },
         drain_timeout: gateway.shutdown_timeout,

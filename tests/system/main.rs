@@ -6,6 +6,7 @@
     reason = "tests of processes have threads and clocks, and say what they saw"
 )]
 
+mod bad_http;
 mod bench;
 mod client;
 mod crash;
@@ -14,10 +15,12 @@ mod fence;
 mod find;
 mod hostile;
 mod idempotency;
+mod idle;
 mod large;
 mod metrics;
 mod process;
 mod repair;
+mod slow_http;
 mod space;
 mod sql;
 mod storage;
