@@ -18,6 +18,7 @@ mod large;
 mod metrics;
 mod process;
 mod repair;
+mod reshard;
 mod space;
 mod sql;
 mod storage;
