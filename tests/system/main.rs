@@ -16,6 +16,7 @@ mod hostile;
 mod idempotency;
 mod large;
 mod metrics;
+mod placement;
 mod process;
 mod repair;
 mod reshard;
