@@ -143,9 +143,10 @@ mod tests {
     #[test]
     fn no_core_is_crowded_beyond_its_bound() {
         let mut dice = Dice::new(7);
+        let mut below = |n: usize| usize::try_from(dice.below(n as u64)).unwrap();
         for _ in 0..300 {
-            let n_cores = 1 + dice.below(8) as usize;
-            let max = 64 + dice.below(1_000) as usize;
+            let n_cores = 1 + below(8);
+            let max = 64 + below(1_000);
             let crowds: Vec<_> = (0..n_cores).map(|_| Crowd::new(n_cores, max)).collect();
             let mut open = vec![0_u64; n_cores];
             let tell = |open: &[u64]| {
@@ -160,8 +161,8 @@ mod tests {
                     }
                 }
             };
-            for _ in 0..dice.below(400) {
-                let at = dice.below(n_cores as u64) as usize;
+            for _ in 0..below(400) {
+                let at = below(n_cores);
                 if open[at] < max as u64 {
                     open[at] += 1;
                     tell(&open);
@@ -169,13 +170,13 @@ mod tests {
             }
             let n_all: u64 = open.iter().sum();
             for _ in 0..2_000 {
-                let from = dice.below(n_cores as u64) as usize;
-                let to = dice.below(2) as usize % n_cores;
+                let from = below(n_cores);
+                let to = below(2) % n_cores;
                 let core = ShardId(u16::try_from(to).unwrap());
                 if from != to && open[from] > 0 && crowds[from].take_place(core, open[from]) {
                     open[from] -= 1;
                     open[to] += 1;
-                    if dice.below(4) == 0 {
+                    if below(4) == 0 {
                         tell(&open);
                     }
                 }
