@@ -1,14 +1,7 @@
 //! Finding and reading logs before any core runs. Blocking.
 //!
-//! ```text
-//! <data_dir>/wal/CURRENT                      "debros-wal 1\n", then the generation in decimal and "\n"
-//! <data_dir>/wal/<generation>/<shard>/        one folder per shard, in decimal
-//! <data_dir>/wal/<generation>/<shard>/*.log   segments, see `wal::format`; *.tmp are unfinished ones
-//! ```
-//!
-//! A new layout is complete and synced before `CURRENT` names it, so a crash leaves the old one or none.
+//! What lies where is in [`wal::generations`](crate::wal::generations), which decides; here are the files.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -18,18 +11,18 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use tracing::info;
 
+use crate::disk;
 use crate::disk::segments;
 use crate::types::ShardId;
-use crate::wal::record::SegmentId;
-use crate::wal::recovery;
+use crate::wal::generations;
+use crate::wal::generations::Files;
+use crate::wal::generations::Generation;
+use crate::wal::generations::GenerationError;
 use crate::wal::recovery::Recovered;
 use crate::wal::recovery::RecoveryError;
-use crate::wal::recovery::SegmentSource;
-
-const MAGIC: &str = "debros-wal";
-const VERSION: u32 = 1;
-const GENERATION_FIRST: u64 = 1;
+use crate::wal::whole;
 
 /// Why the node cannot start with this data directory. All are for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -51,18 +44,6 @@ pub enum BootError {
         /// What is wrong with it.
         why: String,
     },
-    /// The logs were written with another number of shards (R4).
-    #[error(
-        "the logs in {path} belong to {found} shards, the configuration says {wanted}: start with {found}"
-    )]
-    Shards {
-        /// The generation's folder.
-        path: PathBuf,
-        /// How many logs there are.
-        found: usize,
-        /// How many there should be.
-        wanted: u16,
-    },
     /// A log is damaged, or not ours to read.
     #[error("cannot recover the log in {path}")]
     Recovery {
@@ -72,108 +53,151 @@ pub enum BootError {
         #[source]
         source: RecoveryError,
     },
+    /// The logs cannot be what one node wrote.
+    #[error("the logs in {path} cannot be used: {why}")]
+    Impossible {
+        /// The folder of all logs.
+        path: PathBuf,
+        /// What is wrong with them.
+        why: String,
+    },
+    /// There is no room to write the logs anew (R4).
+    #[error(
+        "the logs in {path} belong to {found} shards, the configuration says {wanted}, and the disk has no \
+         room to write them anew, which takes {bytes} bytes: make room, or start with {found} shards"
+    )]
+    NoRoom {
+        /// The folder of all logs.
+        path: PathBuf,
+        /// How many logs there are.
+        found: u16,
+        /// How many there should be.
+        wanted: u16,
+        /// About how many bytes the new ones take.
+        bytes: u64,
+    },
 }
 
 /// The folders of a node's logs.
 #[derive(Clone, Debug)]
 pub struct LogDirectories {
-    generation: PathBuf,
-    n_shards: u16,
+    wal: PathBuf,
+    generation: Generation,
 }
 
 impl LogDirectories {
-    /// Find the logs under `data_dir`, which exists; create the folders if there are none. The caller
-    /// holds the lock of the data directory.
+    /// Find the logs under `data_dir`, which exists; lay out those of `n_shards` if there are none. The
+    /// caller holds the lock of the data directory.
     pub fn open(data_dir: &Path, n_shards: u16) -> Result<Self, BootError> {
         assert!(n_shards > 0, "a node has at least one shard");
         let wal = data_dir.join("wal");
-        let current = wal.join("CURRENT");
-        let generation = match fs::read_to_string(&current) {
-            Ok(text) => parse_current(&text)
-                .map_err(|why| BootError::Current { path: current.clone(), why })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create(data_dir, &wal, n_shards)?;
-                GENERATION_FIRST
-            }
-            Err(source) => return Err(BootError::Io { path: current, source }),
+        let make = || {
+            fs::create_dir_all(&wal)?;
+            segments::sync_directory(data_dir)
         };
-        let generation = wal.join(generation.to_string());
-        let found = fs::read_dir(&generation).and_then(|it| it.collect::<Result<Vec<_>, _>>());
-        let found = found.map_err(io_error(&generation))?.len();
-        if found != usize::from(n_shards) {
-            return Err(BootError::Shards { path: generation, found, wanted: n_shards });
-        }
-        Ok(Self { generation, n_shards })
+        make().map_err(io_error(&wal))?;
+        let mut files = Folder(wal.clone());
+        let found = generations::find(&mut files).and_then(|it| match it {
+            Some(generation) => Ok(generation),
+            None => generations::create(&mut files, n_shards),
+        });
+        let generation = found.map_err(|it| BootError::of(&wal, it))?;
+        Ok(Self { wal, generation })
     }
 
-    /// Find the logs under `data_dir`, however many shards they belong to; their shards. The caller holds
-    /// the lock of the data directory.
-    pub fn open_any(data_dir: &Path) -> Result<(Self, Vec<ShardId>), BootError> {
-        let current = data_dir.join("wal").join("CURRENT");
-        let text = fs::read_to_string(&current).map_err(io_error(&current))?;
-        let generation = parse_current(&text)
-            .map_err(|why| BootError::Current { path: current.clone(), why })?;
-        let generation = data_dir.join("wal").join(generation.to_string());
-        let found = fs::read_dir(&generation).map_err(io_error(&generation))?.count();
-        let n_shards = u16::try_from(found).unwrap_or(u16::MAX);
-        Ok((Self { generation, n_shards }, (0..n_shards).map(ShardId).collect()))
+    /// Find the logs under `data_dir`, which must be there. The caller holds the lock of the data directory.
+    pub fn open_any(data_dir: &Path) -> Result<Self, BootError> {
+        let wal = data_dir.join("wal");
+        let found = generations::find(&mut Folder(wal.clone()));
+        let Some(generation) = found.map_err(|it| BootError::of(&wal, it))? else {
+            let source = io::ErrorKind::NotFound.into();
+            return Err(BootError::Io { path: wal.join("CURRENT"), source });
+        };
+        Ok(Self { wal, generation })
+    }
+
+    /// How many shards the logs belong to.
+    pub fn n_shards(&self) -> u16 {
+        self.generation.n_shards
+    }
+
+    /// Those shards.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        self.generation.shards()
     }
 
     /// Where the log of `shard` lies.
     pub fn of(&self, shard: ShardId) -> PathBuf {
-        self.generation.join(shard.0.to_string())
+        self.wal.join(self.generation.folder_of(shard))
     }
 
     /// Read the log of `shard`. Nothing of it may be acted on before the
     /// [`LogWriter`](crate::disk::log::LogWriter) made from its tail is open.
     pub fn recover(&self, shard: ShardId) -> Result<Recovered, BootError> {
-        let path = self.of(shard);
-        let mut files = SegmentFiles::open(&path).map_err(io_error(&path))?;
-        let recovered = recovery::recover(&mut files, shard, self.n_shards);
-        recovered.map_err(|source| BootError::Recovery { path, source })
+        let recovered = generations::recover(&mut self.files(), self.generation, shard);
+        recovered.map_err(|it| BootError::of(&self.wal, it))
+    }
+
+    /// Remove logs that do not count, which a crash has left beside these. Only once these are recovered.
+    pub fn tidy(&self) -> Result<(), BootError> {
+        let removed = generations::tidy(&mut self.files(), self.generation);
+        if removed.map_err(|it| BootError::of(&self.wal, it))? {
+            info!("removed logs that a change of the number of shards had left");
+        }
+        Ok(())
+    }
+
+    /// Write these logs anew for `n_shards`, and go on with those (R4). `logs` is what
+    /// [`recover`](Self::recover) gave for each, `key` gives secret numbers. If that fails before the last
+    /// step, the old ones are as they were.
+    pub fn rewrite(
+        self,
+        logs: Vec<Recovered>,
+        n_shards: u16,
+        key: impl FnMut() -> u64,
+    ) -> Result<(Self, Vec<Recovered>), BootError> {
+        assert!(n_shards > 0, "a node has at least one shard");
+        self.tidy()?;
+        let found = self.n_shards();
+        let partitions = logs.iter().flat_map(|it| it.partitions.values());
+        let bytes = partitions.map(whole::size_of).sum::<u64>() + u64::from(n_shards) * (64 << 10);
+        let no_room = || {
+            let path = self.wal.clone();
+            BootError::NoRoom { path, found, wanted: n_shards, bytes }
+        };
+        // Filling the disk to find that out would take the room that others need.
+        if disk::free_bytes(&self.wal).map_err(io_error(&self.wal))? < bytes {
+            return Err(no_room());
+        }
+        let mut files = self.files();
+        let written = generations::rewrite(&mut files, self.generation, logs, n_shards, key);
+        let (generation, logs) = written.map_err(|error| match error {
+            GenerationError::Io { source, .. } if disk::lacks_room(&source) => no_room(),
+            error => BootError::of(&self.wal, error),
+        })?;
+        let new = Self { generation, ..self };
+        // From here on the old ones only take room.
+        let removed = generations::tidy(&mut new.files(), generation);
+        removed.map_err(|it| BootError::of(&new.wal, it))?;
+        Ok((new, logs))
+    }
+
+    fn files(&self) -> Folder {
+        Folder(self.wal.clone())
     }
 }
 
-fn parse_current(text: &str) -> Result<u64, String> {
-    let mut lines = text.lines();
-    let version = lines.next().and_then(|it| it.strip_prefix(MAGIC)?.trim().parse::<u32>().ok());
-    match version {
-        Some(VERSION) => {}
-        Some(version) => {
-            return Err(format!(
-                "has format version {version}, this program reads up to {VERSION}: start the newer program"
-            ));
+impl BootError {
+    fn of(wal: &Path, error: GenerationError) -> Self {
+        match error {
+            GenerationError::Io { path, source } => Self::Io { path: wal.join(path), source },
+            GenerationError::Current(why) => Self::Current { path: wal.join("CURRENT"), why },
+            GenerationError::Recovery { path, source } => {
+                Self::Recovery { path: wal.join(path), source }
+            }
+            GenerationError::Impossible(why) => Self::Impossible { path: wal.to_owned(), why },
         }
-        None => return Err(format!("does not begin with {MAGIC:?} and a version")),
     }
-    let generation = lines.next().and_then(|it| it.parse().ok());
-    generation.ok_or_else(|| "names no generation".to_owned())
-}
-
-/// Lay out an empty data directory: folders first, then `CURRENT`.
-fn create(data_dir: &Path, wal: &Path, n_shards: u16) -> Result<(), BootError> {
-    let generation = wal.join(GENERATION_FIRST.to_string());
-    for shard in 0..n_shards {
-        let path = generation.join(shard.to_string());
-        fs::create_dir_all(&path).map_err(io_error(&path))?;
-        // A start that was cut short leaves empty folders; logs without CURRENT are another matter.
-        if fs::read_dir(&path).map_err(io_error(&path))?.next().is_some() {
-            let why = "is missing, although there are logs: restore it".to_owned();
-            return Err(BootError::Current { path: wal.join("CURRENT"), why });
-        }
-        segments::sync_directory(&path).map_err(io_error(&path))?;
-    }
-    segments::sync_directory(&generation).map_err(io_error(&generation))?;
-    let temporary = wal.join("CURRENT.tmp");
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        write!(file, "{MAGIC} {VERSION}\n{GENERATION_FIRST}\n")?;
-        file.sync_all()?;
-        fs::rename(&temporary, wal.join("CURRENT"))?;
-        segments::sync_directory(wal)?;
-        segments::sync_directory(data_dir)
-    };
-    write().map_err(io_error(wal))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BootError {
@@ -181,45 +205,62 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BootError {
     move |source| BootError::Io { path, source }
 }
 
-/// The segments of one log, as files.
+/// A folder of the file system.
 #[derive(Debug)]
-struct SegmentFiles {
-    files: BTreeMap<SegmentId, File>,
-}
+struct Folder(PathBuf);
 
-impl SegmentFiles {
-    /// Open what there is, and remove what was never finished.
-    fn open(directory: &Path) -> io::Result<Self> {
-        let mut files = BTreeMap::new();
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
-            if let Some(segment) = segments::parse_name(name) {
-                files.insert(segment, File::open(&path)?);
-            } else if path.extension().is_some_and(|it| it == "tmp") {
-                fs::remove_file(&path)?;
-            }
+impl Files for Folder {
+    fn names(&mut self, folder: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.0.join(folder))? {
+            // Ours are ASCII.
+            names.push(entry?.file_name().to_string_lossy().into_owned());
         }
-        Ok(Self { files })
-    }
-}
-
-impl SegmentSource for SegmentFiles {
-    fn segments(&mut self) -> io::Result<Vec<(SegmentId, u64)>> {
-        self.files.iter().map(|(id, file)| Ok((*id, file.metadata()?.len()))).collect()
+        Ok(names)
     }
 
-    fn read(&mut self, segment: SegmentId, offset: u64, size: usize) -> io::Result<Bytes> {
-        let file = self.files.get(&segment).ok_or(io::ErrorKind::NotFound)?;
+    fn size(&mut self, file: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.0.join(file))?.len())
+    }
+
+    fn read(&mut self, file: &str, offset: u64, size: usize) -> io::Result<Bytes> {
+        let file = File::open(self.0.join(file))?;
         let mut bytes = vec![0; size];
         file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes.into())
+    }
+
+    fn make_folder(&mut self, folder: &str) -> io::Result<()> {
+        fs::create_dir_all(self.0.join(folder))
+    }
+
+    fn append(&mut self, file: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = File::options().append(true).create(true).open(self.0.join(file));
+        file?.write_all(bytes)
+    }
+
+    fn sync(&mut self, file: &str) -> io::Result<()> {
+        File::open(self.0.join(file))?.sync_all()
+    }
+
+    fn sync_names(&mut self, folder: &str) -> io::Result<()> {
+        segments::sync_directory(&self.0.join(folder))
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))
+    }
+
+    fn remove(&mut self, path: &str) -> io::Result<()> {
+        let path = self.0.join(path);
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wal::record::SegmentId;
 
     #[test]
     fn an_empty_directory_is_laid_out_once() {
@@ -235,22 +276,15 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_with_a_sentence() {
-        for (name, current, n_shards, want) in [
-            (
-                "shards",
-                Some("debros-wal 1\n1\n"),
-                3,
-                "belong to 2 shards, the configuration says 3",
-            ),
+        for (name, current, want) in [
             (
                 "newer",
                 Some("debros-wal 2\n1\n"),
-                2,
                 "has format version 2, this program reads up to 1",
             ),
-            ("text", Some("1\n"), 2, "does not begin with"),
-            ("empty", Some("debros-wal 1\n"), 2, "names no generation"),
-            ("missing", None, 2, "is missing, although there are logs"),
+            ("text", Some("1\n"), "does not begin with"),
+            ("empty", Some("debros-wal 1\n"), "names no generation"),
+            ("missing", None, "is missing, although there are logs"),
         ] {
             let directory = tempfile::tempdir().unwrap();
             LogDirectories::open(directory.path(), 2).unwrap();
@@ -260,9 +294,17 @@ mod tests {
                 Some(text) => fs::write(wal.join("CURRENT"), text).unwrap(),
                 None => fs::remove_file(wal.join("CURRENT")).unwrap(),
             }
-            let error = LogDirectories::open(directory.path(), n_shards).unwrap_err().to_string();
+            let error = LogDirectories::open(directory.path(), 2).unwrap_err().to_string();
             assert!(error.contains(want), "{name}: {error}");
         }
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_short_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("wal/1/7")).unwrap();
+        let logs = LogDirectories::open(directory.path(), 2).unwrap();
+        assert_eq!(logs.n_shards(), 2);
     }
 
     #[test]
@@ -276,5 +318,22 @@ mod tests {
         fs::write(segments::path_of(&logs.of(ShardId(0)), SegmentId(2)), [7; 8192]).unwrap();
         let error = logs.recover(ShardId(0)).unwrap_err();
         assert!(matches!(error, BootError::Recovery { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn logs_are_written_anew_for_another_number_of_shards() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut n = LogDirectories::open(directory.path(), 1).unwrap().n_shards();
+        for (number, n_shards) in [(2, 3), (3, 1), (4, 2)] {
+            let logs = LogDirectories::open(directory.path(), n_shards).unwrap();
+            assert_eq!(logs.n_shards(), n);
+            let old = logs.shards().map(|it| logs.recover(it).unwrap()).collect();
+            let (logs, recovered) = logs.rewrite(old, n_shards, || 7).unwrap();
+            assert_eq!(recovered.len(), usize::from(n_shards));
+            assert_eq!(logs.of(ShardId(0)), directory.path().join(format!("wal/{number}/0")));
+            let names = Folder(directory.path().join("wal")).names("").unwrap();
+            assert_eq!(names.len(), 2, "CURRENT and one generation: {names:?}");
+            n = n_shards;
+        }
     }
 }

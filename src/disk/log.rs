@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn another_number_of_shards_is_refused() {
+    fn a_log_in_a_generation_of_another_number_of_shards_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let logs = LogDirectories::open(directory.path(), 1).unwrap();
         run(&logs, logs.recover(SHARD).unwrap(), async |_, _| {});
@@ -544,7 +544,7 @@ mod tests {
         let logs = LogDirectories::open(directory.path(), 2).unwrap();
         let error = logs.recover(SHARD).unwrap_err();
         let BootError::Recovery { source, .. } = error else { panic!("{error}") };
-        assert!(source.to_string().ends_with("start with 1 shards"), "{source}");
+        assert!(source.to_string().ends_with("restore the folders of all 1 shards"), "{source}");
     }
 
     /// The child of the next test: its log's directory is gone, so its first segment cannot be prepared.

@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 
 use crate::disk;
 use crate::limits;
+use crate::wal::generations;
 use crate::wal::record::SegmentId;
 
 /// Bytes written between two syncs: a larger heap of unsynced bytes would make the log's own syncs wait.
@@ -30,13 +31,7 @@ const CHUNK: usize = 1 << 20;
 
 /// Where a segment lies.
 pub fn path_of(directory: &Path, segment: SegmentId) -> PathBuf {
-    directory.join(format!("{:016x}.log", segment.0))
-}
-
-/// The segment that a file name means, if any.
-pub fn parse_name(name: &str) -> Option<SegmentId> {
-    let digits = name.strip_suffix(".log").filter(|it| it.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok().map(SegmentId)
+    directory.join(generations::segment_name(segment))
 }
 
 /// Make all names in a directory durable.
@@ -225,16 +220,6 @@ fn write_zeros(path: &Path, size: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_read_as_they_are_written() {
-        let path = path_of(Path::new("/x"), SegmentId(0x2a));
-        assert_eq!(path, Path::new("/x/000000000000002a.log"));
-        assert_eq!(parse_name("000000000000002a.log"), Some(SegmentId(0x2a)));
-        for name in ["2a.log", "000000000000002a.tmp", "00000000000000zz.log", ""] {
-            assert_eq!(parse_name(name), None, "{name}");
-        }
-    }
 
     #[test]
     fn a_segment_is_prepared_recycled_and_removed() {

@@ -18,6 +18,7 @@ use crate::config::gateway::ApiKey;
 use crate::config::identity;
 use crate::config::identity::Identity;
 use crate::config::identity::SecretError;
+use crate::disk::boot::BootError as LogError;
 use crate::disk::boot::LogDirectories;
 use crate::disk::helper::Helper;
 use crate::disk::segments::Preparer;
@@ -39,8 +40,8 @@ use crate::node::space;
 use crate::shard::event::Event;
 use crate::shard::room::Reserve;
 use crate::types::PartitionId;
-use crate::types::ShardId;
 use crate::wal::log::Options;
+use crate::wal::recovery::Recovered;
 
 /// How long cores may take to finish what they have begun, beyond what their clients may take.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
@@ -70,7 +71,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
     let (metrics_address, metrics) = metrics.unzip();
     // The first core serves it.
     let mut metrics = metrics.into_iter().flatten();
-    let found = recover_cores(&config)?;
+    let found = recover_cores(&config, clock)?;
 
     let gateway = Arc::new((gateway_options(&config, &own_key)?, node_info(&identity, clock)));
     let (mailboxes, letters): (Vec<_>, Vec<_>) =
@@ -191,20 +192,15 @@ pub(super) fn lock_database_dir(config: &Config) -> Result<Option<std::fs::File>
 }
 
 /// What each core starts from.
-fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
+fn recover_cores(config: &Config, clock: Clock) -> Result<Vec<core::Found>, BootError> {
     let n_shards = config.runtime.shards;
     let n_partitions = config.database.shard_count;
     let dir = &config.database.data_dir;
     let mut catalog = Catalog::default();
     let mut cores = Vec::new();
-    let refused = |error: &dyn Error| BootError::Refused(format!("cannot start: {}", chain(error)));
-    let directories = LogDirectories::open(dir, n_shards).map_err(|it| refused(&it))?;
-    let shards = (0..n_shards).map(ShardId);
-    let logs = shards.clone().map(|shard| directories.recover(shard));
-    let logs = logs.collect::<Result<Vec<_>, _>>().map_err(|it| refused(&it))?;
+    let (directories, logs) = recover_logs(config, clock)?;
     let stops = recover::stops(dir)?;
-    check_partitions(logs.iter().flat_map(|it| it.partitions.keys()), n_partitions)?;
-    for (shard, mut log) in shards.zip(logs) {
+    for (shard, mut log) in directories.shards().zip(logs) {
         let own = (0..=n_partitions).map(PartitionId).filter(|it| it.shard(n_shards) == shard);
         let own: Vec<_> = own.collect();
         let mut partitions = Vec::new();
@@ -234,6 +230,34 @@ fn recover_cores(config: &Config) -> Result<Vec<core::Found>, BootError> {
         core.catalog = catalog.clone();
     }
     Ok(cores)
+}
+
+/// What the logs say, which are written anew first if they were those of another number of shards (R4).
+fn recover_logs(
+    config: &Config,
+    clock: Clock,
+) -> Result<(LogDirectories, Vec<Recovered>), BootError> {
+    let n_shards = config.runtime.shards;
+    let refused = |error: LogError| BootError::Refused(format!("cannot start: {}", chain(&error)));
+    let directories = LogDirectories::open(&config.database.data_dir, n_shards).map_err(refused)?;
+    let logs = directories.shards().map(|shard| directories.recover(shard));
+    let logs = logs.collect::<Result<Vec<_>, _>>().map_err(refused)?;
+    let partitions = logs.iter().flat_map(|it| it.partitions.keys());
+    check_partitions(partitions, config.database.shard_count)?;
+    let from = directories.n_shards();
+    if from == n_shards {
+        directories.tidy().map_err(refused)?;
+        return Ok((directories, logs));
+    }
+    let began = clock.now();
+    info!(from, to = n_shards, "writing the logs anew for another number of shards");
+    let (directories, logs) =
+        directories.rewrite(logs, n_shards, settings::seed).map_err(refused)?;
+    let ms = u64::try_from(clock.now().since(began).as_millis()).unwrap_or(u64::MAX);
+    let entries = logs.iter().flat_map(|it| it.partitions.values()).map(|it| it.entries.len());
+    let entries = entries.sum::<usize>();
+    info!(from, to = n_shards, entries, ms, "wrote the logs anew for another number of shards");
+    Ok((directories, logs))
 }
 
 /// An error and its causes, in one line.

@@ -155,8 +155,8 @@ impl Repair {
         preflight::environment(&dir)?;
         let stops = Stops::of(&dir).read().context("cannot repair")?;
         let mut logs = BTreeMap::new();
-        let (directories, shards) = LogDirectories::open_any(&dir).context("cannot repair")?;
-        for shard in shards {
+        let directories = LogDirectories::open_any(&dir).context("cannot repair")?;
+        for shard in directories.shards() {
             let recovered = directories.recover(shard).context("cannot repair")?;
             logs.extend(recovered.partitions);
         }

@@ -13,7 +13,8 @@
 //! Deliberately absent: files, clocks, and reading entries back. Replicas keep the entries they may need
 //! in memory; after a start they come from [`recovery`].
 //!
-//! Start reading at [`log::Log`]; the bytes are in [`format`](mod@format) and [`record`].
+//! Start reading at [`log::Log`]; the bytes are in [`format`](mod@format) and [`record`]. [`generations`] is how
+//! a node with another number of shards goes on with the logs that it has.
 
 pub mod record;
 pub mod format;
@@ -21,3 +22,5 @@ pub mod ledger;
 pub mod log;
 mod segments;
 pub mod recovery;
+pub mod whole;
+pub mod generations;

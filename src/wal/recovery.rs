@@ -79,9 +79,11 @@ pub enum RecoveryError {
         /// Its version.
         version: u8,
     },
-    /// The log of another shard, or of a node with another number of them (R4).
+    /// The log of another shard, or of a node with another number of them: the folders of a generation are
+    /// not those that it was written with (R4).
     #[error(
-        "log was written by shard {} of {n_found}, this is shard {} of {n_wanted}: start with {n_found} shards",
+        "log was written by shard {} of {n_found}, and lies where shard {} of {n_wanted} has its own: restore \
+         the folders of all {n_found} shards",
         found.0,
         wanted.0
     )]
@@ -92,7 +94,7 @@ pub enum RecoveryError {
         n_found: u16,
         /// The shard that reads it.
         wanted: ShardId,
-        /// The number of shards of the node now.
+        /// The number of shards that it has folders for.
         n_wanted: u16,
     },
     /// The disk does not give its bytes.
@@ -627,7 +629,8 @@ mod tests {
     fn logs_of_others_are_refused_with_a_sentence() {
         let bytes = three_batches();
         let error = recover(&mut BTreeMap::from([(1, bytes.clone())]), ShardId(0), 4).unwrap_err();
-        let want = "log was written by shard 0 of 1, this is shard 0 of 4: start with 1 shards";
+        let want = "log was written by shard 0 of 1, and lies where shard 0 of 4 has its own: restore the \
+                    folders of all 1 shards";
         assert_eq!(error.to_string(), want);
 
         let mut newer = bytes;

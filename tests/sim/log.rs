@@ -13,34 +13,26 @@ use std::env;
 use std::fmt::Write;
 use std::time::Duration;
 
-use bytes::Bytes;
 use debros::types::Dice;
-use debros::types::HardState;
 use debros::types::Instant;
-use debros::types::LogIndex;
 use debros::types::PartitionId;
-use debros::types::ReplicaId;
 use debros::types::ShardId;
-use debros::types::Term;
-use debros::types::Timestamp;
 use debros::wal::format::BatchHead;
 use debros::wal::format::SegmentHeader;
 use debros::wal::log::Log;
 use debros::wal::log::LogIo;
 use debros::wal::log::Options;
-use debros::wal::record::ConfState;
-use debros::wal::record::Entry;
-use debros::wal::record::EntryId;
-use debros::wal::record::Generation;
 use debros::wal::record::Lsn;
 use debros::wal::record::Record;
 use debros::wal::record::SegmentId;
 use debros::wal::recovery::Recovered;
-use debros::wal::recovery::RecoveredPartition;
 use debros::wal::recovery::RecoveryError;
 use debros::wal::recovery::SegmentSource;
 use debros::wal::recovery::recover;
 
+use crate::author;
+use crate::author::Model;
+use crate::author::pick;
 use crate::disk::Disk;
 use crate::seeds::for_each_seed;
 
@@ -54,8 +46,6 @@ const PINNED: &[u64] = &[
 const RUNS: u64 = 120;
 const CRASHES: u32 = 10;
 const N_PARTITIONS: u64 = 4;
-/// Compacts so rarely that its entries hold old segments.
-const LAZY: PartitionId = PartitionId(3);
 
 #[test]
 fn no_crash_loses_a_durable_batch_or_misjudges_the_end() {
@@ -116,68 +106,6 @@ impl Seen {
         ] {
             let n = self.0.get(what).copied().unwrap_or_default();
             assert!(n >= n_min, "{what:?} happened {n} times, not {n_min}: {:#?}", self.0);
-        }
-    }
-}
-
-/// What each partition should say: the dumb twin.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Model(BTreeMap<PartitionId, RecoveredPartition>);
-
-impl Model {
-    fn get(&mut self, id: PartitionId) -> &mut RecoveredPartition {
-        self.0.entry(id).or_insert_with(|| RecoveredPartition {
-            generation: Generation(0),
-            replica: ReplicaId(0),
-            hard_state: HardState::default(),
-            conf_state: ConfState::default(),
-            compacted: EntryId::default(),
-            entries: Vec::new(),
-            last_stamp: Timestamp(0),
-            tombstones: Vec::new(),
-        })
-    }
-
-    fn apply(&mut self, record: &Record) {
-        let it = self.get(record.partition());
-        let mut is_over = false;
-        match record.clone() {
-            Record::Entry(entry) => {
-                it.entries.retain(|old| old.index < entry.index);
-                it.last_stamp = it.last_stamp.max(entry.stamp);
-                it.entries.push(entry);
-            }
-            Record::Rewritten(entry) => assert!(it.entries.contains(&entry)),
-            Record::HardState { hard_state, .. } => it.hard_state = hard_state,
-            Record::ConfState { conf_state, .. } => it.conf_state = conf_state,
-            Record::Compacted { entry, .. } => {
-                it.entries.retain(|old| old.index > entry.index);
-                it.compacted = entry;
-            }
-            Record::Restored { entry, .. } => {
-                it.entries.clear();
-                it.compacted = entry;
-            }
-            Record::Generation { generation, replica, .. } => {
-                is_over = it.replica != replica;
-                it.generation = generation;
-                it.replica = replica;
-            }
-            Record::Tombstone { replica, .. } => {
-                let mut all: BTreeSet<_> = it.tombstones.iter().copied().collect();
-                all.insert(replica);
-                it.tombstones = all.into_iter().collect();
-                is_over = it.replica == replica;
-                if is_over {
-                    it.replica = ReplicaId(0);
-                }
-            }
-        }
-        if is_over {
-            it.entries.clear();
-            it.compacted = EntryId::default();
-            it.hard_state = HardState::default();
-            it.conf_state = ConfState::default();
         }
     }
 }
@@ -396,75 +324,11 @@ impl World {
     /// What a replica might want on disk next. Records of one call belong together.
     fn records_for(&mut self, partition: PartitionId) -> Vec<Record> {
         let it = self.staged.get(partition).clone();
-        let last = it.entries.last();
-        let last = last.map_or(it.compacted, |it| EntryId { index: it.index, term: it.term });
-        if it.replica == ReplicaId(0) {
-            self.replica_last += 1;
-            let (generation, replica) =
-                (Generation(it.generation.0 + 1), ReplicaId(self.replica_last));
-            let entry = EntryId { index: LogIndex(1), term: Term(1) };
-            let conf_state =
-                ConfState { index: LogIndex(1), learners: vec![replica], ..ConfState::default() };
-            return vec![
-                Record::Generation { partition, generation, replica },
-                Record::Restored { partition, entry },
-                Record::ConfState { partition, conf_state },
-            ];
+        let next = author::next(&mut self.dice, partition, &it, &mut self.replica_last);
+        if next.overwrites {
+            self.seen.count("overwritten");
         }
-        match self.dice.below(40) {
-            0..3 => {
-                let (term, vote) = (Term(last.term.0 + 1), it.replica);
-                let hard_state = HardState { term, vote, commit: last.index };
-                vec![Record::HardState { partition, hard_state }]
-            }
-            3 => {
-                let size = 1 + self.dice.below(3) * 90_000;
-                let mut entry = entry_maker(&mut self.dice, partition);
-                vec![Record::Entry(entry(last.index.next(), last.term, size))]
-            }
-            4..6 if !it.entries.is_empty() => {
-                // Another leader overwrites what was not committed.
-                self.seen.count("overwritten");
-                let at = pick(&mut self.dice, it.entries.len());
-                let (index, term) = (it.entries[at].index, Term(last.term.0 + 1));
-                let mut entry = entry_maker(&mut self.dice, partition);
-                vec![Record::Entry(entry(index, term, 100))]
-            }
-            6..12 if !it.entries.is_empty() && (partition != LAZY || self.dice.below(40) == 0) => {
-                let at = pick(&mut self.dice, it.entries.len());
-                // Mostly nearly all: the log stays short.
-                let at = at.max(pick(&mut self.dice, it.entries.len()));
-                let entry = EntryId { index: it.entries[at].index, term: it.entries[at].term };
-                vec![Record::Compacted { partition, entry }]
-            }
-            12 => {
-                let entry =
-                    EntryId { index: LogIndex(last.index.0 + self.dice.below(5)), term: last.term };
-                let generation = Generation(it.generation.0 + 1);
-                vec![
-                    Record::Restored { partition, entry },
-                    Record::Generation { partition, generation, replica: it.replica },
-                ]
-            }
-            13 => {
-                let mine = self.dice.below(4) == 0;
-                let replica = if mine { it.replica } else { ReplicaId(1000 + self.dice.below(5)) };
-                vec![Record::Tombstone { partition, replica }]
-            }
-            14 => {
-                let voters = (0..self.dice.below(4)).map(ReplicaId).collect();
-                let conf_state = ConfState { index: last.index, voters, ..ConfState::default() };
-                vec![Record::ConfState { partition, conf_state }]
-            }
-            _ => {
-                // A replica that is rarely written to keeps few entries.
-                let n = if partition == LAZY { self.dice.below(2) } else { self.dice.below(6) };
-                let size = self.dice.below(1500);
-                let mut entry = entry_maker(&mut self.dice, partition);
-                let indexes = (last.index.0 + 1..).take(usize::try_from(n + 1).expect("small"));
-                indexes.map(|it| Record::Entry(entry(LogIndex(it), last.term, size))).collect()
-            }
-        }
+        next.records
     }
 
     /// Stage again what holds the oldest segments, as the owner of a log does.
@@ -621,18 +485,6 @@ impl World {
     }
 }
 
-fn entry_maker(
-    dice: &mut Dice,
-    partition: PartitionId,
-) -> impl FnMut(LogIndex, Term, u64) -> Entry {
-    move |index, term, size| {
-        let words = usize::try_from(size.div_ceil(8)).expect("small");
-        let payload = Bytes::from(dice.roll().to_le_bytes().repeat(words));
-        let stamp = Timestamp(i64::try_from(index.0).expect("small"));
-        Entry { partition, term, index, kind: 0, stamp, payload }
-    }
-}
-
 fn names_on(disk: &mut Disk) -> BTreeSet<SegmentId> {
     let listed = SegmentSource::segments(disk).expect("listed");
     listed.into_iter().map(|(id, _)| id).collect()
@@ -640,8 +492,4 @@ fn names_on(disk: &mut Disk) -> BTreeSet<SegmentId> {
 
 fn choose<T: Clone>(dice: &mut Dice, from: &[T]) -> Option<T> {
     if from.is_empty() { None } else { Some(from[pick(dice, from.len())].clone()) }
-}
-
-fn pick(dice: &mut Dice, bound: usize) -> usize {
-    usize::try_from(dice.below(bound as u64)).expect("smaller than a usize")
 }

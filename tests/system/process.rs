@@ -48,10 +48,11 @@ impl Node {
 
     /// Start a node that knows these keys.
     pub(crate) fn start_keyed(shards: u16, extra: &[&str], keys: &str) -> Self {
+        let [port, metrics_port] = free_ports();
         let mut node = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
-            port: free_port(),
-            metrics_port: free_port(),
+            port,
+            metrics_port,
             shards,
             extra: extra.iter().map(|it| (*it).to_owned()).collect(),
             keys: keys.to_owned(),
@@ -73,9 +74,19 @@ impl Node {
 
     /// Start it (again) on the same directory and port, and wait until it answers.
     pub(crate) fn restart(&mut self) {
+        self.launch();
+        self.wait_until_ready();
+    }
+
+    /// Start it without waiting for anything.
+    pub(crate) fn launch(&mut self) {
         let mut command = self.command();
         self.child = Some(command.spawn().expect("the executable starts"));
-        self.wait_until_ready();
+    }
+
+    /// How many shards it has from the next start on.
+    pub(crate) fn change_shards(&mut self, shards: u16) {
+        self.shards = shards;
     }
 
     /// Start it where it cannot run; its exit code, if it was not killed, and all it has said.
@@ -87,6 +98,7 @@ impl Node {
 
     fn command(&self) -> Command {
         assert!(self.child.is_none(), "it runs");
+        let [http, raft, p2p] = free_ports();
         let mut command = binary();
         command
             .arg("node")
@@ -96,9 +108,9 @@ impl Node {
             .args(["--gateway-addr", &format!("127.0.0.1:{}", self.port)])
             .args(["--metrics-addr", &format!("127.0.0.1:{}", self.metrics_port)])
             .args(["--shards", &self.shards.to_string()])
-            .args(["--rqlite-http-port", &free_port().to_string()])
-            .args(["--rqlite-raft-port", &free_port().to_string()])
-            .args(["--p2p-port", &free_port().to_string()])
+            .args(["--rqlite-http-port", &http.to_string()])
+            .args(["--rqlite-raft-port", &raft.to_string()])
+            .args(["--p2p-port", &p2p.to_string()])
             .args(&self.extra)
             .env("GATEWAY_API_KEYS", &self.keys)
             .stdout(self.log_file())
@@ -206,8 +218,14 @@ pub(crate) fn binary() -> Command {
 
 /// A port that nobody listens on right now.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    let [port] = free_ports();
+    port
+}
+
+/// Several of them, none twice.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|it| it.local_addr().expect("an address").port())
 }
 
 /// Run the executable to its end; status code, standard output, standard error.

@@ -396,3 +396,34 @@ fn a_node_says_that_there_is_no_room_to_start() {
     node.restart();
     assert_eq!(node.client().rows("SELECT count(*) FROM t"), json!([[0]]));
 }
+
+#[test]
+fn a_disk_without_room_for_other_logs_leaves_the_old_ones() {
+    if !is_in_own_namespace("space::a_disk_without_room_for_other_logs_leaves_the_old_ones")
+        || thread::available_parallelism().is_ok_and(|it| it.get() < 2)
+    {
+        return;
+    }
+    let disk = SmallDisk::mount(300);
+    let mut node = disk.start(0);
+    node.client().exec("CREATE TABLE t (v)", &json!([]));
+    let text = "x".repeat(1 << 20);
+    for _ in 0..20 {
+        node.client().exec("INSERT INTO t VALUES (?)", &json!([text]));
+    }
+    node.kill();
+    disk.fill_up_to(10 * MIB);
+    node.change_shards(2);
+    let (code, said) = node.try_start();
+    assert_eq!(code, Some(1), "{said}");
+    let want = "belong to 1 shards, the configuration says 2, and the disk has no room";
+    assert!(said.contains(want) && said.contains("or start with 1 shards"), "{said}");
+    node.change_shards(1);
+    node.restart();
+    assert_eq!(node.client().rows("SELECT count(*) FROM t"), json!([[20]]));
+    node.kill();
+    std::fs::remove_file(disk.mount.join("filler")).expect("it can be removed");
+    node.change_shards(2);
+    node.restart();
+    assert_eq!(node.client().rows("SELECT count(*) FROM t"), json!([[20]]));
+}

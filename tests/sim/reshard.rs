@@ -1,0 +1,302 @@
+//! Logs that are written anew for another number of shards (R4): they say the same as before, and a loss of
+//! power at any step leaves the old ones or the new ones, whole.
+//!
+//! The old logs are written by [`Log`], as a node does; a dumb twin keeps what they should say.
+
+use std::collections::BTreeMap;
+
+use debros::types::Dice;
+use debros::types::Instant;
+use debros::types::PartitionId;
+use debros::types::ShardId;
+use debros::wal::generations;
+use debros::wal::generations::Files;
+use debros::wal::generations::Generation;
+use debros::wal::generations::GenerationError;
+use debros::wal::generations::segment_name;
+use debros::wal::log::Log;
+use debros::wal::log::LogIo;
+use debros::wal::log::Options;
+use debros::wal::record::SegmentId;
+use debros::wal::recovery::Recovered;
+use debros::wal::recovery::RecoveredPartition;
+use debros::wal::whole;
+use debros::wal::whole::Layout;
+
+use crate::author::Author;
+use crate::folder::Failure;
+use crate::folder::Folder;
+
+use crate::seeds::for_each_seed;
+
+/// Seeds that once failed, with what they taught us. Never remove one.
+const PINNED: &[u64] = &[];
+const RUNS: u64 = 40;
+const N_PARTITIONS: u64 = 7;
+const N_SHARDS_MAX: u64 = 5;
+
+/// What has come of something that a log wanted.
+enum Done {
+    Io,
+    Prepared(SegmentId, u64),
+    Nothing,
+}
+
+/// A node's logs, and what they should say.
+struct World {
+    dice: Dice,
+    files: Folder,
+    generation: Generation,
+    author: Author,
+}
+
+impl World {
+    /// Logs of some shards with something in them.
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let mut files = Folder::default();
+        let n_shards = n_shards(&mut dice);
+        let generation = generations::create(&mut files, n_shards).expect("an empty folder");
+        let author = Author::new(Dice::new(dice.roll()));
+        let mut world = Self { dice, files, generation, author };
+        world.go_on();
+        world
+    }
+
+    /// Start as a node does, and write for a while; then end, or be killed.
+    fn go_on(&mut self) {
+        for (shard, log) in self.generation.shards().zip(self.recover().expect("sound logs")) {
+            let options = Options {
+                segment_size_first: 16 << 10,
+                segment_size: 64 << 10,
+                batch_size_max: 8 << 10,
+                ..Options::new(shard, self.generation.n_shards, self.dice.roll())
+            };
+            let mut log = Log::new(options, log.tail);
+            self.perform(shard, &mut log);
+            let own: Vec<_> = (0..N_PARTITIONS)
+                .map(|it| PartitionId(u16::try_from(it).expect("small")))
+                .filter(|it| it.shard(self.generation.n_shards) == shard)
+                .collect();
+            for _ in 0..if own.is_empty() { 0 } else { self.dice.below(60) } {
+                let own = own[usize::try_from(self.dice.below(own.len() as u64)).expect("small")];
+                log.stage(&self.author.write(own));
+                if self.dice.below(3) == 0 {
+                    self.perform(shard, &mut log);
+                }
+            }
+            if self.dice.below(2) == 0 {
+                log.seal_now();
+            }
+            self.perform(shard, &mut log);
+        }
+    }
+
+    /// Do what a log wants done.
+    fn perform(&mut self, shard: ShardId, log: &mut Log) {
+        let folder = self.generation.folder_of(shard);
+        let path = |segment| format!("{folder}/{}", segment_name(segment));
+        loop {
+            let done = match log.next_io(Instant::START) {
+                None => break,
+                Some(LogIo::SyncNames) => {
+                    self.files.sync_names(&folder).expect("a sound disk");
+                    Done::Io
+                }
+                Some(LogIo::Sync { segment }) => {
+                    self.files.sync(&path(segment)).expect("a sound disk");
+                    Done::Io
+                }
+                Some(LogIo::Write { segment, offset, bytes, .. }) => {
+                    self.files.write_synced(&path(segment), offset, bytes);
+                    Done::Io
+                }
+                Some(LogIo::Prepare { segment, size, recycled }) => {
+                    if let Some(old) = recycled {
+                        self.files.rename(&path(old), &path(segment)).expect("a sound disk");
+                    } else {
+                        let zeros = vec![0; usize::try_from(size).expect("small")];
+                        let _ = self.files.remove(&path(segment)); // it need not be there
+                        self.files.append(&path(segment), &zeros).expect("a sound disk");
+                        self.files.sync(&path(segment)).expect("a sound disk");
+                    }
+                    self.files.sync_names(&folder).expect("a sound disk");
+                    Done::Prepared(segment, size)
+                }
+                Some(LogIo::Remove { segment }) => {
+                    self.files.remove(&path(segment)).expect("a sound disk");
+                    Done::Nothing
+                }
+            };
+            match done {
+                Done::Io => {
+                    log.on_io_done(Instant::START);
+                }
+                Done::Prepared(segment, size) => log.on_prepared(segment, size),
+                Done::Nothing => {}
+            }
+        }
+    }
+
+    fn recover(&mut self) -> Result<Vec<Recovered>, GenerationError> {
+        recover(&mut self.files, self.generation)
+    }
+
+    /// What a start finds on `files`: it must say what was written.
+    fn check(&self, files: &mut Folder) -> (Generation, Vec<Recovered>) {
+        let generation = generations::find(files).expect("a whole CURRENT").expect("a CURRENT");
+        let logs = recover(files, generation).expect("a crash is not corruption");
+        assert!(said_by(&logs) == *self.author.wrote(), "the logs say something else");
+        (generation, logs)
+    }
+
+    /// Begin to write the logs anew.
+    fn rewrite(
+        &self,
+        files: &mut Folder,
+        n_shards: u16,
+    ) -> Result<(Generation, Vec<Recovered>), GenerationError> {
+        let (generation, logs) = self.check(files);
+        generations::tidy(files, generation)?;
+        let (new, logs) = generations::rewrite(files, generation, logs, n_shards, || 99)?;
+        generations::tidy(files, new)?;
+        Ok((new, logs))
+    }
+}
+
+fn n_shards(dice: &mut Dice) -> u16 {
+    u16::try_from(1 + dice.below(N_SHARDS_MAX)).expect("small")
+}
+
+fn recover(files: &mut Folder, generation: Generation) -> Result<Vec<Recovered>, GenerationError> {
+    generation.shards().map(|shard| generations::recover(files, generation, shard)).collect()
+}
+
+fn said_by(logs: &[Recovered]) -> BTreeMap<PartitionId, RecoveredPartition> {
+    logs.iter().flat_map(|it| it.partitions.clone()).collect()
+}
+
+fn assert_only(files: &mut Folder, generation: Generation) {
+    let mut names = files.names("").expect("the folder is there");
+    names.sort_unstable();
+    assert_eq!(names, [generation.number.to_string(), "CURRENT".to_owned()]);
+}
+
+#[test]
+fn logs_say_the_same_for_any_number_of_shards_and_go_on() {
+    for_each_seed(PINNED, RUNS, |seed| {
+        let mut world = World::new(seed);
+        for _ in 0..4 {
+            let wanted = n_shards(&mut world.dice);
+            let mut files = world.files.clone();
+            let (generation, logs) = world.rewrite(&mut files, wanted).expect("a sound disk");
+            assert_eq!((generation.n_shards, logs.len()), (wanted, usize::from(wanted)));
+            for (shard, log) in generation.shards().zip(&logs) {
+                assert!(log.partitions.keys().all(|it| it.shard(wanted) == shard));
+                assert!(!log.is_torn);
+            }
+            assert!(said_by(&logs) == *world.author.wrote(), "what is given is what is there");
+            assert_only(&mut files, generation);
+            // Nothing of it is still to be synced.
+            world.files = files.after_power_loss(&mut world.dice);
+            world.generation = generation;
+            world.check(&mut world.files.clone());
+            world.go_on();
+            world.check(&mut world.files.clone());
+        }
+    });
+}
+
+#[test]
+fn power_lost_at_any_step_leaves_the_old_logs_or_the_new_ones() {
+    let mut n_new = 0;
+    for_each_seed(PINNED, RUNS, |seed| {
+        let mut world = World::new(seed);
+        let wanted = n_shards(&mut world.dice);
+        let mut sound = world.files.sound();
+        world.rewrite(&mut sound, wanted).expect("a sound disk");
+        for step in 0..=sound.n_changes() {
+            let mut files = world.files.failing(Failure::Power(step));
+            let written = world.rewrite(&mut files, wanted);
+            assert_eq!(written.is_ok(), step == sound.n_changes());
+            // The process dies as well; with it or after it the machine.
+            let mut found = if world.dice.below(4) == 0 {
+                files.sound()
+            } else {
+                files.after_power_loss(&mut world.dice)
+            };
+            let (generation, _) = world.check(&mut found);
+            assert!([wanted, world.generation.n_shards].contains(&generation.n_shards));
+            n_new += u64::from(generation.number > world.generation.number);
+            // The next start has yet another number in mind.
+            let other = n_shards(&mut world.dice);
+            let (generation, _) = world.rewrite(&mut found, other).expect("a sound disk");
+            assert_only(&mut found, generation);
+            let mut found = found.after_power_loss(&mut world.dice);
+            world.check(&mut found);
+        }
+    });
+    assert!(std::env::var_os("SIM_SEED").is_some() || n_new > 50, "{n_new} crashes left new logs");
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_logs_and_nothing_else() {
+    for_each_seed(PINNED, RUNS, |seed| {
+        let mut world = World::new(seed);
+        let wanted = n_shards(&mut world.dice);
+        let mut sound = world.files.sound();
+        world.rewrite(&mut sound, wanted).expect("a sound disk");
+        for step in 0..sound.n_changes() {
+            let mut files = world.files.failing(Failure::Room(step));
+            let mut found = match world.rewrite(&mut files, wanted) {
+                Err(GenerationError::Io { source, .. }) => {
+                    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+                    files.sound()
+                }
+                Err(error) => panic!("{error}"),
+                Ok(_) => continue, // nothing is written any more
+            };
+            let (generation, _) = world.check(&mut found);
+            assert_eq!(generation, world.generation);
+            generations::tidy(&mut found, generation).expect("a sound disk");
+            assert_only(&mut found, generation);
+        }
+    });
+}
+
+#[test]
+fn a_long_log_is_cut_into_segments_that_are_checked_like_any_other() {
+    for_each_seed(PINNED, 4, |seed| {
+        let mut author = Author::new(Dice::new(seed));
+        let id = PartitionId(1);
+        author.write(id); // it is born
+        author.append(id, 400, 9_000);
+        let partition = author.wrote()[&id].clone();
+        let mut files = Folder::default();
+        let generation = generations::create(&mut files, 1).expect("an empty folder");
+        let layout = Layout { segment_size: 256 << 10, ..Layout::new(ShardId(0), 1, 5) };
+        let written = whole::write(layout, [(id, &partition)].into_iter(), |segment, bytes| {
+            files.append(&format!("1/0/{}", segment_name(segment)), bytes)
+        });
+        written.expect("a sound disk");
+        let names = files.names("1/0").expect("the folder is there");
+        assert!(names.len() > 2, "{names:?}");
+        let log = generations::recover(&mut files, generation, ShardId(0)).expect("a whole log");
+        assert!(log.partitions == *author.wrote());
+        // The last batch is called durable like all others.
+        let mut dice = Dice::new(seed);
+        for name in names {
+            let path = format!("1/0/{name}");
+            let size = files.size(&path).expect("it is there");
+            let at = dice.below(size / 4096 - 1) * 4096 + 100;
+            let mut damaged = files.clone();
+            damaged.write_synced(&path, at, &[dice.roll().to_le_bytes()[0] | 1, 0, 0xff]);
+            let found = generations::recover(&mut damaged, generation, ShardId(0));
+            let is_seen = match &found {
+                Err(_) => true,
+                Ok(log) => log.partitions == *author.wrote(), // padding
+            };
+            assert!(is_seen, "damage at {at} of {path} is passed over");
+        }
+    });
+}
