@@ -93,6 +93,8 @@ pub struct Activity {
     overdue: Cell<bool>,
     leaves_unread: Cell<bool>,
     better_place: Cell<Option<ShardId>>,
+    /// The body of the reply is not at its end, however much of it is written.
+    has_pieces: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -106,9 +108,19 @@ impl Activity {
 
     /// Everything handed to the socket so far is written.
     pub fn on_flushed(&self) {
-        if self.phase.get() == Phase::Write {
+        if self.phase.get() == Phase::Write && !self.has_pieces.get() {
             self.enter(Phase::Idle);
         }
+    }
+
+    /// A reply begins that is made while it is sent: not all of it is written when all that is there is.
+    pub fn begin_pieces(&self) {
+        self.has_pieces.set(true);
+    }
+
+    /// The last piece of it has been made, or nobody wants it.
+    pub fn end_pieces(&self) {
+        self.has_pieces.set(false);
     }
 
     /// Bytes have come in.
@@ -204,6 +216,7 @@ impl Activities {
             overdue: Cell::new(false),
             leaves_unread: Cell::new(false),
             better_place: Cell::new(None),
+            has_pieces: Cell::new(false),
             waker: RefCell::new(None),
         });
         let mut open = self.open.borrow_mut();
@@ -298,6 +311,13 @@ mod tests {
         assert!(!place.activity.is_overdue());
         assert_eq!(place.activity.phase(), Phase::Handler);
         place.activity.enter(Phase::Write);
+        place.activity.on_flushed();
+        assert_eq!(place.activity.phase(), Phase::Idle);
+        place.activity.enter(Phase::Write);
+        place.activity.begin_pieces();
+        place.activity.on_flushed();
+        assert_eq!(place.activity.phase(), Phase::Write, "there is more to come");
+        place.activity.end_pieces();
         place.activity.on_flushed();
         assert_eq!(place.activity.phase(), Phase::Idle);
         place.activity.on_read();

@@ -17,6 +17,7 @@ mod idempotency;
 mod large;
 mod metrics;
 mod process;
+mod replies;
 mod repair;
 mod space;
 mod sql;
