@@ -19,6 +19,7 @@ use debros::gateway::GatewayOptions;
 use debros::gateway::NodeInfo;
 use debros::gateway::body;
 use debros::gateway::rows::Blobs;
+use debros::gateway::rows::Part;
 use debros::gateway::rows::Table;
 use debros::http::Service;
 use debros::shard::request::Reply;
@@ -56,7 +57,7 @@ fn rows(n: usize) -> Rows {
         Value::Real(99.5).encode(&mut values);
     }
     let columns = ["id", "name", "email", "score"].map(column);
-    Rows { columns: columns.into(), count: n, values: values.freeze() }
+    Rows { columns: columns.into(), count: n, values: values.freeze().into() }
 }
 
 fn encode(criterion: &mut Criterion) {
@@ -69,8 +70,8 @@ fn encode(criterion: &mut Criterion) {
                 let table = Table::new(black_box(&rows), Blobs::Text);
                 let mut out = Vec::with_capacity(table.size_hint());
                 table.put_columns(&mut out);
-                table.put_items(&mut out);
-                table.put_rows(&mut out);
+                table.put(&mut out, Part::Items);
+                table.put(&mut out, Part::Rows);
                 out
             });
         });

@@ -90,6 +90,17 @@ pub const READERS_OF_NAMESPACE_MAX: usize = 2;
 pub const LONG_READS_WAITING_MAX: usize = 1_024;
 /// Bytes of their commands.
 pub const LONG_READ_BYTES_WAITING_MAX: usize = 64 << 20;
+/// Bytes of a read's results, names of columns with each row included, that are kept in memory. What is more goes to a
+/// file while it is read, on a thread, and is sent from there.
+pub const RESULT_HELD_SIZE_MAX: usize = 256 << 10;
+/// Bytes that are moved to, or read from, such a file at once; and about those of a piece of a reply.
+pub const PIECE_SIZE: usize = 64 << 10;
+/// Files with results that a shard has open at once; more are told `overloaded`.
+pub const SPOOLS_MAX: usize = 512;
+/// Bytes in them; more are told `overloaded`. They also leave the reserve of the disk alone (507).
+pub const SPOOLED_BYTES_MAX: u64 = 4 << 30;
+/// Bytes after which the disk is asked for its room again while a result is put there.
+pub const SPOOL_LOOK_BYTES: u64 = 1 << 20;
 /// Connections that only read and wait for work, per shard.
 pub const READERS_IDLE_MAX: usize = 16;
 /// How long a core applies commands of one database, or reads from it, before others have their turn.
@@ -194,6 +205,9 @@ const _: () = {
     assert!(WAL_BYTES + WAL_BYTES_WAIT <= WAL_BYTES_MAX);
     // Who waits for a `-wal` is answered in time.
     assert!(WAL_WAIT_MAX.as_millis() * 2 < REQUEST_DEADLINE.as_millis());
+    assert!(PIECE_SIZE <= RESULT_HELD_SIZE_MAX);
+    // Each has a result of the default size, or nearly as many have.
+    assert!(SPOOLED_BYTES_MAX >= RESULT_BYTES.0 * 64);
     // The length of a batch is a u32, and one more record goes into one that is not full.
     assert!(LOG_BATCH_SIZE_MAX + COMMAND_SIZE_MAX < u32::MAX as usize);
 };

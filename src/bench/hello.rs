@@ -27,6 +27,7 @@ use crate::http::Options;
 use crate::http::Refusal;
 use crate::http::Server;
 use crate::http::Service;
+use crate::http::body::Content;
 use crate::http::shutdown::Shutdown;
 
 /// Connections that may wait to be accepted.
@@ -37,8 +38,8 @@ const IO_MEMORY: usize = 1 << 20;
 struct Hello;
 
 impl Service for Hello {
-    async fn call(&self, _head: Parts, _body: Bytes) -> Response<Bytes> {
-        reply(StatusCode::OK)
+    async fn call(&self, _head: Parts, _body: Bytes) -> Response<Content> {
+        reply(StatusCode::OK).map(Content::Whole)
     }
 
     fn refuse(&self, _: &Parts, _: Refusal) -> Response<Bytes> {

@@ -10,6 +10,7 @@ pub mod log;
 pub mod segments;
 pub mod helper;
 pub mod workers;
+pub mod spool;
 pub mod stopwatch;
 pub mod manifest;
 pub mod priority;

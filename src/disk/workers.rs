@@ -20,6 +20,7 @@ use bytes::Bytes;
 use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
 use crate::disk::priority;
+use crate::disk::spool::Spools;
 use crate::disk::stops::Stops;
 use crate::disk::stopwatch::Stopwatch;
 use crate::limits;
@@ -84,14 +85,16 @@ pub struct Workers {
     read: flume::Sender<ReadTask>,
     is_stopping: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,
+    spools: Spools,
 }
 
 impl Workers {
     /// Start the threads; `report` is called on them. At what the process
-    /// has to stop goes to `stops`.
+    /// has to stop goes to `stops`, large results to `spools`.
     pub fn start(
         stops: &Stops,
         times: Times,
+        spools: Spools,
         now: impl Fn() -> Instant + Clone + Send + 'static,
         report: impl Fn(Done) + Clone + Send + 'static,
     ) -> Self {
@@ -111,7 +114,7 @@ impl Workers {
         }
         for _ in 0..limits::READER_THREADS {
             let (todo, stop, report) = (to_read.clone(), Arc::clone(&is_stopping), report.clone());
-            let (now, stops) = (now.clone(), stops.clone());
+            let (now, stops, spools) = (now.clone(), stops.clone(), spools.clone());
             threads.push(spawn(todo, report, move |task| {
                 let began = now();
                 let is_late =
@@ -119,7 +122,7 @@ impl Workers {
                 let mut watch = Stopwatch::new(times.slow_statement);
                 watch.on_begin(began);
                 let command = task.command.clone();
-                let mut done = read_whole(task, &stops, is_late);
+                let mut done = read_whole(task, &stops, &spools, is_late);
                 let ended = now();
                 watch.on_end(ended);
                 if let Done::Read { result: Ok(read), slow, .. } = &mut done {
@@ -133,7 +136,12 @@ impl Workers {
                 done
             }));
         }
-        Self { apply, read, is_stopping, threads }
+        Self { apply, read, is_stopping, threads, spools }
+    }
+
+    /// Where large results are.
+    pub fn spools(&self) -> &Spools {
+        &self.spools
     }
 
     /// Have commands applied; [`Done::Ran`] brings the connection back.
@@ -205,12 +213,17 @@ fn apply_whole(
     Done::Ran { database, open, entries, result, slow }
 }
 
-fn read_whole(task: ReadTask, stops: &Stops, mut is_late: impl FnMut() -> bool) -> Done {
+fn read_whole(
+    task: ReadTask,
+    stops: &Stops,
+    spools: &Spools,
+    mut is_late: impl FnMut() -> bool,
+) -> Done {
     let ReadTask { database, path, token, command, reader, brake } = task;
     let reader = reader.map_or_else(|| open(database, &path), Ok);
     let (reader, result) = match reader {
         Ok(mut reader) => {
-            let read = || reader.read(&command, &brake, &mut is_late);
+            let read = || reader.read(&command, &brake, &mut is_late, Some(spools.spill()));
             let result = guarded(stops, database, read);
             let is_fit = result.as_ref().is_ok_and(|it| it.is_fit);
             (is_fit.then_some(reader), result)

@@ -13,7 +13,7 @@
 //! | too many keys in too short a time | 429 + `Retry-After` | `idempotency_keys_full` | send it again when it says |
 //! | body or command too large | 413 | | send less at once |
 //! | database at its limit | 507 | `database_bytes` | delete something |
-//! | disk almost full | 507 | `disk_reserve` | delete or drop something, or tell the operator |
+//! | disk almost full | 507 | `disk_reserve` | delete or drop something, ask for less at once, or tell the operator |
 //! | a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
 //! | wrong method | 405 | | |
 //! | head that is no HTTP, or could be understood in two ways | 400 | `malformed_head` | change it |

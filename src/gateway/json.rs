@@ -28,16 +28,21 @@ const IS_SPECIAL: [bool; 256] = {
 
 /// Append a string, with its quotes.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
-    let mut rest = text.as_bytes();
-    out.reserve(rest.len() + 2);
+    out.reserve(text.len() + 2);
     out.push(b'"');
+    put_letters(out, text);
+    out.push(b'"');
+}
+
+/// Append a part of a string, without quotes.
+pub fn put_letters(out: &mut Vec<u8>, text: &str) {
+    let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|it| IS_SPECIAL[usize::from(*it)]) {
         let (plain, special) = rest.split_at(at);
         out.extend_from_slice(plain);
         rest = put_special(out, special);
     }
     out.extend_from_slice(rest);
-    out.push(b'"');
 }
 
 /// Append the character at the start of `text`, escaped if it must be; returns what follows it.
@@ -95,11 +100,16 @@ pub fn put_real(out: &mut Vec<u8>, value: f64) {
 /// Append bytes as a base64 string, with its quotes.
 pub fn put_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
+    put_base64_letters(out, bytes);
+    out.push(b'"');
+}
+
+/// The same without quotes; to be gone on with only behind a multiple of three bytes.
+pub fn put_base64_letters(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
     let n = STANDARD.encode_slice(bytes, &mut out[start..]).expect("there is room");
     out.truncate(start + n);
-    out.push(b'"');
 }
 
 /// Any value's text, escaped like the rest. For replies that are not frequent.

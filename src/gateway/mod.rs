@@ -11,10 +11,12 @@
 //! Start reading at [`Gateway::answer`].
 
 pub mod body;
+mod counted;
 pub mod error;
 mod idempotency;
 pub mod json;
 pub mod pages;
+mod pieces;
 mod reply;
 mod route;
 pub mod rows;
@@ -24,6 +26,7 @@ pub mod stats;
 pub mod storage;
 pub mod tenants;
 pub mod time;
+mod window;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -54,6 +57,7 @@ use crate::gateway::tenants::Usage;
 use crate::http::Refusal;
 use crate::http::ServedBy;
 use crate::http::Service;
+use crate::http::body::Content;
 use crate::shard::request::Submit;
 use crate::types::Namespace;
 use crate::types::Timestamp;
@@ -145,16 +149,17 @@ impl<S: Submit> Gateway<S> {
         head: &Parts,
         body: &[u8],
         seen: &Seen,
-    ) -> Result<Response<Bytes>, ApiError> {
+    ) -> Result<Response<Content>, ApiError> {
         let path = route::path_of(&head.uri);
         let route = Route::find(&path);
         seen.route.set(route.map_or(stats::OTHER, Route::pattern));
         if let Some(Route::Page(page)) = route {
-            return Ok(pages::serve(page, &self.info, &self.node).await);
+            let reply = pages::serve(page, &self.info, &self.node).await;
+            return Ok(reply.map(Content::Whole));
         }
         let identity = self.identify(head)?;
         if !route::needs_namespace(&path) {
-            return Ok(route::elsewhere(&head.uri));
+            return Ok(route::elsewhere(&head.uri).map(Content::Whole));
         }
         let namespace = self.policy.authorize(identity)?;
         let core = self.node.elsewhere(&namespace);
@@ -171,7 +176,7 @@ impl<S: Submit> Gateway<S> {
                 storage::serve(endpoint, namespace, head, body, &node).await
             }
             Some(_) => return Err(ApiError::Method),
-            None => return Ok(route::elsewhere(&head.uri)),
+            None => return Ok(route::elsewhere(&head.uri).map(Content::Whole)),
         };
         served.map(|mut reply| {
             if let Some(core) = core {
@@ -202,9 +207,10 @@ impl<S> Gateway<S> {
         reply::for_any_origin(reply)
     }
 
-    fn count(&self, seen: &Seen, began: Instant, received: usize, reply: &Response<Bytes>) {
-        let (status, sent) = (reply.status().as_u16(), reply.body().len());
-        let took = self.stamps.took(began, seen.has_asked() && sent < LARGE_REPLY_SIZE);
+    fn count(&self, seen: &Seen, began: Instant, received: usize, reply: &mut Response<Content>) {
+        let (status, sent) = (reply.status().as_u16(), reply.body().size());
+        let is_small = sent.is_some_and(|it| it < LARGE_REPLY_SIZE);
+        let took = self.stamps.took(began, seen.has_asked() && is_small);
         let mut counts = self.stats.borrow_mut();
         counts.count(seen.route.get(), status, Some(took));
         if let Some(namespace) = seen.namespace.get() {
@@ -212,25 +218,27 @@ impl<S> Gateway<S> {
                 requests: 1,
                 errors: u64::from(status >= 400),
                 received_bytes: received as u64,
-                sent_bytes: sent as u64,
+                sent_bytes: sent.unwrap_or(0) as u64,
                 ..seen.usage.get()
             };
             counts.count_tenant(namespace, &usage);
+            drop(counts);
+            counted::count_pieces(reply.body_mut(), &self.stats, namespace);
         }
     }
 }
 
 impl<S: Submit + 'static> Service for Gateway<S> {
-    async fn call(&self, head: Parts, body: Bytes) -> Response<Bytes> {
+    async fn call(&self, head: Parts, body: Bytes) -> Response<Content> {
         let (began, seen) = (self.stamps.begin(), Seen::default());
         let answer = if head.method == Method::OPTIONS {
             seen.route.set(stats::PREFLIGHT);
-            Ok(reply::empty(StatusCode::NO_CONTENT))
+            Ok(reply::empty(StatusCode::NO_CONTENT).map(Content::Whole))
         } else {
             self.answer(&head, &body, &seen).await
         };
-        let reply = answer.unwrap_or_else(|it| self.refusal(&it));
-        self.count(&seen, began, body.len(), &reply);
+        let mut reply = answer.unwrap_or_else(|it| self.refusal(&it).map(Content::Whole));
+        self.count(&seen, began, body.len(), &mut reply);
         reply::for_any_origin(reply)
     }
 

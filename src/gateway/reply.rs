@@ -8,6 +8,8 @@ use http::Response;
 use http::StatusCode;
 use http::header;
 
+use crate::http::body::Content;
+
 /// Let pages of any origin use the API: it knows its callers by key, never by cookie.
 const CROSS_ORIGIN: [(HeaderName, HeaderValue); 5] = [
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
@@ -40,6 +42,14 @@ pub(super) fn json(status: StatusCode, mut body: Vec<u8>) -> Response<Bytes> {
     reply
 }
 
+/// A reply with JSON that has its line end.
+pub(super) fn json_content(status: StatusCode, content: Content) -> Response<Content> {
+    let mut reply = reply(status, content);
+    let kind = HeaderValue::from_static("application/json");
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply
+}
+
 /// A reply with plain text.
 pub(super) fn text(status: StatusCode, body: &'static str) -> Response<Bytes> {
     let mut reply = reply(status, Bytes::from_static(body.as_bytes()));
@@ -48,7 +58,7 @@ pub(super) fn text(status: StatusCode, body: &'static str) -> Response<Bytes> {
     reply
 }
 
-fn reply(status: StatusCode, body: Bytes) -> Response<Bytes> {
+fn reply<T>(status: StatusCode, body: T) -> Response<T> {
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
     // Content type, the five below, and one or two of an error.
@@ -57,13 +67,13 @@ fn reply(status: StatusCode, body: Bytes) -> Response<Bytes> {
 }
 
 /// Say that it is the reply to an earlier request with the same key.
-pub(super) fn mark_replayed(reply: &mut Response<Bytes>) {
+pub(super) fn mark_replayed<T>(reply: &mut Response<T>) {
     let name = HeaderName::from_static("idempotency-replayed");
     reply.headers_mut().insert(name, HeaderValue::from_static("true"));
 }
 
 /// The reply, readable from pages of any origin.
-pub(super) fn for_any_origin(mut reply: Response<Bytes>) -> Response<Bytes> {
+pub(super) fn for_any_origin<T>(mut reply: Response<T>) -> Response<T> {
     for (name, value) in CROSS_ORIGIN {
         reply.headers_mut().insert(name, value);
     }

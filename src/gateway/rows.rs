@@ -34,6 +34,17 @@ pub enum Blobs {
     Object,
 }
 
+/// What of a result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The rows as objects, an array.
+    Items,
+    /// The rows as arrays, an array.
+    Rows,
+    /// The first row, which there must be, as an object.
+    First,
+}
+
 /// How the integers of a column are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
@@ -90,7 +101,8 @@ impl<'a> Table<'a> {
     /// repeated in every row, so that a small result may have a text that is larger by far.
     pub fn size_hint(&self) -> usize {
         let names = self.rows.count.saturating_mul(self.names.len());
-        let values = self.rows.values.len().saturating_mul(3);
+        let values = usize::try_from(self.rows.values.size()).unwrap_or(usize::MAX);
+        let values = values.saturating_mul(3);
         names.saturating_add(values).saturating_add(128).min(RESERVE_SIZE_MAX)
     }
 
@@ -99,34 +111,50 @@ impl<'a> Table<'a> {
         put_list(out, self.rows.columns.iter(), |out, it| json::put_text(out, &it.name));
     }
 
-    /// Append the rows as objects, an array.
-    pub fn put_items(&self, out: &mut Vec<u8>) {
-        self.put_each_row(out, |out, row| self.put_item(out, row));
+    /// What it is of.
+    pub fn rows(&self) -> &Rows {
+        self.rows
     }
 
-    /// Append the first row, which there must be, as an object.
-    pub fn put_first(&self, out: &mut Vec<u8>) {
-        let row: Vec<_> = self.rows.values().take(self.rows.columns.len()).collect();
-        self.put_item(out, &row);
+    /// Append what `part` says, of rows that are in memory.
+    pub fn put(&self, out: &mut Vec<u8>, part: Part) {
+        match part {
+            Part::Items => self.put_each_row(out, |out, row| self.put_item(out, row)),
+            Part::Rows => self.put_each_row(out, |out, row| self.put_array(out, row)),
+            Part::First => {
+                let row: Vec<_> = self.rows.values().take(self.rows.columns.len()).collect();
+                self.put_item(out, &row);
+            }
+        }
     }
 
-    fn put_item(&self, out: &mut Vec<u8>, row: &[Value<'a>]) {
+    /// Append one row.
+    pub fn put_row(&self, out: &mut Vec<u8>, row: &[Value<'_>], part: Part) {
+        match part {
+            Part::Items | Part::First => self.put_item(out, row),
+            Part::Rows => self.put_array(out, row),
+        }
+    }
+
+    /// The columns that an object has: the text of the name, with its colon, and where its value stands in the row.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], usize)> {
+        self.fields.iter().map(|(name, at)| (&self.names[name.clone()], *at))
+    }
+
+    fn put_item(&self, out: &mut Vec<u8>, row: &[Value<'_>]) {
         out.push(b'{');
-        for (nth, (name, at)) in self.fields.iter().enumerate() {
+        for (nth, (name, at)) in self.fields().enumerate() {
             if nth > 0 {
                 out.push(b',');
             }
-            out.extend_from_slice(&self.names[name.clone()]);
-            self.put_value(out, *at, row[*at]);
+            out.extend_from_slice(name);
+            self.put_value(out, at, row[at]);
         }
         out.push(b'}');
     }
 
-    /// Append the rows as arrays, an array.
-    pub fn put_rows(&self, out: &mut Vec<u8>) {
-        self.put_each_row(out, |out, row| {
-            put_list(out, row.iter().enumerate(), |out, (at, it)| self.put_value(out, at, *it));
-        });
+    fn put_array(&self, out: &mut Vec<u8>, row: &[Value<'_>]) {
+        put_list(out, row.iter().enumerate(), |out, (at, it)| self.put_value(out, at, *it));
     }
 
     fn put_each_row(&self, out: &mut Vec<u8>, put: impl Fn(&mut Vec<u8>, &[Value<'a>])) {
@@ -141,7 +169,8 @@ impl<'a> Table<'a> {
         });
     }
 
-    fn put_value(&self, out: &mut Vec<u8>, at: usize, value: Value<'_>) {
+    /// Append a value of column `at`.
+    pub fn put_value(&self, out: &mut Vec<u8>, at: usize, value: Value<'_>) {
         match value {
             Value::Null => out.extend_from_slice(b"null"),
             Value::Integer(it) => match self.meanings[at] {
@@ -211,7 +240,7 @@ pub(crate) mod tests {
             value.encode(&mut encoded);
         }
         let count = if columns.is_empty() { 0 } else { values.len() / columns.len() };
-        Rows { columns: columns.into(), count, values: encoded.freeze() }
+        Rows { columns: columns.into(), count, values: encoded.freeze().into() }
     }
 
     fn text(rows: &Rows, blobs: Blobs) -> String {
@@ -219,9 +248,9 @@ pub(crate) mod tests {
         let mut out = Vec::new();
         table.put_columns(&mut out);
         out.push(b'\n');
-        table.put_items(&mut out);
+        table.put(&mut out, Part::Items);
         out.push(b'\n');
-        table.put_rows(&mut out);
+        table.put(&mut out, Part::Rows);
         String::from_utf8(out).unwrap()
     }
 

@@ -31,9 +31,15 @@ use crate::gateway::body::select::Selection;
 use crate::gateway::error::ApiError;
 use crate::gateway::idempotency;
 use crate::gateway::json;
+use crate::gateway::pieces;
+use crate::gateway::pieces::Paper;
+use crate::gateway::pieces::Plan;
 use crate::gateway::reply;
 use crate::gateway::rows::Blobs;
+use crate::gateway::rows::Part;
 use crate::gateway::rows::Table;
+use crate::http::body::Content;
+use crate::limits;
 use crate::shard::request::Reply;
 use crate::shard::request::Request;
 use crate::shard::request::Submit;
@@ -102,7 +108,7 @@ pub async fn serve(
     head: &Parts,
     body: &[u8],
     node: &impl Submit,
-) -> Result<Response<Bytes>, ApiError> {
+) -> Result<Response<Content>, ApiError> {
     let query = head.uri.query();
     let key = if endpoint.may_write() { idempotency::key_of(&head.headers)? } else { None };
     let wrong = |error| ApiError::Body { error, shape: endpoint.shape() };
@@ -124,55 +130,60 @@ pub async fn serve(
     let (status, out) = match endpoint {
         Endpoint::Query => {
             let draft = body::statement(body, Mode::Query).map_err(wrong)?;
-            (StatusCode::OK, query_reply(read(draft).await?.last(), blobs(query)))
+            (StatusCode::OK, content(Shape::Table, &read(draft).await?, blobs(query)))
         }
         Endpoint::Select(form) => {
             let Selection { draft, one } = select::selection(body, form).map_err(wrong)?;
             let results = read(draft).await?;
-            let out = if one && !wants_list(query) {
-                row_reply(results.last(), blobs(query)).ok_or(ApiError::NoRow)?
-            } else {
-                query_reply(results.last(), blobs(query))
-            };
-            (StatusCode::OK, out)
+            let shape = if one && !wants_list(query) { Shape::Row } else { Shape::Table };
+            if shape == Shape::Row && rows_of(results.last()).is_none_or(|it| it.count == 0) {
+                return Err(ApiError::NoRow);
+            }
+            (StatusCode::OK, content(shape, &results, blobs(query)))
         }
         Endpoint::Exec => {
             let draft = body::statement(body, Mode::Exec).map_err(wrong)?;
-            (StatusCode::OK, exec_reply(write(draft).await?.last(), blobs(query)))
+            (StatusCode::OK, content(Shape::Execution, &write(draft).await?, blobs(query)))
         }
         Endpoint::Transaction => {
             let transaction = body::transaction(body).map_err(wrong)?;
             let draft = transaction.draft;
             let results =
                 if transaction.writes { write(draft).await? } else { read(draft).await? };
-            let results = transaction.return_results.then_some(&*results);
-            (StatusCode::OK, transaction_reply(results, blobs(query)))
+            let out = if transaction.return_results {
+                content(Shape::Each, &results, blobs(query))
+            } else {
+                done()
+            };
+            (StatusCode::OK, out)
         }
         Endpoint::Schema => {
             let draft = single(Mode::Query, SCHEMA).map_err(wrong)?;
-            (StatusCode::OK, schema_reply(read(draft).await?.last()))
+            (StatusCode::OK, content(Shape::Schema, &read(draft).await?, Blobs::Text))
         }
         Endpoint::CreateTable => {
             let schema = body::field(body, "schema").map_err(wrong)?;
             write(single(Mode::Exec, &schema).map_err(wrong)?).await?;
-            (StatusCode::CREATED, DONE.to_vec())
+            (StatusCode::CREATED, done())
         }
         Endpoint::DropTable => {
             let table = body::field(body, "table").map_err(wrong)?;
             let table = identifier(&table).ok_or(ApiError::TableName)?;
             let sql = format!("DROP TABLE IF EXISTS \"{table}\"");
             write(single(Mode::Exec, &sql).map_err(wrong)?).await?;
-            (StatusCode::OK, DONE.to_vec())
+            (StatusCode::OK, done())
         }
     };
-    let mut reply = reply::json(status, out);
+    let mut reply = reply::json_content(status, out);
     if is_replayed {
         reply::mark_replayed(&mut reply);
     }
     Ok(reply)
 }
 
-const DONE: &[u8] = br#"{"status":"ok"}"#;
+fn done() -> Content {
+    Content::Whole(Bytes::from_static(b"{\"status\":\"ok\"}\n"))
+}
 
 /// The results, and whether they are those of an earlier request.
 pub(super) async fn run(
@@ -222,41 +233,74 @@ fn rows_of(result: Option<&StatementResult>) -> Option<&Rows> {
     }
 }
 
-fn query_reply(result: Option<&StatementResult>, blobs: Blobs) -> Vec<u8> {
+/// What a reply says of the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Columns, count, and the rows twice.
+    Table,
+    /// The first row, which there must be.
+    Row,
+    /// Counts, and rows if there are some.
+    Execution,
+    /// Each result.
+    Each,
+    /// The rows as objects, twice.
+    Schema,
+}
+
+/// The text of a reply: at once, or, if the results are large, piece by piece while it is sent.
+fn content(shape: Shape, results: &[StatementResult], blobs: Blobs) -> Content {
+    if pieces::are_large(results) {
+        let mut plan = Plan::default();
+        put_reply(&mut plan, shape, results, blobs);
+        return Content::Pieces(plan.into_pieces(blobs, limits::PIECE_SIZE));
+    }
+    let mut out = Vec::new();
+    put_reply(&mut out, shape, results, blobs);
+    Content::Whole(out.into())
+}
+
+fn put_reply(out: &mut impl Paper, shape: Shape, results: &[StatementResult], blobs: Blobs) {
+    match shape {
+        Shape::Table => put_table(out, results.last(), blobs),
+        Shape::Row => put_first(out, results.last(), blobs),
+        Shape::Execution => {
+            out.reserve(96);
+            put_counts(out, results.last(), "\"execution_state\":\"ok\",", blobs);
+        }
+        Shape::Each => put_results(out, results, blobs),
+        Shape::Schema => put_schema(out, results.last()),
+    }
+    out.text().push(b'\n');
+}
+
+fn put_table(out: &mut impl Paper, result: Option<&StatementResult>, blobs: Blobs) {
     let Some(rows) = rows_of(result) else {
-        return br#"{"columns":[],"count":0,"items":[],"rows":[]}"#.to_vec();
+        let empty = br#"{"columns":[],"count":0,"items":[],"rows":[]}"#;
+        return out.text().extend_from_slice(empty);
     };
     let table = Table::new(rows, blobs);
-    let mut out = Vec::with_capacity(table.size_hint());
-    out.extend_from_slice(b"{\"columns\":");
-    table.put_columns(&mut out);
-    put_number(&mut out, ",\"count\":", rows.count);
-    out.extend_from_slice(b",\"items\":");
-    table.put_items(&mut out);
-    out.extend_from_slice(b",\"rows\":");
-    table.put_rows(&mut out);
-    out.push(b'}');
-    out
+    out.reserve(table.size_hint());
+    out.text().extend_from_slice(b"{\"columns\":");
+    table.put_columns(out.text());
+    put_number(out.text(), ",\"count\":", rows.count);
+    out.text().extend_from_slice(b",\"items\":");
+    out.put(&table, Part::Items);
+    out.text().extend_from_slice(b",\"rows\":");
+    out.put(&table, Part::Rows);
+    out.text().push(b'}');
 }
 
-/// The first row, an object; none if there is no row.
-fn row_reply(result: Option<&StatementResult>, blobs: Blobs) -> Option<Vec<u8>> {
-    let rows = rows_of(result).filter(|it| it.count > 0)?;
+fn put_first(out: &mut impl Paper, result: Option<&StatementResult>, blobs: Blobs) {
+    let rows = rows_of(result).expect("there is a row");
     let table = Table::new(rows, blobs);
-    let mut out = Vec::with_capacity(table.size_hint());
-    table.put_first(&mut out);
-    Some(out)
-}
-
-fn exec_reply(result: Option<&StatementResult>, blobs: Blobs) -> Vec<u8> {
-    let mut out = Vec::with_capacity(96);
-    put_counts(&mut out, result, "\"execution_state\":\"ok\",", blobs);
-    out
+    out.reserve(table.size_hint());
+    out.put(&table, Part::First);
 }
 
 /// An object with counts, and rows if there are some; its keys are sorted, and `state` comes where it
 /// belongs among them.
-fn put_counts(out: &mut Vec<u8>, result: Option<&StatementResult>, state: &str, blobs: Blobs) {
+fn put_counts(out: &mut impl Paper, result: Option<&StatementResult>, state: &str, blobs: Blobs) {
     let (rows_affected, last_insert_id) = match result {
         Some(StatementResult::Counts { rows_affected, last_insert_id, .. }) => {
             (*rows_affected, *last_insert_id)
@@ -264,69 +308,59 @@ fn put_counts(out: &mut Vec<u8>, result: Option<&StatementResult>, state: &str, 
         Some(StatementResult::Rows(_)) | None => (0, 0),
     };
     let table = rows_of(result).map(|it| (Table::new(it, blobs), it.count));
-    out.push(b'{');
+    out.text().push(b'{');
     if let Some((table, count)) = &table {
         out.reserve(table.size_hint());
-        out.extend_from_slice(b"\"columns\":");
-        table.put_columns(out);
-        put_number(out, ",\"count\":", *count);
-        out.push(b',');
+        out.text().extend_from_slice(b"\"columns\":");
+        table.put_columns(out.text());
+        put_number(out.text(), ",\"count\":", *count);
+        out.text().push(b',');
     }
-    out.extend_from_slice(state.as_bytes());
+    out.text().extend_from_slice(state.as_bytes());
     if let Some((table, _)) = &table {
-        out.extend_from_slice(b"\"items\":");
-        table.put_items(out);
-        out.push(b',');
+        out.text().extend_from_slice(b"\"items\":");
+        out.put(table, Part::Items);
+        out.text().push(b',');
     }
-    put_number(out, "\"last_insert_id\":", last_insert_id);
+    put_number(out.text(), "\"last_insert_id\":", last_insert_id);
     if let Some((table, _)) = &table {
-        out.extend_from_slice(b",\"rows\":");
-        table.put_rows(out);
+        out.text().extend_from_slice(b",\"rows\":");
+        out.put(table, Part::Rows);
     }
-    put_number(out, ",\"rows_affected\":", rows_affected);
-    out.push(b'}');
+    put_number(out.text(), ",\"rows_affected\":", rows_affected);
+    out.text().push(b'}');
 }
 
-fn transaction_reply(results: Option<&[StatementResult]>, blobs: Blobs) -> Vec<u8> {
-    let Some(results) = results else {
-        return DONE.to_vec();
-    };
-    let mut out = b"{\"results\":[".to_vec();
+fn put_results(out: &mut impl Paper, results: &[StatementResult], blobs: Blobs) {
+    out.text().extend_from_slice(b"{\"results\":[");
     for (nth, result) in results.iter().enumerate() {
         if nth > 0 {
-            out.push(b',');
+            out.text().push(b',');
         }
         match result {
             StatementResult::Rows(rows) => {
                 let table = Table::new(rows, blobs);
                 out.reserve(table.size_hint());
-                table.put_items(&mut out);
+                out.put(&table, Part::Items);
             }
-            StatementResult::Counts { .. } => put_counts(&mut out, Some(result), "", blobs),
+            StatementResult::Counts { .. } => put_counts(out, Some(result), "", blobs),
         }
     }
-    out.extend_from_slice(b"],\"status\":\"ok\"}");
-    out
+    out.text().extend_from_slice(b"],\"status\":\"ok\"}");
 }
 
-fn schema_reply(result: Option<&StatementResult>) -> Vec<u8> {
-    let mut items = Vec::new();
-    let mut count = 0;
-    match rows_of(result) {
-        Some(rows) => {
-            Table::new(rows, Blobs::Text).put_items(&mut items);
-            count = rows.count;
-        }
-        None => items.extend_from_slice(b"[]"),
-    }
-    let mut out = Vec::with_capacity(2 * items.len() + 48);
-    put_number(&mut out, "{\"count\":", count);
+fn put_schema(out: &mut impl Paper, result: Option<&StatementResult>) {
+    let table = rows_of(result).map(|it| Table::new(it, Blobs::Text));
+    let count = rows_of(result).map_or(0, |it| it.count);
+    put_number(out.text(), "{\"count\":", count);
     for key in [",\"objects\":", ",\"tables\":"] {
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(&items);
+        out.text().extend_from_slice(key.as_bytes());
+        match &table {
+            Some(table) => out.put(table, Part::Items),
+            None => out.text().extend_from_slice(b"[]"),
+        }
     }
-    out.push(b'}');
-    out
+    out.text().push(b'}');
 }
 
 fn put_number(out: &mut Vec<u8>, key: &str, value: impl itoa::Integer) {

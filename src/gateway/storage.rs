@@ -31,8 +31,10 @@ use crate::gateway::body;
 use crate::gateway::error::ApiError;
 use crate::gateway::idempotency;
 use crate::gateway::json;
+use crate::gateway::pieces;
 use crate::gateway::reply;
 use crate::gateway::sql;
+use crate::http::body::Content;
 use crate::limits;
 use crate::shard::request::Request;
 use crate::shard::request::Submit;
@@ -41,6 +43,7 @@ use crate::wire::command::Draft;
 use crate::wire::command::Value;
 use crate::wire::rows::Rows;
 use crate::wire::rows::StatementResult;
+use crate::wire::rows::Values;
 use crate::wire::storage::Storage;
 
 /// What a path does.
@@ -196,7 +199,7 @@ pub async fn serve(
     head: &Parts,
     body: &[u8],
     node: &impl Submit,
-) -> Result<Response<Bytes>, ApiError> {
+) -> Result<Response<Content>, ApiError> {
     let wish = Wish::read(endpoint, head.uri.query().unwrap_or_default(), body)?;
     if wish.namespace.as_ref().is_some_and(|it| *it != namespace.as_str().as_bytes()) {
         return Err(ApiError::OtherNamespace);
@@ -213,11 +216,13 @@ pub async fn serve(
     };
     let (results, is_replayed) = sql::run(node, request).await?;
     let mut reply = match storage {
-        Storage::Put { key, value, .. } => put_reply(key, value.len()),
-        Storage::Delete { key } => delete_reply(key, results.last(), is_replayed)?,
+        Storage::Put { key, value, .. } => put_reply(key, value.len()).map(Content::Whole),
+        Storage::Delete { key } => {
+            delete_reply(key, results.last(), is_replayed)?.map(Content::Whole)
+        }
         Storage::Get { key } => get_reply(key, rows_of(results.last()))?,
-        Storage::Exists { .. } => exists_reply(rows_of(results.last())),
-        Storage::List { .. } => list_reply(rows_of(results.last())),
+        Storage::Exists { .. } => exists_reply(rows_of(results.last())).map(Content::Whole),
+        Storage::List { .. } => list_reply(rows_of(results.last())).map(Content::Whole),
     };
     if is_replayed {
         reply::mark_replayed(&mut reply);
@@ -257,13 +262,25 @@ fn delete_reply(
     Ok(reply::json(StatusCode::OK, out))
 }
 
-fn get_reply(key: &str, rows: Option<&Rows>) -> Result<Response<Bytes>, ApiError> {
-    let found = rows.and_then(|it| match it.values().next() {
-        Some(Value::Blob(value)) => Some(it.values.slice_ref(value)),
-        _ => None,
-    });
-    let no_key = || ApiError::NoKey { key: key.to_owned(), is_replayed: false };
-    let mut reply = Response::new(found.ok_or_else(no_key)?);
+fn get_reply(key: &str, rows: Option<&Rows>) -> Result<Response<Content>, ApiError> {
+    let Some(rows) = rows.filter(|it| it.count > 0) else {
+        return Err(ApiError::NoKey { key: key.to_owned(), is_replayed: false });
+    };
+    // The one value is a blob: its tag, its length, and what was put there.
+    let size = rows.values.size().saturating_sub(pieces::HEAD_SIZE);
+    let start = pieces::HEAD_SIZE.min(rows.values.size());
+    let mut reply = match &rows.values {
+        Values::Held(bytes) => {
+            let value = bytes.slice(usize::try_from(start).unwrap_or(bytes.len())..);
+            Response::new(Content::Whole(value))
+        }
+        Values::Spooled(_) => {
+            let value = Content::Pieces(pieces::bytes_of_value(rows.values.clone()));
+            let mut reply = Response::new(value);
+            reply.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+            reply
+        }
+    };
     let kind = HeaderValue::from_static("application/octet-stream");
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(reply)
@@ -275,7 +292,8 @@ fn exists_reply(rows: Option<&Rows>) -> Response<Bytes> {
 }
 
 fn list_reply(rows: Option<&Rows>) -> Response<Bytes> {
-    let mut out = Vec::with_capacity(64 + rows.map_or(0, |it| it.values.len()));
+    let mut out =
+        Vec::with_capacity(64 + rows.map_or(0, |it| it.values.held().map_or(0, Bytes::len)));
     let mut next = None;
     let mut n_keys = 0;
     out.extend_from_slice(b"{\"keys\":[");

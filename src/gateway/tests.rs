@@ -8,6 +8,7 @@ use expect_test::expect;
 use http::Request as HttpRequest;
 
 use super::*;
+use crate::gateway::pieces::tests::collect;
 use crate::gateway::rows::tests::rows;
 use crate::http::sleep;
 use crate::http::testing::Running;
@@ -109,7 +110,12 @@ async fn ask(
     let (head, ()) = builder.body(()).unwrap().into_parts();
     let reply = gateway.call(head, Bytes::copy_from_slice(body.as_bytes())).await;
     assert_eq!(reply.headers()["access-control-allow-origin"], "*", "{request}");
-    (reply, asked.take())
+    let (head, content) = reply.into_parts();
+    let body = match content {
+        Content::Whole(bytes) => bytes,
+        Content::Pieces(pieces) => collect(pieces).await.unwrap().concat().into(),
+    };
+    (Response::from_parts(head, body), asked.take())
 }
 
 /// `METHOD target Name: value, Name: value`, then the body on the next line, against what the node was

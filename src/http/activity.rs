@@ -94,6 +94,8 @@ pub struct Activity {
     overdue: Cell<bool>,
     leaves_unread: Cell<bool>,
     habit: Habit,
+    /// The body of the reply is not at its end, however much of it is written.
+    has_pieces: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -107,9 +109,19 @@ impl Activity {
 
     /// Everything handed to the socket so far is written.
     pub fn on_flushed(&self) {
-        if self.phase.get() == Phase::Write {
+        if self.phase.get() == Phase::Write && !self.has_pieces.get() {
             self.enter(Phase::Idle);
         }
+    }
+
+    /// A reply begins that is made while it is sent: not all of it is written when all that is there is.
+    pub fn begin_pieces(&self) {
+        self.has_pieces.set(true);
+    }
+
+    /// The last piece of it has been made, or nobody wants it.
+    pub fn end_pieces(&self) {
+        self.has_pieces.set(false);
     }
 
     /// Bytes have come in.
@@ -210,6 +222,7 @@ impl Activities {
             overdue: Cell::new(false),
             leaves_unread: Cell::new(false),
             habit: Habit::of_moved(n_moves),
+            has_pieces: Cell::new(false),
             waker: RefCell::new(None),
         });
         let mut open = self.open.borrow_mut();
@@ -304,6 +317,13 @@ mod tests {
         assert!(!place.activity.is_overdue());
         assert_eq!(place.activity.phase(), Phase::Handler);
         place.activity.enter(Phase::Write);
+        place.activity.on_flushed();
+        assert_eq!(place.activity.phase(), Phase::Idle);
+        place.activity.enter(Phase::Write);
+        place.activity.begin_pieces();
+        place.activity.on_flushed();
+        assert_eq!(place.activity.phase(), Phase::Write, "there is more to come");
+        place.activity.end_pieces();
         place.activity.on_flushed();
         assert_eq!(place.activity.phase(), Phase::Idle);
         place.activity.on_read();

@@ -1,14 +1,16 @@
-//! Bodies: a request's is collected whole within bounds, a reply's is whole to begin with.
+//! Bodies: a request's is collected whole within bounds; a reply's is whole to begin with, or made piece by piece while
+//! it is sent, as fast as the peer takes it.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::error::Error;
+use std::fmt;
 use std::future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
 use std::task::Poll;
+use std::task::ready;
 
 use bytes::Bytes;
 use bytes::BytesMut;
@@ -23,35 +25,110 @@ use crate::http::activity::Activity;
 /// Bytes reserved for a body before any of it has arrived: a length is only a promise.
 const RESERVE_SIZE: usize = 64 << 10;
 
-/// A reply's body: one piece.
-#[derive(Debug)]
-pub struct Whole(Bytes);
+/// Pieces of a body that are sent before other connections have their turn.
+const PIECES_IN_A_ROW: u32 = 4;
 
-impl Whole {
-    /// A body of these bytes.
-    pub fn new(bytes: Bytes) -> Self {
-        Self(bytes)
+/// What a reply has to say.
+#[derive(Debug)]
+pub enum Content {
+    /// All of it.
+    Whole(Bytes),
+    /// As it is made. Its length is not known before its end.
+    Pieces(Box<dyn Pieces>),
+}
+
+impl Content {
+    /// Bytes, if they are known.
+    pub fn size(&self) -> Option<usize> {
+        match self {
+            Self::Whole(bytes) => Some(bytes.len()),
+            Self::Pieces(_) => None,
+        }
     }
 }
 
-impl Body for Whole {
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(bytes)
+    }
+}
+
+/// Makes a body while it is sent.
+pub trait Pieces: fmt::Debug {
+    /// The next piece, which is not empty; none at the end. Asked when there is room for it. After an error the
+    /// connection is closed, so that nobody takes what was sent for everything.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>>;
+}
+
+/// A reply's body, as hyper takes it.
+#[derive(Debug)]
+pub struct Outgoing {
+    content: Content,
+    activity: Rc<Activity>,
+    n_in_a_row: u32,
+}
+
+impl Outgoing {
+    /// A body for the connection with this state.
+    pub fn new(content: Content, activity: &Rc<Activity>) -> Self {
+        if matches!(content, Content::Pieces(_)) {
+            activity.begin_pieces();
+        }
+        Self { content, activity: Rc::clone(activity), n_in_a_row: 0 }
+    }
+
+    fn end(&mut self) {
+        if matches!(self.content, Content::Pieces(_)) {
+            self.activity.end_pieces();
+        }
+        self.content = Content::Whole(Bytes::new());
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = std::mem::take(&mut self.0);
-        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        let pieces = match &mut this.content {
+            Content::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+            Content::Pieces(pieces) => pieces,
+        };
+        if this.n_in_a_row == PIECES_IN_A_ROW {
+            this.n_in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let piece = ready!(pieces.poll_piece(cx));
+        this.n_in_a_row += 1;
+        if !matches!(piece, Some(Ok(_))) {
+            this.end();
+        }
+        Poll::Ready(piece.map(|it| it.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        matches!(&self.content, Content::Whole(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.len() as u64)
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Pieces(_) => SizeHint::default(),
+        }
     }
 }
 

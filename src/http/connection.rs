@@ -30,8 +30,9 @@ use crate::http::activity::Activity;
 use crate::http::activity::Phase;
 use crate::http::activity::Place;
 use crate::http::body;
+use crate::http::body::Content;
 use crate::http::body::Held;
-use crate::http::body::Whole;
+use crate::http::body::Outgoing;
 use crate::http::io::HyperStream;
 use crate::http::sleep::now;
 use crate::types::ShardId;
@@ -213,7 +214,7 @@ struct Requests<S> {
 }
 
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
-    type Response = Response<Whole>;
+    type Response = Response<Outgoing>;
     type Error = Dropped;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
 
@@ -229,11 +230,11 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
             activity.enter(Phase::Write);
             shared.counters.requests.add(1);
             if let Some((method, path, start)) = logged {
-                let (status, bytes) = (reply.status().as_u16(), reply.body().len());
+                let (status, bytes) = (reply.status().as_u16(), reply.body().size());
                 let duration = now() - start;
-                tracing::debug!(%method, path, status, bytes, ?duration, "request");
+                tracing::debug!(%method, path, status, ?bytes, ?duration, "request");
             }
-            Ok(reply.map(Whole::new))
+            Ok(reply.map(|content| Outgoing::new(content, &activity)))
         })
     }
 }
@@ -248,7 +249,7 @@ async fn answer<S: Service>(
     body: Incoming,
     shared: &Shared<S>,
     activity: &Activity,
-) -> Result<Response<Bytes>, Dropped> {
+) -> Result<Response<Content>, Dropped> {
     if !is_clear(&head) {
         return Ok(refuse(shared.service.refuse(&head, Refusal::HeadBroken), shared, activity));
     }
@@ -259,7 +260,7 @@ async fn answer<S: Service>(
     if let Err(reply) = shared.service.admit(&head) {
         if body.is_end_stream() {
             shared.counters.refused.add(1);
-            return Ok(reply);
+            return Ok(reply.map(Content::Whole));
         }
         return Ok(refuse(reply, shared, activity));
     }
@@ -296,11 +297,11 @@ fn refuse<S>(
     mut reply: Response<Bytes>,
     shared: &Shared<S>,
     activity: &Activity,
-) -> Response<Bytes> {
+) -> Response<Content> {
     shared.counters.refused.add(1);
     activity.leave_unread();
     reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    reply
+    reply.map(Content::Whole)
 }
 
 /// Bytes of a request head, near enough.

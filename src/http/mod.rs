@@ -39,6 +39,7 @@ use hyper::server::conn::http1;
 use crate::http::activity::Activities;
 use crate::http::activity::Timeouts;
 use crate::http::body::Bounds;
+use crate::http::body::Content;
 use crate::http::io::Scratch;
 use crate::http::placement::Crowd;
 use crate::http::shutdown::Shutdown;
@@ -53,7 +54,7 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(75);
 /// What answers requests.
 pub trait Service: 'static {
     /// The reply to a request whose body is complete.
-    fn call(&self, head: Parts, body: Bytes) -> impl Future<Output = Response<Bytes>>;
+    fn call(&self, head: Parts, body: Bytes) -> impl Future<Output = Response<Content>>;
 
     /// Look at a request before its body is read, so that only those who may ask cost memory for one; a
     /// reply instead if it is refused.

@@ -119,6 +119,28 @@ impl Client {
         }
     }
 
+    /// All that comes, to the end of the connection.
+    pub(crate) async fn read_to_end(&mut self) -> String {
+        self.gather(|_| false).await
+    }
+
+    /// All that comes, up to a piece that ends with `end`.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        self.gather(|it| it.ends_with(end.as_bytes())).await
+    }
+
+    async fn gather(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> String {
+        let mut bytes = std::mem::take(&mut self.pending);
+        let mut chunk = vec![0; 64 << 10];
+        while !is_enough(&bytes) {
+            match self.stream.read(&mut chunk).await {
+                Ok(n) if n > 0 => bytes.extend_from_slice(&chunk[..n]),
+                _ => break,
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     fn parse(&mut self) -> Option<(u16, String, String)> {
         let at = self.pending.windows(4).position(|it| it == b"\r\n\r\n")?;
         let head = String::from_utf8(self.pending[..at].to_vec()).expect("a head is text");

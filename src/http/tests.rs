@@ -2,7 +2,10 @@
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
+use std::task::Context;
+use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -18,6 +21,8 @@ use crate::http::Refusal;
 use crate::http::ServedBy;
 use crate::http::Service;
 use crate::http::activity::Timeouts;
+use crate::http::body::Content;
+use crate::http::body::Pieces;
 use crate::http::sleep::now;
 use crate::http::testing::Client;
 use crate::http::testing::Running;
@@ -30,6 +35,43 @@ struct Echo {
     gate: Rc<Gate>,
     /// Connections handed over after `/elsewhere`, and to which core.
     moved: Rc<RefCell<Vec<(ShardId, Moved)>>>,
+    /// Pieces of `/endless` so far.
+    n_made: Rc<Cell<u32>>,
+}
+
+/// Pieces that say how many are left, each asked for twice before it is there.
+#[derive(Debug)]
+struct Countdown {
+    left: u32,
+    breaks_at: Option<u32>,
+    is_there: bool,
+    n_made: Rc<Cell<u32>>,
+}
+
+impl Countdown {
+    fn new(left: u32, breaks_at: Option<u32>) -> Self {
+        Self { left, breaks_at, is_there: false, n_made: Rc::default() }
+    }
+}
+
+impl Pieces for Countdown {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.is_there = !self.is_there;
+        if self.is_there {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.breaks_at == Some(self.left) {
+            return Poll::Ready(Some(Err(io::Error::other("broken"))));
+        }
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= 1;
+        self.n_made.set(self.n_made.get() + 1);
+        let text = format!("{:>1$}\n", self.left, if self.left > 1_000 { 9_999 } else { 2 });
+        Poll::Ready(Some(Ok(text.into())))
+    }
 }
 
 #[derive(Default)]
@@ -49,26 +91,37 @@ impl Gate {
         self.n_waiting.set(self.n_waiting.get() + 1);
         future::poll_fn(|cx| {
             self.wakers.borrow_mut().push(cx.waker().clone());
-            if self.is_open.get() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            if self.is_open.get() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 }
 
 impl Service for Echo {
-    async fn call(&self, head: Parts, body: Bytes) -> Response<Bytes> {
+    async fn call(&self, head: Parts, body: Bytes) -> Response<Content> {
         match head.uri.path() {
             "/panic" => panic!("one bad request"),
             "/wait" => self.gate.pass().await,
             "/elsewhere" => {
-                let mut reply = Response::new(body);
+                let mut reply = Response::new(Content::Whole(body));
                 reply.extensions_mut().insert(ServedBy(ShardId(7)));
                 return reply;
             }
-            "/large" => return Response::new(Bytes::from(vec![b'x'; 24 << 20])),
+            "/large" => return Response::new(Bytes::from(vec![b'x'; 24 << 20]).into()),
+            "/pieces" => return Response::new(Content::Pieces(Box::new(Countdown::new(20, None)))),
+            "/broken" => {
+                return Response::new(Content::Pieces(Box::new(Countdown::new(20, Some(7)))));
+            }
+            "/endless" => {
+                let mut endless = Countdown::new(u32::MAX, None);
+                endless.n_made = Rc::clone(&self.n_made);
+                let mut reply = Response::new(Content::Pieces(Box::new(endless)));
+                reply.extensions_mut().insert(ServedBy(ShardId(7)));
+                return reply;
+            }
             _ => {}
         }
-        Response::new(body)
+        Response::new(body.into())
     }
 
     fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
@@ -127,6 +180,79 @@ async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         future::yield_now().await;
     }
+}
+
+#[test]
+fn a_body_comes_in_pieces_and_the_connection_goes_on() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let mut client = server.connect().await;
+        client.send(post("/pieces", "") + &post("/", "next")).await;
+        let text = client.until("next").await;
+        assert!(text.contains("transfer-encoding: chunked"), "{text}");
+        let chunks: Vec<_> = (0..20).rev().map(|it| format!("3\r\n{it:>2}\n\r\n")).collect();
+        let chunks = chunks.concat();
+        assert!(text.contains(&(chunks + "0\r\n\r\nHTTP/1.1 200 OK")), "{text}");
+    });
+}
+
+#[test]
+fn an_old_client_gets_pieces_until_the_end_of_the_connection() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let lines: Vec<_> = (0..20).rev().map(|it| format!("{it:>2}\n")).collect();
+        let lines = lines.concat();
+        for (head, is_chunked) in [
+            ("GET /pieces HTTP/1.0\r\n\r\n", false),
+            ("GET /pieces HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", true),
+        ] {
+            let mut client = server.connect().await;
+            client.send(head).await;
+            let text = client.read_to_end().await;
+            assert_eq!(text.contains("chunked"), is_chunked, "{text}");
+            assert_eq!(text.ends_with(&lines), !is_chunked, "{text}");
+            assert_eq!(text.ends_with("\r\n0\r\n\r\n"), is_chunked, "{text}");
+        }
+        // What is only asked about has no body, and the connection goes on.
+        let mut client = server.connect().await;
+        client.send("HEAD /pieces HTTP/1.1\r\nHost: x\r\n\r\n".to_owned() + &post("/", "on")).await;
+        let text = client.until("on").await;
+        assert!(!text.contains("19"), "{text}");
+    });
+}
+
+#[test]
+fn a_body_that_breaks_looks_broken() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let mut client = server.connect().await;
+        client.send(post("/broken", "")).await;
+        let text = client.read_to_end().await;
+        assert!(text.contains("200 OK") && text.contains(" 7\n"), "{text}");
+        assert!(!text.ends_with("0\r\n\r\n"), "{text}");
+    });
+}
+
+#[test]
+fn pieces_are_made_as_they_are_taken_and_a_slow_client_is_left() {
+    on_executor(async {
+        let mut options = options();
+        options.timeouts.write = Duration::from_millis(200);
+        options.timeouts.idle = Duration::from_millis(20);
+        let echo = Echo::default();
+        let (n_made, moved) = (Rc::clone(&echo.n_made), Rc::clone(&echo.moved));
+        let server = Running::start(options, echo);
+        let mut client = server.connect().await;
+        client.send(post("/endless", "")).await;
+        until(|| n_made.get() > 0).await;
+        let began = now();
+        until(|| server.counters().timeouts == 1).await;
+        assert!(now() - began > Duration::from_millis(100), "it was taken for idle");
+        // What the sockets hold, some megabytes, and hyper's buffer.
+        assert!(n_made.get() < 3_000, "{} pieces were made for nobody", n_made.get());
+        assert!(moved.borrow().is_empty(), "a reply was on its way");
+        assert!(client.read_to_end().await.contains("200 OK"));
+    });
 }
 
 #[test]

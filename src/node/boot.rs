@@ -22,6 +22,7 @@ use crate::disk::boot::BootError as LogError;
 use crate::disk::boot::LogDirectories;
 use crate::disk::helper::Helper;
 use crate::disk::segments::Preparer;
+use crate::disk::spool::Spools;
 use crate::disk::stops::Stops;
 use crate::disk::workers::Workers;
 use crate::gateway::GatewayOptions;
@@ -59,7 +60,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
     refuse_what_cannot_be(&config)?;
     let _lock = preflight::lock(&config.node.data_dir)?;
     let _database_lock = lock_database_dir(&config)?;
-    preflight::environment(&config.database.data_dir)?;
+    let temporary = preflight::environment(&config.database.data_dir)?;
     let cpus = check_machine(&config)?;
     let refused = |error: SecretError| BootError::Refused(format!("cannot start: {error}"));
     let identity = Identity::load_or_create(&config.node.data_dir).map_err(refused)?;
@@ -102,7 +103,8 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
         let workers = {
             let now = move || clock.now();
             let stops = Stops::of(&config.database.data_dir);
-            Workers::start(&stops, settings::times(&config), now, report.clone())
+            let spools = Spools::start(temporary.clone(), settings::spools(&config));
+            Workers::start(&stops, settings::times(&config), spools, now, report.clone())
         };
         let threads = Threads { helper: Helper::start(report), workers };
         let preparer = Preparer::start(&found.directory);

@@ -31,6 +31,7 @@ use crate::http::Moved;
 use crate::http::Refusal;
 use crate::http::Server;
 use crate::http::Service;
+use crate::http::body::Content;
 use crate::http::shutdown::Shutdown;
 use crate::node::clock::Clock;
 use crate::node::databases::Databases;
@@ -275,7 +276,7 @@ struct Door {
 }
 
 impl Service for Door {
-    async fn call(&self, head: Parts, body: Bytes) -> Response<Bytes> {
+    async fn call(&self, head: Parts, body: Bytes) -> Response<Content> {
         self.gateway.call(head, body).await
     }
 

@@ -228,6 +228,12 @@ impl Cores<'_> {
         self.gauge("long_reads_waiting", help, |it| it.core.databases.long_reads_waiting as u64);
         let help = "Databases whose commands run on a thread now.";
         self.gauge("long_batches", help, |it| it.core.databases.long_batches as u64);
+        let help = "Files with large results that are being sent, or read.";
+        self.gauge("spools", help, |it| it.core.databases.spools.files as u64);
+        let help = "Bytes in those.";
+        self.gauge("spooled_bytes", help, |it| it.core.databases.spools.bytes);
+        let help = "Results that were too large for memory.";
+        self.counter("spools_total", help, |it| it.core.databases.spools.opened);
         let help = "Databases open, being opened or being closed.";
         self.gauge("open_databases", help, |it| it.core.databases.n_open as u64);
         let help = "Databases that are damaged, and serve nobody.";

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use glommio::LocalExecutorBuilder;
@@ -15,6 +16,7 @@ use socket2::Type;
 use tracing::warn;
 
 use crate::config::address::HostPort;
+use crate::limits;
 use crate::node::BootError;
 
 /// Rings of an executor; each registers its I/O memory once.
@@ -33,8 +35,8 @@ const BIND_TRIES: u32 = 20;
 const BIND_PAUSE: Duration = Duration::from_millis(25);
 
 /// What SQLite reads from the environment: `localtime` must be the same everywhere, and temporary files lie
-/// in the data directory, where none survives a start.
-pub(super) fn environment(data_dir: &Path) -> Result<(), BootError> {
+/// in the data directory, where none survives a start. Where that is.
+pub(super) fn environment(data_dir: &Path) -> Result<PathBuf, BootError> {
     let dir = data_dir.join("sqlite-tmp");
     let unusable = |source| BootError::DataDir { path: dir.clone(), source };
     std::fs::create_dir_all(&dir).map_err(unusable)?;
@@ -47,7 +49,7 @@ pub(super) fn environment(data_dir: &Path) -> Result<(), BootError> {
         std::env::set_var("TZ", "UTC");
         std::env::set_var("SQLITE_TMPDIR", &dir);
     }
-    Ok(())
+    Ok(dir)
 }
 
 /// No huge pages: the allocator asks for them, and then a few kilobytes in use keep two megabytes resident.
@@ -110,7 +112,8 @@ pub(super) fn resources(
     let least = FILES_OF_OUR_OWN
         + u64::from(n_shards) * FILES_PER_SHARD
         + open_databases.min(16) * FILES_PER_DATABASE;
-    let wanted = least + open_databases * FILES_PER_DATABASE + connections;
+    let spools = u64::from(n_shards) * limits::SPOOLS_MAX as u64;
+    let wanted = least + open_databases * FILES_PER_DATABASE + connections + spools;
     let has = raise_open_files(wanted);
     if has < least {
         return Err(BootError::OpenFiles { has, needs: least });

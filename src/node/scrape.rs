@@ -29,6 +29,7 @@ use crate::http::Options;
 use crate::http::Refusal;
 use crate::http::Service;
 use crate::http::activity::Timeouts;
+use crate::http::body::Content;
 use crate::http::sleep;
 use crate::node::mesh::Mesh;
 use crate::node::metrics;
@@ -105,10 +106,8 @@ impl ScrapeDoor {
         };
         Some(glommio::executor().spawn_blocking(write).await)
     }
-}
 
-impl Service for ScrapeDoor {
-    async fn call(&self, head: Parts, _: Bytes) -> Response<Bytes> {
+    async fn reply(&self, head: &Parts) -> Response<Bytes> {
         if head.uri.path() != "/metrics" {
             return text(StatusCode::NOT_FOUND, "404 page not found: /metrics is what there is\n");
         }
@@ -119,6 +118,12 @@ impl Service for ScrapeDoor {
             Some(page) => text(StatusCode::OK, page),
             None => text(StatusCode::SERVICE_UNAVAILABLE, "a core does not answer\n"),
         }
+    }
+}
+
+impl Service for ScrapeDoor {
+    async fn call(&self, head: Parts, _: Bytes) -> Response<Content> {
+        self.reply(&head).await.map(Content::Whole)
     }
 
     fn refuse(&self, _: &Parts, refusal: Refusal) -> Response<Bytes> {

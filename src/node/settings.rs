@@ -1,9 +1,11 @@
 //! The configuration in the terms of those who run by it.
 
 use crate::config::Config;
+use crate::disk::spool;
 use crate::disk::workers::Times;
 use crate::http;
 use crate::http::activity::Timeouts;
+use crate::limits;
 use crate::wire::command::CommandLimits;
 
 /// What a command may cost.
@@ -43,6 +45,15 @@ pub(super) fn http_options(config: &Config) -> http::Options {
 /// How long statements take.
 pub(super) fn times(config: &Config) -> Times {
     Times { statement: config.limits.statement_time, slow_statement: config.logging.slow_statement }
+}
+
+/// What one core's files with large results may take.
+pub(super) fn spools(config: &Config) -> spool::Bounds {
+    spool::Bounds {
+        files: limits::SPOOLS_MAX,
+        bytes: limits::SPOOLED_BYTES_MAX,
+        reserve: config.limits.disk_reserve.0,
+    }
 }
 
 /// Databases that one core may have open.

@@ -47,6 +47,7 @@ use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
+use crate::wire::spool::Spill;
 
 /// Texts remembered because they ran quickly.
 const QUICK_MAX: usize = 1_024;
@@ -138,6 +139,8 @@ pub struct Database {
     pub(super) has_stale_schema: bool,
     /// Where rows are encoded.
     pub(super) scratch: BytesMut,
+    /// Takes what of a read's results is too much for memory, while there is somebody who gave one.
+    pub(super) spill: Option<Box<dyn Spill>>,
     /// Pages in the write-ahead log, as of the last commit. Atomic only because SQLite's hook must be `Send`.
     wal_frames: Arc<AtomicU32>,
     /// The limit that was set, if SQLite took it as it is.
@@ -236,6 +239,7 @@ impl Database {
             has_changed_schema: false,
             has_stale_schema: false,
             scratch: BytesMut::new(),
+            spill: None,
             wal_frames,
             page_limit: None,
             size,

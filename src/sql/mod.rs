@@ -30,6 +30,7 @@ mod running;
 pub mod select;
 mod requests;
 mod storage;
+mod spooled;
 mod reader;
 mod cache;
 mod schema;

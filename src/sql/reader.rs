@@ -22,6 +22,7 @@ use crate::sql::fault::Fault;
 use crate::sql::vfs::Vfs;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementError;
+use crate::wire::spool::Spill;
 
 /// A connection that only reads.
 #[derive(Debug)]
@@ -45,12 +46,14 @@ impl Reader {
         Database::connect(path, vfs, role, OpenFlags::SQLITE_OPEN_READ_ONLY).map(Self)
     }
 
-    /// Run one command, until `is_late` says so, or `brake` is pulled.
+    /// Run one command, until `is_late` says so, or `brake` is pulled. What of its results is too much for memory goes
+    /// to `spill`; without one it stays there.
     pub fn read(
         &mut self,
         command: &Bytes,
         brake: &Brake,
         is_late: &mut dyn FnMut() -> bool,
+        spill: Option<Box<dyn Spill>>,
     ) -> Result<LongRead, Fault> {
         // What nothing counts (`count(*)` of a large table) can be stopped only like this.
         let _ = brake.handle.set(self.0.interrupt_handle());
@@ -64,7 +67,10 @@ impl Reader {
             was_late |= ask == Ask::Tick && is_late();
             was_late || (ask == Ask::Tick && brake.pulled().is_some())
         };
-        let ran = self.0.read(std::slice::from_ref(command), &mut enough)?;
+        self.0.spill = spill;
+        let ran = self.0.read(std::slice::from_ref(command), &mut enough);
+        self.0.spill = None;
+        let ran = ran?;
         let mut outcome = ran.into_iter().next().expect("one command has one outcome");
         if outcome.is_err()
             && let Some(Why::Log) = brake.pulled()

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use bytes::BytesMut;
 
 use crate::limits;
 use crate::sql::apply::Applied;
@@ -39,6 +38,7 @@ use crate::sql::running::is_given_up;
 use crate::sql::running::out_of_steps;
 use crate::sql::running::stop_if_failed;
 use crate::sql::running::too_late;
+use crate::sql::spooled::Room;
 use crate::sql::statement;
 use crate::sql::statement::Row;
 use crate::sql::storage::End;
@@ -55,8 +55,6 @@ use crate::wire::rows::Rows;
 use crate::wire::rows::StatementError;
 use crate::wire::rows::StatementResult;
 
-/// Up to here the result's buffer is copied to its exact size; a larger one is handed over as it is.
-const COPIED_MAX: usize = 64 << 10;
 /// VM instructions from which on a statement counts as long: about a millisecond.
 const LONG_STEPS: u64 = 10_000;
 /// What each statement of a command counts for, beside what it does: about what it costs to begin and end it.
@@ -89,9 +87,11 @@ pub(super) enum Run {
 }
 
 /// Why the rows of a statement stop coming.
-enum RowsEnd {
+pub(super) enum RowsEnd {
     Sql(SqlError),
     Limit(StatementError),
+    /// Too large for where it runs.
+    Large,
 }
 
 impl From<SqlError> for RowsEnd {
@@ -347,7 +347,8 @@ impl Database {
         self.handle.limit_length(length);
         self.has_changed_schema |= nature == Nature::Schema;
         let (share, may_be_larger) = (running.share, running.may_be_larger());
-        let run = || run_one(cached, mode, arguments, &mut self.scratch, running);
+        let mut room = Room::new(&mut self.scratch, self.spill.as_deref_mut());
+        let run = || run_one(cached, mode, arguments, &mut room, running);
         let ran = in_memory(length, share, may_be_larger, run);
         self.handle.limit_length(u32::MAX);
         let n_steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
@@ -472,10 +473,9 @@ fn run_one(
     cached: &mut Cached,
     mode: Mode,
     arguments: &mut Arguments<'_>,
-    scratch: &mut BytesMut,
+    room: &mut Room<'_>,
     running: &mut Running,
 ) -> Result<Option<Rows>, Halt> {
-    scratch.clear();
     let bytes_max = usize::try_from(running.bytes_left).unwrap_or(usize::MAX);
     let rows_max = usize::try_from(running.limits.result_rows).unwrap_or(usize::MAX);
     let arguments = arguments.by_ref().take(cached.n_parameters);
@@ -486,22 +486,26 @@ fn run_one(
     // JSON repeats the names in each row.
     let names = columns.map_or(0, |it| it.iter().map(|it| it.name.len() + 4).sum::<usize>());
     let lists_tables = cached.seen.table_list;
+    // Of the results before this one, names included.
+    let before = running.limits.result_bytes.saturating_sub(running.bytes_left);
+    room.begin(running.setting, running.share, before);
     let mut count: usize = 0;
     let ran = cached.prepared.run(arguments, |row: &Row<'_>| {
         if n_columns == 0 || (lists_tables && is_hidden(row)) {
             return Ok(());
         }
         count += 1;
-        row.encode(n_columns, scratch);
+        row.encode(n_columns, room.scratch);
         if count > rows_max {
             let message = format!("result has too many rows: at most {rows_max}");
             return Err(RowsEnd::Limit(StatementError::coded("result_rows", message)));
         }
-        if scratch.len().saturating_add(count.saturating_mul(names)) > bytes_max {
+        let size = room.size().saturating_add(count.saturating_mul(names));
+        if size > bytes_max {
             let message = format!("result is too large: at most {bytes_max} bytes");
             return Err(RowsEnd::Limit(StatementError::coded("result_bytes", message)));
         }
-        Ok(())
+        room.on_row(size)
     });
     match ran {
         Ok(()) => {}
@@ -511,16 +515,14 @@ fn run_one(
             return Err(Halt::Error(error));
         }
         Err(RowsEnd::Limit(error)) => return Err(Halt::ErrorAfter(error)),
+        Err(RowsEnd::Large) => return Err(Halt::Long),
     }
     let Some(columns) = columns else {
         return Ok(None);
     };
-    let size = scratch.len() + count * names;
+    let size = room.size() + count * names;
     running.bytes_left -= u64::try_from(size).expect("a size");
-    let values = match scratch.len() {
-        ..=COPIED_MAX => Bytes::copy_from_slice(scratch),
-        _ => scratch.split().freeze(),
-    };
+    let values = room.end().map_err(Halt::Error)?;
     Ok(Some(Rows { columns: Arc::clone(columns), count, values }))
 }
 
@@ -536,7 +538,7 @@ fn counts(returned: Option<Rows>) -> StatementResult {
 }
 
 fn no_rows() -> Rows {
-    Rows { columns: [].into(), count: 0, values: Bytes::new() }
+    Rows { columns: [].into(), count: 0, values: Bytes::new().into() }
 }
 
 #[cfg(test)]

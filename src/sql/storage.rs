@@ -32,6 +32,7 @@ use crate::sql::context;
 use crate::sql::database::Database;
 use crate::sql::database::Share;
 use crate::sql::fault::SqlError;
+use crate::sql::spooled;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::statement::Row;
@@ -126,7 +127,10 @@ impl Database {
             Storage::Delete { key } => Ok(counts(statements.delete(key, now, share)?)),
             Storage::Get { key } => {
                 let size_max = command.stamp.limits.result_bytes;
-                let rows = statements.read(key, now, size_max, share, &mut self.scratch)?;
+                let mut rows = statements.read(key, now, size_max, share, &mut self.scratch)?;
+                if let Some(spill) = &mut self.spill {
+                    spooled::move_if_large(&mut rows, &mut **spill).map_err(End::Refused)?;
+                }
                 Ok(StatementResult::Rows(rows))
             }
             Storage::Exists { key } => {
@@ -136,7 +140,8 @@ impl Database {
                     Value::Integer(1).encode(&mut values);
                 }
                 let columns = Arc::clone(&statements.value);
-                let rows = Rows { columns, count: usize::from(is_there), values: values.freeze() };
+                let rows =
+                    Rows { columns, count: usize::from(is_there), values: values.freeze().into() };
                 Ok(StatementResult::Rows(rows))
             }
             Storage::List { prefix, after, n_max } => {
@@ -274,7 +279,7 @@ impl Statements {
     ) -> Result<Rows, End> {
         let columns = Arc::clone(&self.value);
         let Some(found) = self.find(key, now)?.filter(|it| it.is_live) else {
-            return Ok(Rows { columns, count: 0, values: Bytes::new() });
+            return Ok(Rows { columns, count: 0, values: Bytes::new().into() });
         };
         if u64::try_from(found.size).is_ok_and(|it| it > size_max) {
             let message = format!("result is too large: at most {size_max} bytes");
@@ -288,7 +293,7 @@ impl Statements {
             row.encode(1, scratch);
             Ok::<_, SqlError>(())
         })?;
-        Ok(Rows { columns, count: 1, values: scratch.split().freeze() })
+        Ok(Rows { columns, count: 1, values: scratch.split().freeze().into() })
     }
 
     /// The keys, each with a nought; and behind them, with a one, the key to go on from, if there may be more. They
@@ -368,7 +373,7 @@ impl Statements {
             Err(Stop::Failed(end)) => return Err(end),
         }
         let count = usize::try_from(count).expect("a short list");
-        Ok(Rows { columns: Arc::clone(&self.keys), count, values: values.freeze() })
+        Ok(Rows { columns: Arc::clone(&self.keys), count, values: values.freeze().into() })
     }
 }
 

@@ -7,4 +7,5 @@ pub mod bytes;
 pub mod command;
 pub mod storage;
 pub mod rows;
+pub mod spool;
 pub mod outcome;

@@ -57,7 +57,7 @@ pub const CODES: [&str; 17] = [
 pub fn size_of_results(results: &[StatementResult]) -> usize {
     let text = |it: &str| 4 + it.len();
     let column = |it: &Column| text(&it.name) + 1 + it.declared_type.as_deref().map_or(0, text);
-    let rows = |it: &Rows| 12 + it.columns.iter().map(column).sum::<usize>() + it.values.len();
+    let rows = |it: &Rows| 12 + it.columns.iter().map(column).sum::<usize>() + held(it).len();
     let result = |it: &StatementResult| match it {
         StatementResult::Counts { returned, .. } => 17 + returned.as_ref().map_or(0, rows),
         StatementResult::Rows(it) => 1 + rows(it),
@@ -114,8 +114,8 @@ fn encode_rows(rows: &Rows, out: &mut impl BufMut) {
         }
     }
     put_count(out, rows.count);
-    put_count(out, rows.values.len());
-    out.put_slice(&rows.values);
+    put_count(out, held(rows).len());
+    out.put_slice(held(rows));
 }
 
 /// Read what [`encode`] wrote, to the last byte.
@@ -188,7 +188,11 @@ fn decode_rows(reader: &mut Reader<'_>) -> Result<Rows, DecodeError> {
         return Err(DecodeError::Malformed("values do not fill their rows"));
     }
     let (columns, values) = (Arc::from(columns), Bytes::copy_from_slice(values));
-    Ok(Rows { columns, count: n_rows, values })
+    Ok(Rows { columns, count: n_rows, values: values.into() })
+}
+
+fn held(rows: &Rows) -> &Bytes {
+    rows.values.held().expect("results of writes are in memory")
 }
 
 fn count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
@@ -237,7 +241,7 @@ mod tests {
             vec(value(), columns.len() * count).prop_map(move |values| Rows {
                 columns: columns.clone().into(),
                 count,
-                values: values.concat().into(),
+                values: Bytes::from(values.concat()).into(),
             })
         })
     }

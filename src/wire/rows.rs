@@ -1,6 +1,7 @@
 //! What a statement returned, flat: one buffer for all values of all rows, whatever their number.
 //!
-//! Values stand row after row in the encoding of [`Value`]; the columns say how many make a row.
+//! Values stand row after row in the encoding of [`Value`]; the columns say how many make a row. Those of a large
+//! result of a read lie in a file ([`crate::wire::spool`]).
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use crate::limits;
 use crate::wire::bytes::Reader;
 use crate::wire::command::Value;
+use crate::wire::spool::Spooled;
 
 /// A column of a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +29,48 @@ pub struct Rows {
     /// Number of rows.
     pub count: usize,
     /// All values, encoded.
-    pub values: Bytes,
+    pub values: Values,
+}
+
+/// Where the values of a result lie.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// In memory.
+    Held(Bytes),
+    /// In a file.
+    Spooled(Spooled),
+}
+
+impl Values {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Held(bytes) => bytes.len() as u64,
+            Self::Spooled(it) => it.length(),
+        }
+    }
+
+    /// Those that are in memory.
+    pub fn held(&self) -> Option<&Bytes> {
+        match self {
+            Self::Held(bytes) => Some(bytes),
+            Self::Spooled(_) => None,
+        }
+    }
+}
+
+impl From<Bytes> for Values {
+    fn from(bytes: Bytes) -> Self {
+        Self::Held(bytes)
+    }
 }
 
 impl Rows {
-    /// The values in order, row after row.
+    /// The values in order, row after row; of a result that is in memory, as all are that the engine asked for, and
+    /// those of writes.
     pub fn values(&self) -> impl Iterator<Item = Value<'_>> {
-        let mut reader = Reader::new(&self.values);
+        let values = self.values.held().expect("what is spooled is read in pieces");
+        let mut reader = Reader::new(values);
         std::iter::from_fn(move || {
             let more = !reader.is_empty();
             more.then(|| Value::decode(&mut reader).expect("rows are encoded by this program"))

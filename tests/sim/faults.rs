@@ -318,7 +318,7 @@ impl<'a> Run<'a> {
                     Err(OpenError::Busy) if self.sickness == Some(Sickness::Busy) => return Ok(()),
                     opened => opened.map_err(|it| self.open_error(it))?,
                 };
-                let read = reader.read(&query(), &Brake::new(), &mut || false);
+                let read = reader.read(&query(), &Brake::new(), &mut || false, None);
                 let got = read.map_err(|it| self.fault(it))?.outcome;
                 self.check_read(LogIndex(self.told), &got);
             }

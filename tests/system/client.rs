@@ -18,6 +18,25 @@ pub(crate) struct Client {
     key: String,
 }
 
+/// A body that is sent in chunks, to its last one.
+fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = usize::from_str_radix(line.trim_end(), 16);
+        let size = size.map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let start = body.len();
+        body.resize(start + size + 2, 0);
+        reader.read_exact(&mut body[start..])?;
+        assert!(body.ends_with(b"\r\n"), "a chunk ends with its line");
+        body.truncate(start + size);
+        if size == 0 {
+            return Ok(body);
+        }
+    }
+}
+
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -112,6 +131,7 @@ impl Client {
         let status = status.ok_or(io::ErrorKind::InvalidData)?;
         let mut headers = Vec::new();
         let mut length = 0;
+        let mut is_chunked = false;
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? == 0 {
@@ -121,10 +141,14 @@ impl Client {
             if name.eq_ignore_ascii_case("content-length") {
                 length = value.parse().map_err(|_| io::ErrorKind::InvalidData)?;
             }
+            is_chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value == "chunked";
             headers.push((name.to_owned(), value.to_owned()));
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
+        if is_chunked {
+            body = read_chunks(&mut reader)?;
+        }
         Ok(Reply { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 

@@ -20,6 +20,7 @@ mod large;
 mod metrics;
 mod placement;
 mod process;
+mod replies;
 mod repair;
 mod reshard;
 mod slow_http;

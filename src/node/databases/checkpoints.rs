@@ -190,6 +190,8 @@ mod tests {
     use super::*;
     use crate::disk::helper::Done;
     use crate::disk::helper::Helper;
+    use crate::disk::spool::Bounds;
+    use crate::disk::spool::Spools;
     use crate::disk::stops::Stops;
     use crate::disk::workers::Times;
     use crate::disk::workers::Workers;
@@ -232,10 +234,11 @@ mod tests {
             let report = move |it| drop(report.send(it));
             let times = Times { statement: Duration::from_secs(100), slow_statement: None };
             let (stops, clock) = (Stops::of(folder.path()), Clock::start());
-            let threads = Threads {
-                helper: Helper::start(report.clone()),
-                workers: Workers::start(&stops, times, move || clock.now(), report),
-            };
+            let bounds = Bounds { files: 9, bytes: 1 << 30, reserve: 0 };
+            let spools = Spools::start(folder.path().to_owned(), bounds);
+            let helper = Helper::start(report.clone());
+            let workers = Workers::start(&stops, times, spools, move || clock.now(), report);
+            let threads = Threads { helper, workers };
             let (floors, bytes) = (FxHashMap::default(), FxHashMap::default());
             let dir = folder.path().to_owned();
             let mut databases = Databases::new(dir, floors, bytes, 9, times, clock, threads);

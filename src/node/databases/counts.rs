@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use crate::disk::spool::Taken;
 use crate::node::databases::Databases;
 use crate::node::databases::Slot;
 use crate::sql::Applied;
@@ -89,6 +90,8 @@ pub(in crate::node) struct Present {
     pub(in crate::node) long_reads_waiting: usize,
     /// Batches of commands on threads.
     pub(in crate::node) long_batches: usize,
+    /// Files with large results.
+    pub(in crate::node) spools: Taken,
 }
 
 impl Databases {
@@ -99,6 +102,7 @@ impl Databases {
             n_open: self.n_present,
             n_fenced: self.n_fenced,
             bytes: self.bytes(),
+            spools: self.workers.spools().taken(),
             ..Present::default()
         };
         (present.long_reads, present.long_reads_waiting) = self.long_reads.load();
