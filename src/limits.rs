@@ -53,10 +53,20 @@ pub const STORAGE_EXPIRED_PER_DELETE: u32 = 64;
 /// Bytes of their values at which no more are removed with the same command.
 pub const STORAGE_EXPIRED_BYTES: i64 = 1 << 20;
 
-/// Commands proposed but not yet applied, per partition.
+/// Commands taken but not yet applied, per partition: what one namespace alone may have. Several share it
+/// (`shard::fair`), and who has more than its share is told `overloaded`.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 8_192;
-/// Bytes of commands proposed but not yet applied, per partition.
+/// Bytes of commands taken but not yet applied, per partition; shared in the same way.
 pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
+/// Commands of a partition that its log has not on disk, when further ones wait for their turn: as many as a slow disk
+/// (10 ms) needs to write 100 000 a second.
+pub const UNPERSISTED_MAX: usize = 2_048;
+/// Bytes of them: what a disk writes in 10 ms, about.
+pub const UNPERSISTED_BYTES_MAX: usize = 4 << 20;
+/// Bytes of commands that a namespace adds to the log in its turn, while others wait for theirs.
+pub const TURN_BYTES: usize = 64 << 10;
+/// What a command counts as in such a turn, besides its bytes.
+pub const COMMAND_COST: usize = 1 << 10;
 /// Messages waiting from one core to another; more are told `overloaded`.
 pub const MESH_DEPTH_MAX: usize = 16_384;
 /// Bytes of request bodies that one core gathers at once; more are told `overloaded`.
@@ -185,6 +195,9 @@ const _: () = {
     assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
     assert!(TICK.as_millis() * 4 <= ELECTION_TIMEOUT_MIN.as_millis());
     assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);
+    // The log takes a good part of what is under way, so that it is never idle while something waits.
+    assert!(UNPERSISTED_MAX <= PROPOSALS_IN_FLIGHT_MAX / 2);
+    assert!(UNPERSISTED_BYTES_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX / 2);
     assert!(BODY_BYTES.0 <= BODIES_HELD_BYTES_MAX as u64);
     // The half of the reserve covers the next segment of four shards, and as much again.
     assert!(DISK_RESERVE_BYTES.0 / 2 >= 8 * LOG_SEGMENT_SIZE);

@@ -9,11 +9,14 @@
 //! - The log forgets only what every database has on disk.
 
 pub mod event;
+pub mod fair;
 pub mod partition;
 pub mod request;
 pub mod room;
 
+mod backlog;
 mod compaction;
+mod inflight;
 mod namespaces;
 mod queue;
 
@@ -103,12 +106,16 @@ impl What {
 /// How much a shard has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Requests whose commands are in the log, and not decided.
+    /// Requests that write, and are not decided.
     pub waiting: usize,
     /// Bytes of those.
     pub waiting_bytes: usize,
     /// Requests that wait for a leader.
     pub parked: usize,
+    /// Requests whose commands wait for a place in the log.
+    pub backlog: usize,
+    /// Requests refused because their namespace had its share of a crowded partition.
+    pub unfair: u64,
     /// By how much the terms of all partitions have risen since the start.
     pub terms: u64,
 }
@@ -280,9 +287,11 @@ impl Shard {
         let mut load = Load { parked: self.parked.len(), ..Load::default() };
         load.terms = self.terms() - self.terms_before;
         for it in self.partitions.values() {
-            let (n, bytes) = it.load();
-            load.waiting += n;
-            load.waiting_bytes += bytes;
+            let in_flight = it.shares().total();
+            load.waiting += in_flight.n;
+            load.waiting_bytes += in_flight.bytes;
+            load.backlog += it.n_backlog();
+            load.unfair += it.shares().n_refused();
         }
         load
     }
