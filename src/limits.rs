@@ -69,8 +69,14 @@ pub const TURN_BYTES: usize = 64 << 10;
 pub const COMMAND_COST: usize = 1 << 10;
 /// Messages waiting from one core to another; more are told `overloaded`.
 pub const MESH_DEPTH_MAX: usize = 16_384;
-/// Bytes of request bodies that one core gathers at once; more are told `overloaded`.
-pub const BODIES_HELD_BYTES_MAX: usize = 256 << 20;
+/// Bytes of request bodies that one core gathers at once, for one API key alone; several share it (`shard::fair`), and who
+/// has more than its share is told `overloaded`.
+pub const BODIES_HELD_BYTES_MAX: usize = 128 << 20;
+/// API keys that may ask within two seconds, where there is a limit to their requests per second; others are
+/// refused (429).
+pub const RATES_MAX: usize = 100_000;
+/// Connections of a core beyond `limits.connections` that are told so (503); further ones are closed at once.
+pub const CONNECTIONS_REFUSED_MAX: usize = 64;
 
 /// Commands of one transaction of one database: what a step of apply may cost.
 pub const APPLY_BATCH_MAX: usize = 512;
@@ -164,7 +170,7 @@ pub const TEMP_BYTES: ByteSize = ByteSize::mib(256);
 pub const SLOW_STATEMENT_MS: u64 = 1_000;
 /// Default of `limits.requests_per_second`, per key; zero is no limit (429).
 pub const REQUESTS_PER_SECOND: u64 = 0;
-/// Default of `limits.connections`: open client connections of the node.
+/// Default of `limits.connections`: open client connections of the node (503).
 pub const CONNECTIONS: u64 = 10_000;
 /// Default of `limits.disk_reserve_bytes`: bytes that are to stay free on the disk of the databases (507). The
 /// half of it, below which only DROP passes, is for what is under way: on four shards the next

@@ -104,6 +104,11 @@ impl<K: Copy + Ord> Fair<K> {
         }
     }
 
+    /// Whether `who` has anything.
+    pub fn has(&self, who: K) -> bool {
+        self.of.contains_key(&who)
+    }
+
     /// All that is in use.
     pub fn total(&self) -> Amount {
         self.total

@@ -116,6 +116,12 @@ pub struct Load {
     pub backlog: usize,
     /// Requests refused because their namespace had its share of a crowded partition.
     pub unfair: u64,
+    /// Databases closed because too many were open.
+    pub evictions: u64,
+    /// Rounds of compaction that ended.
+    pub compactions: u64,
+    /// How often a fenced database's part of the log was let go.
+    pub let_go: u64,
     /// By how much the terms of all partitions have risen since the start.
     pub terms: u64,
 }
@@ -133,6 +139,8 @@ pub struct Shard {
     leading: BTreeSet<PartitionId>,
     limits: CommandLimits,
     open_databases: usize,
+    /// Databases closed because too many were open.
+    n_evictions: u64,
     /// Sum of the terms at the start.
     terms_before: u64,
     dice: Dice,
@@ -159,6 +167,7 @@ impl Shard {
             leading: BTreeSet::new(),
             limits: boot.limits,
             open_databases: boot.open_databases,
+            n_evictions: 0,
             terms_before: 0,
             dice,
             ticket: Ticket(0),
@@ -286,6 +295,9 @@ impl Shard {
     pub fn load(&self) -> Load {
         let mut load = Load { parked: self.parked.len(), ..Load::default() };
         load.terms = self.terms() - self.terms_before;
+        load.evictions = self.n_evictions;
+        load.compactions = self.compaction.n_rounds();
+        load.let_go = self.compaction.n_let_go();
         for it in self.partitions.values() {
             let in_flight = it.shares().total();
             load.waiting += in_flight.n;
@@ -416,7 +428,7 @@ impl Shard {
             }
         }
         idle.sort_unstable();
-        let mut is_sync_due = false;
+        let (mut is_sync_due, mut n_evicted) = (false, 0);
         for (_, id, incarnation, is_clean) in idle.into_iter().take(n_open - rest.open_databases) {
             if !is_clean {
                 is_sync_due = true;
@@ -427,11 +439,13 @@ impl Shard {
             queue.is_evicting = true;
             queue.is_open = false;
             partition.n_open -= 1;
+            n_evicted += 1;
             step.out.push(Effect::Evict { database: DatabaseId { partition: id, incarnation } });
         }
         if is_sync_due && rest.compaction.is_idle() {
             rest.compaction.start(&mut step, rest.partitions);
         }
+        self.n_evictions += n_evicted;
     }
 
     /// Whoever began to lead takes up what waits for a leader.

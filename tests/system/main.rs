@@ -15,6 +15,7 @@ mod find;
 mod hostile;
 mod idempotency;
 mod large;
+mod limits;
 mod metrics;
 mod process;
 mod repair;

@@ -54,18 +54,21 @@ impl Partition {
         self.queues.iter().map(|(id, queue)| (*id, queue.floor())).collect()
     }
 
-    /// Keep the log no longer for databases that are fenced, if it is longer than `bytes_max` (R38).
-    pub(in crate::shard) fn let_go(&mut self, step: &mut Step<'_>, bytes_max: usize) {
-        let bytes = self.replica.bytes();
+    /// Keep the log no longer for databases that are fenced, if it is longer than `bytes_max` (R38). For
+    /// how many.
+    pub(in crate::shard) fn let_go(&mut self, step: &mut Step<'_>, bytes_max: usize) -> u64 {
+        let (bytes, mut n) = (self.replica.bytes(), 0);
         if bytes <= bytes_max {
-            return;
+            return n;
         }
         for (incarnation, queue) in &mut self.queues {
             if queue.let_go() {
                 let database = DatabaseId { partition: self.id, incarnation: *incarnation };
                 step.out.push(Effect::LetGo { database, bytes });
+                n += 1;
             }
         }
+        n
     }
 
     /// Forget the log up to `index`.
