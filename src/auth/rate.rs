@@ -69,16 +69,12 @@ impl Rates {
             return Err(TooMany { wait: FULL_AFTER });
         }
         let level = known.map_or(self.per_second * TOKEN, |it| self.level(it, now));
-        match level.checked_sub(TOKEN) {
-            Some(level) => {
-                self.buckets.insert(key, Bucket { level, at: now });
-                Ok(())
-            }
-            None => {
-                let wait = (TOKEN - level).div_ceil(self.per_second);
-                Err(TooMany { wait: Duration::from_nanos(wait) })
-            }
-        }
+        let Some(left) = level.checked_sub(TOKEN) else {
+            let wait = (TOKEN - level).div_ceil(self.per_second);
+            return Err(TooMany { wait: Duration::from_nanos(wait) });
+        };
+        self.buckets.insert(key, Bucket { level: left, at: now });
+        Ok(())
     }
 
     fn level(&self, bucket: Bucket, now: Instant) -> u64 {

@@ -54,7 +54,8 @@ pub(super) async fn serve<S: Service>(
         shared.counters.panics.add(1);
         tracing::error!("a connection panicked");
     }
-    drop(unseated);
+    drop((place, unseated));
+    shared.tell_open();
 }
 
 /// A connection without a place, as long as it is open.
@@ -113,12 +114,10 @@ async fn drive<S: Service>(
         if served.is_pending() && is_waiting && activity.is_overdue() {
             return Poll::Ready(End::Overdue);
         }
-        // Alone here: whatever it costs to go where its requests are served is soon earned back, and this
-        // core has no other connection that it could have helped to spread.
         if served.is_pending()
             && !is_draining
-            && shared.activities.n_open() == 1
             && let Some(core) = activity.better_place()
+            && shared.crowd.take_place(core, shared.activities.n_open() as u64)
         {
             return Poll::Ready(End::Moved(core));
         }
@@ -144,7 +143,8 @@ async fn drive<S: Service>(
             let (socket, ahead) = (parts.io.into_socket(), parts.read_buf);
             shared.counters.handed_over.add(1);
             let seat = seat.expect("who is refused has no better place");
-            shared.service.hand_over(core, Moved { socket, ahead, seat });
+            let n_moves = activity.n_moves().saturating_add(1);
+            shared.service.hand_over(core, Moved { socket, ahead, n_moves, seat });
         }
         End::Aborted => {}
     }
@@ -205,9 +205,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
                 let refusal = Refusal::TooManyConnections;
                 refuse(shared.service.refuse(&head, refusal), &shared, &activity)
             };
-            if let Some(ServedBy(core)) = reply.extensions().get() {
-                activity.prefer(*core);
-            }
+            activity.on_served(reply.extensions().get().map(|ServedBy(core)| *core));
             activity.enter(Phase::Write);
             shared.counters.requests.add(1);
             if let Some((method, path, start)) = logged {

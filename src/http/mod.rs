@@ -16,6 +16,7 @@ pub mod activity;
 pub mod body;
 mod connection;
 pub mod io;
+mod placement;
 pub mod places;
 pub mod shutdown;
 pub mod sleep;
@@ -40,6 +41,7 @@ use crate::http::activity::Activities;
 use crate::http::activity::Timeouts;
 use crate::http::body::Bounds;
 use crate::http::io::Scratch;
+use crate::http::placement::Crowd;
 use crate::http::places::Places;
 use crate::http::places::Seat;
 use crate::http::shutdown::Shutdown;
@@ -74,6 +76,12 @@ pub trait Service: 'static {
     fn hand_over(&self, core: ShardId, connection: Moved) {
         drop((core, connection));
     }
+
+    /// Tell the other cores how many connections this one has; their servers are told with
+    /// [`Server::on_neighbour`].
+    fn tell_open(&self, n_open: u64) {
+        let _ = n_open;
+    }
 }
 
 /// Who sends a request, as the service counts them; nothing else is known of it here.
@@ -90,6 +98,8 @@ pub struct Moved {
     socket: std::net::TcpStream,
     /// What was read of its next request.
     ahead: Bytes,
+    /// How often it has moved, this time included.
+    n_moves: u32,
     /// Its place among all of the node.
     seat: Seat,
 }
@@ -122,6 +132,8 @@ pub enum Refusal {
 pub struct Options {
     /// For connections of all servers that are given the same. What comes by a further one is refused.
     pub places: Places,
+    /// Cores with such a server, this one included.
+    pub n_cores: usize,
     /// Bytes of a request head.
     pub header_bytes_max: usize,
     /// Bytes of a request body.
@@ -139,6 +151,7 @@ impl Default for Options {
         let size = |it: u64| usize::try_from(it).expect("limits fit the address space");
         Self {
             places: Places::new(size(limits::CONNECTIONS)),
+            n_cores: 1,
             header_bytes_max: size(limits::HEADER_BYTES.0),
             body_bytes_max: size(limits::BODY_BYTES.0),
             held_bytes_max: limits::BODIES_HELD_BYTES_MAX,
@@ -217,6 +230,7 @@ struct Shared<S> {
     protocol: http1::Builder,
     scratch: Scratch,
     activities: Rc<Activities>,
+    crowd: Crowd,
     /// Bytes of bodies being gathered, by who sends them.
     held: Rc<RefCell<Fair<Sender>>>,
     /// Open connections without a place.
@@ -229,6 +243,16 @@ struct Shared<S> {
 impl<S> Shared<S> {
     fn bounds(&self) -> Bounds {
         Bounds { body: self.options.body_bytes_max }
+    }
+}
+
+impl<S: Service> Shared<S> {
+    /// The number of connections has changed.
+    fn tell_open(&self) {
+        let n_open = self.activities.n_open() as u64;
+        if self.crowd.should_tell(n_open) {
+            self.service.tell_open(n_open);
+        }
     }
 }
 
@@ -245,9 +269,11 @@ impl<S: Service> Server<S> {
         // A peer that has said all it will may still listen, and what it asked for may be under way.
         protocol.half_close(true);
         let held = Fair::new(Amount { n: usize::MAX, bytes: options.held_bytes_max });
+        let crowd = Crowd::new(options.n_cores);
         let shared = Shared {
             service,
             options,
+            crowd,
             protocol,
             scratch: io::scratch(),
             activities: Rc::default(),
@@ -318,7 +344,12 @@ impl<S: Service> Server<S> {
         // SAFETY: the number was owned by `socket` until the line above, and nobody else knows it.
         #[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
         let stream = unsafe { TcpStream::from_raw_fd(number) };
-        self.spawn(stream, connection.ahead, Some(connection.seat));
+        self.spawn(stream, connection.ahead, connection.n_moves, Some(connection.seat));
+    }
+
+    /// Another core's server has this many connections open.
+    pub fn on_neighbour(&self, core: ShardId, n_open: u64) {
+        self.shared.crowd.on_told(core, n_open);
     }
 
     async fn accept(&self, listener: glommio::net::TcpListener) {
@@ -359,18 +390,19 @@ impl<S: Service> Server<S> {
                 return;
             }
         }
-        self.spawn(stream, Bytes::new(), seat);
+        self.spawn(stream, Bytes::new(), 0, seat);
     }
 
-    fn spawn(&self, stream: TcpStream, ahead: Bytes, seat: Option<Seat>) {
+    fn spawn(&self, stream: TcpStream, ahead: Bytes, n_moves: u32, seat: Option<Seat>) {
         let shared = &self.shared;
         if let Err(error) = stream.set_nodelay(true) {
             // The peer is gone already; reading will say so.
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
-        let place = shared.activities.open();
-        glommio::spawn_local(connection::serve(stream, ahead, place, seat, Rc::clone(shared)))
-            .detach();
+        let place = shared.activities.open(n_moves);
+        shared.tell_open();
+        let served = connection::serve(stream, ahead, place, seat, Rc::clone(shared));
+        glommio::spawn_local(served).detach();
     }
 }
 

@@ -21,6 +21,7 @@ use crate::http::Service;
 use crate::http::activity::Timeouts;
 use crate::http::places::Places;
 use crate::http::sleep::now;
+use crate::http::testing::Client;
 use crate::http::testing::Running;
 use crate::http::testing::on_executor;
 use crate::limits;
@@ -106,6 +107,7 @@ fn options() -> Options {
     let long = Duration::from_mins(1);
     Options {
         places: Places::new(8),
+        n_cores: 1,
         header_bytes_max: 16 << 10,
         body_bytes_max: 1 << 20,
         held_bytes_max: 4 << 20,
@@ -116,6 +118,16 @@ fn options() -> Options {
 
 fn post(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+impl Client {
+    /// Requests that another core serves.
+    async fn ask_elsewhere(&mut self, n: usize) {
+        for _ in 0..n {
+            self.send(post("/elsewhere", "x")).await;
+            assert_eq!(self.brief().await, "200 x");
+        }
+    }
 }
 
 /// Let other tasks run until something holds.
@@ -133,7 +145,9 @@ fn a_connection_goes_on_at_the_core_that_serves_it() {
         let first = Running::start(options(), first);
         let second = Running::start(options(), Echo::default());
         let mut client = first.connect().await;
-        // The second request has begun when the first is answered: what was read of it goes along.
+        client.ask_elsewhere(3).await;
+        assert!(moved.borrow().is_empty());
+        // The next request has begun when this one is answered: what was read of it goes along.
         let next = post("/", "second");
         let (begun, rest) = next.split_at(20);
         client.send(post("/elsewhere", "first") + begun).await;
@@ -146,25 +160,24 @@ fn a_connection_goes_on_at_the_core_that_serves_it() {
         assert_eq!(client.brief().await, "200 second");
         client.send(post("/", "third")).await;
         assert_eq!(client.brief().await, "200 third");
-        assert_eq!((first.counters().requests, second.counters().requests), (1, 2));
+        assert_eq!((first.counters().requests, second.counters().requests), (4, 2));
     });
 }
 
 #[test]
-fn a_connection_that_is_not_alone_stays() {
+fn a_connection_stays_while_the_core_that_serves_it_is_crowded() {
     on_executor(async {
         let echo = Echo::default();
         let moved = Rc::clone(&echo.moved);
-        let server = Running::start(options(), echo);
-        let (mut one, mut other) = (server.connect().await, server.connect().await);
-        other.send(post("/", "here")).await;
-        assert_eq!(other.brief().await, "200 here");
-        for _ in 0..2 {
-            one.send(post("/elsewhere", "stay")).await;
-            assert_eq!(one.brief().await, "200 stay");
-        }
+        let options = Options { n_cores: 2, places: Places::new(1_000), ..options() };
+        let server = Running::start(options, echo);
+        server.on_neighbour(ShardId(7), 100);
+        let mut client = server.connect().await;
+        client.ask_elsewhere(9).await;
         assert!(moved.borrow().is_empty());
-        assert_eq!(server.counters().requests, 3);
+        server.on_neighbour(ShardId(7), 5);
+        client.ask_elsewhere(1).await;
+        until(|| !moved.borrow().is_empty()).await;
     });
 }
 
@@ -292,8 +305,7 @@ fn a_connection_that_moves_takes_its_place_along() {
         let first = Running::start(with_places(), first);
         let second = Running::start(with_places(), Echo::default());
         let mut client = first.connect().await;
-        client.send(post("/elsewhere", "x")).await;
-        assert_eq!(client.brief().await, "200 x");
+        client.ask_elsewhere(4).await;
         until(|| !moved.borrow().is_empty()).await;
         assert!(places.take().is_none(), "it keeps its place on the way");
         let (_, connection) = moved.borrow_mut().pop().unwrap();

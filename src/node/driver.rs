@@ -155,7 +155,11 @@ impl Driver {
             }
             Mail::Catalog(row) => self.mesh.catalog.borrow_mut().fold(row),
             Mail::Done(done) => self.databases.on_done(done, &mut self.events),
-            Mail::Connection(_) | Mail::AskMetrics { .. } | Mail::Drain | Mail::Exit => {
+            Mail::Connection(_)
+            | Mail::Connections { .. }
+            | Mail::AskMetrics { .. }
+            | Mail::Drain
+            | Mail::Exit => {
                 unreachable!("these are for the core's main task")
             }
         }

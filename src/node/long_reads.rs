@@ -292,10 +292,10 @@ mod tests {
     #[test]
     fn one_that_asks_for_thousands_leaves_room_to_wait() {
         let mut reads = LongReads::new(Duration::from_mins(1));
-        assert_eq!(push(&mut reads, &[7; 5_000]).len(), 5_000 - limits::LONG_READS_WAITING_MAX);
+        assert_eq!(push(&mut reads, &[7; 2_000]).len(), 2_000 - limits::LONG_READS_WAITING_MAX);
         assert!(push(&mut reads, &[8; limits::LONG_READS_WAITING_MAX / 2]).is_empty());
         assert_eq!(push(&mut reads, &[8]).len(), 1);
-        assert_eq!(reads.n_refused(), 5_001 - limits::LONG_READS_WAITING_MAX as u64);
+        assert_eq!(reads.n_refused(), 2_001 - limits::LONG_READS_WAITING_MAX as u64);
     }
 
     #[test]

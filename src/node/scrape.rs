@@ -68,6 +68,7 @@ pub(super) fn door(config: &Config, info: NodeInfo, mesh: Rc<Mesh>) -> ScrapeDoo
 pub(super) fn options() -> Options {
     Options {
         places: Places::new(16),
+        n_cores: 1,
         header_bytes_max: 8 << 10,
         body_bytes_max: 4 << 10,
         held_bytes_max: 64 << 10,

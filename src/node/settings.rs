@@ -26,6 +26,7 @@ pub(super) fn http_options(config: &Config) -> http::Options {
     let (gateway, limits) = (&config.gateway, &config.limits);
     http::Options {
         places: Places::new(bytes(limits.connections.into())),
+        n_cores: usize::from(config.runtime.shards),
         header_bytes_max: bytes(limits.header_bytes.0),
         body_bytes_max: bytes(limits.body_bytes.0),
         timeouts: Timeouts {

@@ -1,7 +1,7 @@
 //! What crossing each limit of the configuration gets: a status, a code that stays, and a number on the page of metrics.
 
 use std::io::Write;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -145,12 +145,12 @@ fn connections_beyond_the_limit_are_told_so_wherever_they_arrive() {
 /// Clients of one key on all cores of a node: together they get a second's worth, and then as much as the rate gives.
 #[test]
 fn requests_per_second_hold_for_the_whole_node() {
-    const RATE: usize = 40;
-    const WANTED: usize = 120;
+    const RATE: u32 = 40;
+    const WANTED: u32 = 120;
     let node = start(2, &format!("  requests_per_second: {RATE}\n"));
     let body = json!({ "sql": "SELECT 1" });
     let ask = |client: &Client| client.post("/v1/rqlite/query", &body).expect("an answer");
-    let (passed, refusals) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (passed, refusals) = (AtomicU32::new(0), AtomicU32::new(0));
     let began = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -171,7 +171,7 @@ fn requests_per_second_hold_for_the_whole_node() {
     });
     let took = began.elapsed();
     let passed = passed.load(Ordering::Relaxed);
-    let least = Duration::from_secs_f64((passed - RATE) as f64 / RATE as f64);
+    let least = Duration::from_secs(u64::from(passed - RATE)) / RATE;
     println!("{passed} passed in {took:?}, {refusals:?} did not");
     assert!(took >= least, "{passed} requests passed in {took:?}");
     assert!(took < least + Duration::from_secs(2), "{passed} requests took {took:?}");
