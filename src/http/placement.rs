@@ -134,10 +134,10 @@ mod tests {
     /// Cores that hear of one another late; connections that all want to be at one of them, or two.
     #[test]
     fn no_core_is_crowded_beyond_its_bound() {
-        let pick = |dice: &mut Dice, n: usize| usize::try_from(dice.below(n as u64)).unwrap();
         let mut dice = Dice::new(7);
+        let mut below = |n: usize| usize::try_from(dice.below(n as u64)).unwrap();
         for _ in 0..300 {
-            let n_cores = 1 + pick(&mut dice, 8);
+            let n_cores = 1 + below(8);
             let crowds: Vec<_> = (0..n_cores).map(|_| Crowd::new(n_cores)).collect();
             let mut open = vec![0_u64; n_cores];
             let tell = |open: &[u64]| {
@@ -152,20 +152,20 @@ mod tests {
                     }
                 }
             };
-            for _ in 0..dice.below(400) {
-                let at = pick(&mut dice, n_cores);
+            for _ in 0..below(400) {
+                let at = below(n_cores);
                 open[at] += 1;
                 tell(&open);
             }
             let n_all: u64 = open.iter().sum();
             for _ in 0..2_000 {
-                let from = pick(&mut dice, n_cores);
-                let to = pick(&mut dice, 2) % n_cores;
+                let from = below(n_cores);
+                let to = below(2) % n_cores;
                 let core = ShardId(u16::try_from(to).unwrap());
                 if from != to && open[from] > 0 && crowds[from].take_place(core, open[from]) {
                     open[from] -= 1;
                     open[to] += 1;
-                    if dice.below(4) == 0 {
+                    if below(4) == 0 {
                         tell(&open);
                     }
                 }

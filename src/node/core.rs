@@ -195,7 +195,7 @@ pub(super) async fn run(boot: CoreBoot) {
 
 /// What the log did, and the loop, for whoever wonders how the disk was and how long anybody waited.
 fn report(me: ShardId, stats: &LogStats, turns: &Turns) {
-    let (batches, syncs) = (&stats.batch_records, &stats.sync_us);
+    let (batches, syncs) = (&stats.batch_records, &stats.write_us);
     info!(
         shard = me.0,
         batches = batches.len(),
