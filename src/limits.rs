@@ -53,14 +53,30 @@ pub const STORAGE_EXPIRED_PER_DELETE: u32 = 64;
 /// Bytes of their values at which no more are removed with the same command.
 pub const STORAGE_EXPIRED_BYTES: i64 = 1 << 20;
 
-/// Commands proposed but not yet applied, per partition.
+/// Commands taken but not yet applied, per partition: what one namespace alone may have. Several share it
+/// (`shard::fair`), and who has more than its share is told `overloaded`.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 8_192;
-/// Bytes of commands proposed but not yet applied, per partition.
+/// Bytes of commands taken but not yet applied, per partition; shared in the same way.
 pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
+/// Commands of a partition that its log has not on disk, when further ones wait for their turn: as many as a slow disk
+/// (10 ms) needs to write 100 000 a second.
+pub const UNPERSISTED_MAX: usize = 2_048;
+/// Bytes of them: what a disk writes in 10 ms, about.
+pub const UNPERSISTED_BYTES_MAX: usize = 4 << 20;
+/// Bytes of commands that a namespace adds to the log in its turn, while others wait for theirs.
+pub const TURN_BYTES: usize = 64 << 10;
+/// What a command counts as in such a turn, besides its bytes.
+pub const COMMAND_COST: usize = 1 << 10;
 /// Messages waiting from one core to another; more are told `overloaded`.
 pub const MESH_DEPTH_MAX: usize = 16_384;
-/// Bytes of request bodies that one core gathers at once; more are told `overloaded`.
-pub const BODIES_HELD_BYTES_MAX: usize = 256 << 20;
+/// Bytes of request bodies that one core gathers at once, for one API key alone; several share it (`shard::fair`), and who
+/// has more than its share is told `overloaded`.
+pub const BODIES_HELD_BYTES_MAX: usize = 128 << 20;
+/// API keys that may ask within two seconds, where there is a limit to their requests per second; others are
+/// refused (429).
+pub const RATES_MAX: usize = 100_000;
+/// Connections of a core beyond `limits.connections` that are told so (503); further ones are closed at once.
+pub const CONNECTIONS_REFUSED_MAX: usize = 64;
 
 /// Commands of one transaction of one database: what a step of apply may cost.
 pub const APPLY_BATCH_MAX: usize = 512;
@@ -167,7 +183,7 @@ pub const TEMP_BYTES: ByteSize = ByteSize::mib(256);
 pub const SLOW_STATEMENT_MS: u64 = 1_000;
 /// Default of `limits.requests_per_second`, per key; zero is no limit (429).
 pub const REQUESTS_PER_SECOND: u64 = 0;
-/// Default of `limits.connections`: open client connections of the node.
+/// Default of `limits.connections`: open client connections of the node (503).
 pub const CONNECTIONS: u64 = 10_000;
 /// Default of `limits.disk_reserve_bytes`: bytes that are to stay free on the disk of the databases (507). The
 /// half of it, below which only DROP passes, is for what is under way: on four shards the next
@@ -198,6 +214,9 @@ const _: () = {
     assert!(ELECTION_TIMEOUT_MIN.as_millis() < ELECTION_TIMEOUT_MAX.as_millis());
     assert!(TICK.as_millis() * 4 <= ELECTION_TIMEOUT_MIN.as_millis());
     assert!(COMMAND_SIZE_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX);
+    // The log takes a good part of what is under way, so that it is never idle while something waits.
+    assert!(UNPERSISTED_MAX <= PROPOSALS_IN_FLIGHT_MAX / 2);
+    assert!(UNPERSISTED_BYTES_MAX <= PROPOSAL_BYTES_IN_FLIGHT_MAX / 2);
     assert!(BODY_BYTES.0 <= BODIES_HELD_BYTES_MAX as u64);
     // The half of the reserve covers the next segment of four shards, and as much again.
     assert!(DISK_RESERVE_BYTES.0 / 2 >= 8 * LOG_SEGMENT_SIZE);

@@ -11,6 +11,10 @@ use std::hint::black_box;
 
 use crate::types::Namespace;
 
+/// Which of the configured keys, counted from one in their order; zero is no key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
+
 /// All keys of one core. The namespaces are its own, so that counting references to them stays on it.
 pub struct Keys {
     seed: [u8; 16],
@@ -20,6 +24,7 @@ pub struct Keys {
 
 struct Entry {
     hash: u64,
+    id: KeyId,
     key: Box<[u8]>,
     namespace: Namespace,
 }
@@ -47,33 +52,34 @@ impl Keys {
                 return Err(KeysError::Empty(number));
             }
             let own = Namespace::new(namespace.as_str()).expect("it is a namespace's name");
+            let id = KeyId(u32::try_from(number).expect("keys are counted in 32 bits"));
             for text in [key.to_owned(), format!("{key}:{namespace}")] {
                 match keys.find(text.as_bytes()) {
-                    Some(known) if *known == own => {}
+                    Some((_, known)) if *known == own => {}
                     Some(_) => return Err(KeysError::Ambiguous(number)),
-                    None => keys.add(text, own.clone()),
+                    None => keys.add(text, id, own.clone()),
                 }
             }
         }
         Ok(keys)
     }
 
-    fn add(&mut self, text: String, namespace: Namespace) {
+    fn add(&mut self, text: String, id: KeyId, namespace: Namespace) {
         let hash = self.hash(text.as_bytes());
         let at = self.entries.partition_point(|it| it.hash < hash);
         let key = text.into_bytes().into_boxed_slice();
-        self.entries.insert(at, Entry { hash, key, namespace });
+        self.entries.insert(at, Entry { hash, id, key, namespace });
     }
 
-    /// The namespace that `presented` opens, if it is a key.
-    pub fn find(&self, presented: &[u8]) -> Option<&Namespace> {
+    /// Which key `presented` is, if it is one, and the namespace that it opens.
+    pub fn find(&self, presented: &[u8]) -> Option<(KeyId, &Namespace)> {
         let hash = self.hash(presented);
         let first = self.entries.partition_point(|it| it.hash < hash);
         let candidates = self.entries[first..].iter().take_while(|it| it.hash == hash);
         let mut found = None;
         for entry in candidates {
             if are_equal(&entry.key, presented) {
-                found = Some(&entry.namespace);
+                found = Some((entry.id, &entry.namespace));
             }
         }
         found
@@ -118,8 +124,8 @@ mod tests {
         let keys = keys(&pairs).unwrap();
         for (key, namespace) in pairs {
             let full = format!("{key}:{namespace}");
-            assert_eq!(keys.find(key.as_bytes()).unwrap().as_str(), namespace);
-            assert_eq!(keys.find(full.as_bytes()).unwrap().as_str(), namespace);
+            assert_eq!(keys.find(key.as_bytes()).unwrap().1.as_str(), namespace);
+            assert_eq!(keys.find(full.as_bytes()), keys.find(key.as_bytes()));
             for wrong in [&full[..full.len() - 1], &format!("{full}x"), &key[..2], ""] {
                 let is_other = (0..500).any(|it| wrong == format!("ak_{it}"))
                     || (0..500).any(|it| wrong == format!("ak_{it}:ns{it}"));

@@ -7,27 +7,20 @@
 
 pub mod credential;
 pub mod key;
+pub mod rate;
 
 use crate::auth::credential::Presented;
+use crate::auth::key::KeyId;
 use crate::auth::key::Keys;
 use crate::types::Namespace;
 
 /// Who is asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// What they proved.
-    pub proof: Proof,
+    /// The key that they know; zero if nothing was required, and nothing shown.
+    pub key: KeyId,
     /// The namespace they act in; none if they have not been given one.
     pub namespace: Option<Namespace>,
-}
-
-/// What a request proved about its sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// That they know a key.
-    Key,
-    /// Nothing, where nothing is required.
-    Nothing,
 }
 
 /// Why a request may not do what it asks.
@@ -60,8 +53,8 @@ impl Policy {
     pub fn identify(&self, presented: &Presented<'_>) -> Result<Identity, Denied> {
         let mut is_empty = true;
         for credential in presented.credentials().iter().flatten() {
-            if let Some(namespace) = self.keys.find(credential) {
-                return Ok(Identity { proof: Proof::Key, namespace: Some(namespace.clone()) });
+            if let Some((key, namespace)) = self.keys.find(credential) {
+                return Ok(Identity { key, namespace: Some(namespace.clone()) });
             }
             is_empty = false;
         }
@@ -70,7 +63,7 @@ impl Policy {
             (true, true) => Err(Denied::Missing),
             (true, false) => {
                 let namespace = self.client_namespace.clone();
-                Ok(Identity { proof: Proof::Nothing, namespace })
+                Ok(Identity { key: KeyId::default(), namespace })
             }
         }
     }

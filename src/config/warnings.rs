@@ -27,7 +27,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "security.private_key_file",
     "security.certificate_file",
     "gateway.websocket_format",
-    "limits.requests_per_second",
     "cluster.join_token_file",
 ];
 

@@ -11,7 +11,8 @@
 //! | `Idempotency-Key` not 1 to 255 printable characters | 400 | `idempotency_key` | change it |
 //! | the key was another request's | 422 | `idempotency_key_reused` | use a new one |
 //! | too many keys in too short a time | 429 + `Retry-After` | `idempotency_keys_full` | send it again when it says |
-//! | body or command too large | 413 | | send less at once |
+//! | too many requests of a key | 429 + `Retry-After` | `too_many_requests` | send it again when it says |
+//! | body or command too large | 413 | `body_bytes` | send less at once |
 //! | database at its limit | 507 | `database_bytes` | delete something |
 //! | disk almost full | 507 | `disk_reserve` | delete or drop something, ask for less at once, or tell the operator |
 //! | a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
@@ -20,6 +21,7 @@
 //! | chunks that are none | 400 | `malformed_body` | change it |
 //! | head too large | 431 | `header_bytes` | send less in it |
 //! | body too slow | 408 | `body_timeout` | |
+//! | too many connections | 503 + `Retry-After` | `connections` | use fewer, or another node |
 //! | no leader, overloaded, shutting down | 503 + `Retry-After` | `no_leader`, `overloaded`, `shutting_down` | send it again later |
 //! | fenced | 503 + `Retry-After` | `fenced` | send it again later: another replica may take over; if it stays, tell the operator |
 //! | outcome unknown | 409 | `outcome_unknown` | look whether it happened (R19) |
@@ -34,6 +36,7 @@ use http::StatusCode;
 use http::header;
 
 use crate::auth::Denied;
+use crate::auth::rate::TooMany;
 use crate::gateway::body::BodyError;
 use crate::gateway::json;
 use crate::gateway::reply;
@@ -57,6 +60,12 @@ const FENCED: &str = "fenced";
 const HEADER_BYTES: &str = "header_bytes";
 /// Code of whatever met a queue that is full.
 const OVERLOADED: &str = "overloaded";
+/// Code of a body, or the command it becomes, that is too large.
+const BODY_TOO_LARGE: &str = "body_bytes";
+/// Code of a request whose key has asked too often.
+const TOO_MANY: &str = "too_many_requests";
+/// Code of whatever came by a connection too many.
+const CONNECTIONS: &str = "connections";
 /// Code of a request whose key belongs to another one.
 const KEY_REUSED: &str = "idempotency_key_reused";
 /// Code of a request for whose key there is no room yet.
@@ -129,7 +138,8 @@ impl ApiError {
         match self {
             Self::Refused(Refusal::HeadTooLarge) => Some(HEADER_BYTES),
             Self::Refused(Refusal::BodyTooLarge)
-            | Self::Body { error: BodyError::Draft(DraftError::Size), .. } => Some("body_bytes"),
+            | Self::Body { error: BodyError::Draft(DraftError::Size), .. } => Some(BODY_TOO_LARGE),
+            Self::Submit(SubmitError::TooMany(_)) => Some("requests_per_second"),
             Self::Submit(SubmitError::DatabaseFull) => Some(DATABASE_FULL),
             Self::Submit(SubmitError::DiskReserve) => Some(DISK_FULL),
             Self::Submit(SubmitError::Statement(error)) => stats::limit_of(error.code?),
@@ -147,7 +157,7 @@ pub fn reply_to(error: &ApiError) -> Response<Bytes> {
             refuse(StatusCode::BAD_REQUEST, None, &format!("invalid body: {shape}"))
         }
         ApiError::Body { error: error @ BodyError::Draft(DraftError::Size), .. } => {
-            refuse(StatusCode::PAYLOAD_TOO_LARGE, None, &error.to_string())
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, Some(BODY_TOO_LARGE), &error.to_string())
         }
         ApiError::Body { error, .. } => refuse(StatusCode::BAD_REQUEST, None, &error.to_string()),
         ApiError::TableName => refuse(StatusCode::BAD_REQUEST, None, "invalid table identifier"),
@@ -198,6 +208,7 @@ fn not_done(error: &SubmitError) -> Response<Bytes> {
         }
         SubmitError::NoLeader => later("no_leader", &message),
         SubmitError::Overloaded => later(OVERLOADED, &message),
+        SubmitError::TooMany(error) => too_many(*error),
         SubmitError::ShuttingDown => later("shutting_down", &message),
         SubmitError::Fenced => later(FENCED, &message),
         SubmitError::DatabaseFull => {
@@ -234,13 +245,24 @@ fn refused(refusal: Refusal) -> Response<Bytes> {
         Refusal::HeadTooLarge => {
             refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Some(HEADER_BYTES), &message)
         }
-        Refusal::BodyTooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, None, &message),
+        Refusal::BodyTooLarge => {
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, Some(BODY_TOO_LARGE), &message)
+        }
         Refusal::BodyTimeout => refuse(StatusCode::REQUEST_TIMEOUT, Some("body_timeout"), &message),
         Refusal::BodyMalformed | Refusal::BodyBroken => {
             refuse(StatusCode::BAD_REQUEST, Some("malformed_body"), &message)
         }
         Refusal::Overloaded => later(OVERLOADED, &message),
+        Refusal::TooManyConnections => later(CONNECTIONS, &message),
     }
+}
+
+/// Not executed; in whole seconds, one may.
+fn too_many(error: TooMany) -> Response<Bytes> {
+    let mut reply = refuse(StatusCode::TOO_MANY_REQUESTS, Some(TOO_MANY), &error.to_string());
+    let seconds = error.wait.as_secs() + u64::from(error.wait.subsec_nanos() > 0);
+    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    reply
 }
 
 /// Not executed; the client may send it again.

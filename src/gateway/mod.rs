@@ -55,6 +55,7 @@ use crate::gateway::stats::Stats;
 use crate::gateway::stats::Watched;
 use crate::gateway::tenants::Usage;
 use crate::http::Refusal;
+use crate::http::Sender;
 use crate::http::ServedBy;
 use crate::http::Service;
 use crate::http::body::Content;
@@ -161,7 +162,12 @@ impl<S: Submit> Gateway<S> {
         if !route::needs_namespace(&path) {
             return Ok(route::elsewhere(&head.uri).map(Content::Whole));
         }
+        let key = identity.key;
         let namespace = self.policy.authorize(identity)?;
+        if let Err(error) = self.node.pass(key, &namespace).await {
+            seen.namespace.get_or_init(|| namespace);
+            return Err(error.into());
+        }
         let core = self.node.elsewhere(&namespace);
         let served = match route {
             Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
@@ -242,15 +248,15 @@ impl<S: Submit + 'static> Service for Gateway<S> {
         reply::for_any_origin(reply)
     }
 
-    fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
+    fn admit(&self, head: &Parts) -> Result<Sender, Response<Bytes>> {
         let is_public = head.method == Method::OPTIONS
             || matches!(Route::find(&route::path_of(&head.uri)), Some(Route::Page(_)));
         let checked = if !is_public {
-            self.identify(head).map(drop).map_err(ApiError::from)
+            self.identify(head).map(|it| Sender(it.key.0)).map_err(ApiError::from)
         } else if may_have_body(head, PUBLIC_BODY_SIZE_MAX) {
             Err(ApiError::Refused(Refusal::BodyTooLarge))
         } else {
-            Ok(())
+            Ok(Sender::default())
         };
         checked.map_err(|it| self.refuse_unread(head, &it))
     }

@@ -24,8 +24,9 @@ pub const OTHER: &str = "other";
 /// The route of preflight requests.
 pub const PREFLIGHT: &str = "preflight";
 
-/// The limits that a request may be refused by, as the configuration calls them; and one that it does not.
-const LIMITS: [&str; 11] = [
+/// The limits that a request may be refused by, as the configuration calls them; and one that it does not. What
+/// `connections` refuses is counted by the server.
+const LIMITS: [&str; 12] = [
     "body_bytes",
     "header_bytes",
     "result_rows",
@@ -35,6 +36,7 @@ const LIMITS: [&str; 11] = [
     "statement_memory",
     "value_bytes",
     "temp_bytes",
+    "requests_per_second",
     "database_bytes",
     "disk_reserve",
 ];

@@ -2,12 +2,15 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use expect_test::Expect;
 use expect_test::expect;
 use http::Request as HttpRequest;
 
 use super::*;
+use crate::auth::key::KeyId;
+use crate::auth::rate::TooMany;
 use crate::gateway::pieces::tests::collect;
 use crate::gateway::rows::tests::rows;
 use crate::http::sleep;
@@ -41,6 +44,14 @@ impl Submit for Fake {
         };
         self.asked.borrow_mut().push(asked);
         self.answer.clone()
+    }
+
+    fn pass(&self, _: KeyId, _: &Namespace) -> impl Future<Output = Result<(), SubmitError>> {
+        let refused = match &self.answer {
+            Err(error @ SubmitError::TooMany(_)) => Err(error.clone()),
+            _ => Ok(()),
+        };
+        std::future::ready(refused)
     }
 }
 
@@ -243,6 +254,26 @@ fn find_and_select() {
         "POST /v1/rqlite/select\n{\"table\":\"t\",\"order_by\":[\"a; DELETE FROM t\"]}",
         &expect![[r#"400 {"error":"invalid order_by: unexpected \"; DELETE FROM t\""}"#]],
     );
+}
+
+#[test]
+fn a_key_that_asks_too_often_is_told_when_to_come_back() {
+    for (millis, want) in [(1, "1"), (1_000, "1"), (1_001, "2")] {
+        let answer = Err(SubmitError::TooMany(TooMany { wait: Duration::from_millis(millis) }));
+        let (reply, asked) =
+            on_executor(ask(&options(), answer, "POST /v1/rqlite/exec X-API-Key: ak_1\nnot JSON"));
+        assert_eq!(reply.status(), 429);
+        assert_eq!(reply.headers()["retry-after"], want);
+        let body = b"{\"code\":\"too_many_requests\",\"error\":\"too many requests\"}\n";
+        assert_eq!(&reply.body()[..], body);
+        assert!(asked.is_empty(), "refused before anything is looked at");
+    }
+    // Pages are for everybody, and who may not ask is told that first.
+    let too_many = || Err(SubmitError::TooMany(TooMany { wait: Duration::ZERO }));
+    for (request, want) in [("GET /v1/version", 200), ("POST /v1/rqlite/exec", 401)] {
+        let (reply, _) = on_executor(ask(&options(), too_many(), request));
+        assert_eq!(reply.status(), want, "{request}");
+    }
 }
 
 #[test]
@@ -802,7 +833,8 @@ fn what_the_server_refuses_is_answered_in_kind() {
     let reply = gateway.refuse(&head("POST", "/v1/rqlite/exec"), Refusal::BodyTooLarge);
     assert_eq!(reply.status(), 413);
     assert_eq!(reply.headers()["access-control-allow-origin"], "*");
-    assert_eq!(&reply.body()[..], b"{\"error\":\"request body is too large\"}\n");
+    let body = b"{\"code\":\"body_bytes\",\"error\":\"request body is too large\"}\n";
+    assert_eq!(&reply.body()[..], body);
     let reply = gateway.refuse(&head("GET", "/"), Refusal::HeadBroken);
     assert_eq!(reply.status(), 400);
     let want = b"{\"code\":\"malformed_head\",\"error\":\"malformed request head\"}\n";

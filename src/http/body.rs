@@ -1,7 +1,7 @@
 //! Bodies: a request's is collected whole within bounds; a reply's is whole to begin with, or made piece by piece while
 //! it is sent, as fast as the peer takes it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
 use std::future;
@@ -20,7 +20,10 @@ use http_body::SizeHint;
 use hyper::body::Incoming;
 
 use crate::http::Refusal;
+use crate::http::Sender;
 use crate::http::activity::Activity;
+use crate::shard::fair::Amount;
+use crate::shard::fair::Fair;
 
 /// Bytes reserved for a body before any of it has arrived: a length is only a promise.
 const RESERVE_SIZE: usize = 64 << 10;
@@ -132,34 +135,37 @@ impl Body for Outgoing {
     }
 }
 
-/// Bytes of gathered bodies that one core holds at the moment.
+/// Bytes of a gathered body, on the account of all that a core holds.
 #[derive(Debug)]
 pub struct Held {
-    bytes: Rc<Cell<usize>>,
-    own: usize,
+    account: Rc<RefCell<Fair<Sender>>>,
+    sender: Sender,
+    own: Amount,
 }
 
 impl Held {
-    /// Nothing yet, on the account `bytes`.
-    pub fn new(bytes: &Rc<Cell<usize>>) -> Self {
-        Self { bytes: Rc::clone(bytes), own: 0 }
+    /// Nothing yet, of a body of `sender`.
+    pub fn new(account: &Rc<RefCell<Fair<Sender>>>, sender: Sender) -> Self {
+        Self { account: Rc::clone(account), sender, own: Amount::default() }
     }
 
-    /// Hold `n` bytes more, unless that makes more than `limit` on the account.
-    fn add(&mut self, n: usize, limit: usize) -> Result<(), Refusal> {
-        let after = self.bytes.get() + n;
-        if after > limit {
+    /// Hold `n` bytes more, unless the sender has its share.
+    fn add(&mut self, n: usize) -> Result<(), Refusal> {
+        let mut account = self.account.borrow_mut();
+        if !account.may_take(self.sender, n) {
             return Err(Refusal::Overloaded);
         }
-        self.bytes.set(after);
-        self.own += n;
+        account.add(self.sender, Amount::one(n));
+        self.own.add(Amount::one(n));
         Ok(())
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.bytes.set(self.bytes.get() - self.own);
+        if self.own.n > 0 {
+            self.account.borrow_mut().sub(self.sender, self.own);
+        }
     }
 }
 
@@ -168,8 +174,6 @@ impl Drop for Held {
 pub struct Bounds {
     /// Bytes of one body.
     pub body: usize,
-    /// Bytes of all gathered bodies of the core.
-    pub held: usize,
 }
 
 /// The whole body. One that came in one piece is passed on as it is; others are gathered, and counted
@@ -203,7 +207,7 @@ pub async fn collect(
         if gathered.len() + bytes.len() > bounds.body {
             return Err(Refusal::BodyTooLarge);
         }
-        held.add(bytes.len(), bounds.held)?;
+        held.add(bytes.len())?;
         gathered.extend_from_slice(&bytes);
         piece = next(&mut body, activity).await?;
     }
@@ -247,14 +251,18 @@ mod tests {
 
     #[test]
     fn what_is_held_is_given_back() {
-        let account = Rc::new(Cell::new(0));
-        let mut a = Held::new(&account);
-        assert_eq!(a.add(60, 100), Ok(()));
-        let mut b = Held::new(&account);
-        assert_eq!(b.add(60, 100), Err(Refusal::Overloaded));
-        drop(a);
-        assert_eq!(b.add(60, 100), Ok(()));
+        let bound = Amount { n: usize::MAX, bytes: 100 };
+        let account = Rc::new(RefCell::new(Fair::new(bound)));
+        let mut a = Held::new(&account, Sender(1));
+        assert_eq!(a.add(60), Ok(()));
+        let mut b = Held::new(&account, Sender(1));
+        assert_eq!(b.add(60), Err(Refusal::Overloaded));
+        let mut other = Held::new(&account, Sender(2));
+        assert_eq!(other.add(50), Ok(()), "another has its share");
+        assert_eq!(other.add(1), Err(Refusal::Overloaded));
+        drop((a, other));
+        assert_eq!(b.add(60), Ok(()));
         drop(b);
-        assert_eq!(account.get(), 0);
+        assert_eq!(account.borrow().total(), Amount::default());
     }
 }

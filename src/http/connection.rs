@@ -34,6 +34,7 @@ use crate::http::body::Content;
 use crate::http::body::Held;
 use crate::http::body::Outgoing;
 use crate::http::io::HyperStream;
+use crate::http::places::Seat;
 use crate::http::sleep::now;
 use crate::types::ShardId;
 
@@ -47,15 +48,33 @@ pub(super) async fn serve<S: Service>(
     stream: TcpStream,
     ahead: Bytes,
     place: Place,
+    seat: Option<Seat>,
     shared: Rc<Shared<S>>,
 ) {
-    let work = drive(stream, ahead, Rc::clone(&place.activity), Rc::clone(&shared));
+    let unseated = seat.is_none().then(|| Unseated::new(Rc::clone(&shared)));
+    let work = drive(stream, ahead, Rc::clone(&place.activity), seat, Rc::clone(&shared));
     if AssertUnwindSafe(work).catch_unwind().await.is_err() {
         shared.counters.panics.add(1);
         tracing::error!("a connection panicked");
     }
-    drop(place);
+    drop((place, unseated));
     shared.tell_open();
+}
+
+/// A connection without a place, as long as it is open.
+struct Unseated<S>(Rc<Shared<S>>);
+
+impl<S> Unseated<S> {
+    fn new(shared: Rc<Shared<S>>) -> Self {
+        shared.n_unseated.set(shared.n_unseated.get() + 1);
+        Self(shared)
+    }
+}
+
+impl<S> Drop for Unseated<S> {
+    fn drop(&mut self) {
+        self.0.n_unseated.set(self.0.n_unseated.get() - 1);
+    }
 }
 
 /// Why a connection ended.
@@ -74,10 +93,13 @@ async fn drive<S: Service>(
     stream: TcpStream,
     ahead: Bytes,
     activity: Rc<Activity>,
+    seat: Option<Seat>,
     shared: Rc<Shared<S>>,
 ) {
     let io = HyperStream::new(stream, ahead, Rc::clone(&shared.scratch), Rc::clone(&activity));
-    let requests = Requests { shared: Rc::clone(&shared), activity: Rc::clone(&activity) };
+    let is_seated = seat.is_some();
+    let requests =
+        Requests { shared: Rc::clone(&shared), activity: Rc::clone(&activity), is_seated };
     let mut connection = shared.protocol.serve_connection(io, requests);
     let mut is_draining = false;
     let end = future::poll_fn(|cx| {
@@ -125,10 +147,9 @@ async fn drive<S: Service>(
             let parts = connection.into_parts();
             let (socket, ahead) = (parts.io.into_socket(), parts.read_buf);
             shared.counters.handed_over.add(1);
-            shared.service.hand_over(
-                core,
-                Moved { socket, ahead, n_moves: activity.n_moves().saturating_add(1) },
-            );
+            let seat = seat.expect("who is refused has no better place");
+            let n_moves = activity.n_moves().saturating_add(1);
+            shared.service.hand_over(core, Moved { socket, ahead, n_moves, seat });
         }
         End::Aborted => {}
     }
@@ -211,6 +232,7 @@ async fn linger<S>(mut io: HyperStream, activity: &Activity, shared: &Shared<S>)
 struct Requests<S> {
     shared: Rc<Shared<S>>,
     activity: Rc<Activity>,
+    is_seated: bool,
 }
 
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
@@ -221,11 +243,17 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.activity.enter(Phase::Body);
         let (shared, activity) = (Rc::clone(&self.shared), Rc::clone(&self.activity));
+        let is_seated = self.is_seated;
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let logged = tracing::enabled!(Level::DEBUG)
                 .then(|| (head.method.clone(), head.uri.path().to_owned(), now()));
-            let reply = answer(head, body, &shared, &activity).await?;
+            let reply = if is_seated {
+                answer(head, body, &shared, &activity).await?
+            } else {
+                let refusal = Refusal::TooManyConnections;
+                refuse(shared.service.refuse(&head, refusal), &shared, &activity)
+            };
             activity.on_served(reply.extensions().get().map(|ServedBy(core)| *core));
             activity.enter(Phase::Write);
             shared.counters.requests.add(1);
@@ -253,17 +281,18 @@ async fn answer<S: Service>(
     if !is_clear(&head) {
         return Ok(refuse(shared.service.refuse(&head, Refusal::HeadBroken), shared, activity));
     }
-    let mut account = Held::new(&shared.held);
     if head_size(&head) > shared.options.header_bytes_max {
         return Ok(refuse(shared.service.refuse(&head, Refusal::HeadTooLarge), shared, activity));
     }
-    if let Err(reply) = shared.service.admit(&head) {
-        if body.is_end_stream() {
+    let sender = match shared.service.admit(&head) {
+        Ok(sender) => sender,
+        Err(reply) if body.is_end_stream() => {
             shared.counters.refused.add(1);
             return Ok(reply.map(Content::Whole));
         }
-        return Ok(refuse(reply, shared, activity));
-    }
+        Err(reply) => return Ok(refuse(reply, shared, activity)),
+    };
+    let mut account = Held::new(&shared.held, sender);
     match body::collect(body, shared.bounds(), activity, &mut account).await {
         Ok(body) => {
             activity.enter(Phase::Handler);

@@ -4,7 +4,7 @@
 //! cores), collects each request's body within bounds, and asks its [`Service`] for the reply. Nothing
 //! it does waits for another core.
 //!
-//! What a peer may cost: a place among `connections_max`, a head and a body of bounded size, and bounded
+//! What a peer may cost: one of the node's [`Places`], a head and a body of bounded size, and bounded
 //! time for sending each and for taking the reply. A panic ends the connection it happened in.
 //! What could be taken for one request here and for another by a proxy in front is refused: a head that
 //! names no host or two, a body encoded in a way that is not understood. So is a head that is no HTTP, has
@@ -18,10 +18,12 @@ pub mod body;
 mod connection;
 pub mod io;
 mod placement;
+pub mod places;
 pub mod shutdown;
 pub mod sleep;
 
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
 use std::net::TcpListener;
 use std::os::fd::FromRawFd;
@@ -42,10 +44,14 @@ use crate::http::body::Bounds;
 use crate::http::body::Content;
 use crate::http::io::Scratch;
 use crate::http::placement::Crowd;
+use crate::http::places::Places;
+use crate::http::places::Seat;
 use crate::http::shutdown::Shutdown;
 use crate::http::sleep::Sleep;
 use crate::http::sleep::within;
 use crate::limits;
+use crate::shard::fair::Amount;
+use crate::shard::fair::Fair;
 use crate::types::ShardId;
 
 /// Wait after the process ran out of file descriptors or memory: accepting again at once would spin.
@@ -57,11 +63,11 @@ pub trait Service: 'static {
     fn call(&self, head: Parts, body: Bytes) -> impl Future<Output = Response<Content>>;
 
     /// Look at a request before its body is read, so that only those who may ask cost memory for one; a
-    /// reply instead if it is refused.
+    /// reply instead if it is refused. Says who sent it, for bodies that are gathered share a bound.
     #[expect(clippy::result_large_err, reason = "a refusal is sent as it is")]
-    fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
+    fn admit(&self, head: &Parts) -> Result<Sender, Response<Bytes>> {
         let _ = head;
-        Ok(())
+        Ok(Sender::default())
     }
 
     /// The reply to a request with this head that the server refused; the head is an empty one if it could not
@@ -81,6 +87,10 @@ pub trait Service: 'static {
     }
 }
 
+/// Who sends a request, as the service counts them; nothing else is known of it here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sender(pub u32);
+
 /// In the extensions of a reply: another core served the request, and might serve the connection itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedBy(pub ShardId);
@@ -93,6 +103,8 @@ pub struct Moved {
     ahead: Bytes,
     /// How often it has moved, this time included.
     n_moves: u32,
+    /// Its place among all of the node.
+    seat: Seat,
 }
 
 /// Why a request never reached the service.
@@ -116,6 +128,9 @@ pub enum Refusal {
     /// The bodies being received take all the memory set aside for them (503).
     #[error("overloaded")]
     Overloaded,
+    /// The connection is one too many (503).
+    #[error("too many connections")]
+    TooManyConnections,
     /// The peer went away; never answered.
     #[error("request body is broken")]
     BodyBroken,
@@ -124,15 +139,15 @@ pub enum Refusal {
 /// Bounds of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Connections open at once; further ones wait in the kernel's queue.
-    pub connections_max: usize,
+    /// For connections of all servers that are given the same. What comes by a further one is refused.
+    pub places: Places,
     /// Cores with such a server, this one included.
     pub n_cores: usize,
     /// Bytes of a request head.
     pub header_bytes_max: usize,
     /// Bytes of a request body.
     pub body_bytes_max: usize,
-    /// Bytes of all bodies that are gathered from several reads at once.
+    /// Bytes of all bodies that are gathered from several reads at once, for one sender alone.
     pub held_bytes_max: usize,
     /// Time for each phase of a connection.
     pub timeouts: Timeouts,
@@ -144,7 +159,7 @@ impl Default for Options {
     fn default() -> Self {
         let size = |it: u64| usize::try_from(it).expect("limits fit the address space");
         Self {
-            connections_max: size(limits::CONNECTIONS),
+            places: Places::new(size(limits::CONNECTIONS)),
             n_cores: 1,
             header_bytes_max: size(limits::HEADER_BYTES.0),
             body_bytes_max: size(limits::BODY_BYTES.0),
@@ -180,8 +195,10 @@ pub struct Counters {
     pub panics: u64,
     /// Connections given to another core.
     pub handed_over: u64,
-    /// Connections of other cores that found no place here.
+    /// Connections that found no place: one reply told them so, or they were closed at once.
     pub turned_away: u64,
+    /// Bodies refused because their sender had its share of what is gathered.
+    pub unfair: u64,
 }
 
 #[derive(Debug, Default)]
@@ -220,8 +237,10 @@ struct Shared<S> {
     scratch: Scratch,
     activities: Rc<Activities>,
     crowd: Crowd,
-    /// Bytes of bodies being gathered.
-    held: Rc<Cell<usize>>,
+    /// Bytes of bodies being gathered, by who sends them.
+    held: Rc<RefCell<Fair<Sender>>>,
+    /// Open connections without a place.
+    n_unseated: Cell<usize>,
     is_draining: Cell<bool>,
     is_aborted: Cell<bool>,
     counters: Counts,
@@ -229,7 +248,7 @@ struct Shared<S> {
 
 impl<S> Shared<S> {
     fn bounds(&self) -> Bounds {
-        Bounds { body: self.options.body_bytes_max, held: self.options.held_bytes_max }
+        Bounds { body: self.options.body_bytes_max }
     }
 }
 
@@ -246,7 +265,6 @@ impl<S: Service> Shared<S> {
 impl<S: Service> Server<S> {
     /// A server that answers with `service`.
     pub fn new(options: Options, service: S) -> Self {
-        assert!(options.connections_max > 0, "a server serves somebody");
         let mut protocol = http1::Builder::new();
         // A head somewhat too long is answered with an error by the service; hyper answers a longer one
         // with a bare 431. Its own timer would cost an entry per request, see `activity`.
@@ -256,7 +274,8 @@ impl<S: Service> Server<S> {
         protocol.header_read_timeout(None);
         // A peer that has said all it will may still listen, and what it asked for may be under way.
         protocol.half_close(true);
-        let crowd = Crowd::new(options.n_cores, options.connections_max);
+        let held = Fair::new(Amount { n: usize::MAX, bytes: options.held_bytes_max });
+        let crowd = Crowd::new(options.n_cores);
         let shared = Shared {
             service,
             options,
@@ -264,7 +283,8 @@ impl<S: Service> Server<S> {
             protocol,
             scratch: io::scratch(),
             activities: Rc::default(),
-            held: Rc::default(),
+            held: Rc::new(RefCell::new(held)),
+            n_unseated: Cell::new(0),
             is_draining: Cell::new(false),
             is_aborted: Cell::new(false),
             counters: Counts::default(),
@@ -281,7 +301,7 @@ impl<S: Service> Server<S> {
     pub fn counters(&self) -> Counters {
         let counts = &self.shared.counters;
         Counters {
-            open: self.shared.activities.n_open() as u64,
+            open: (self.shared.activities.n_open() - self.shared.n_unseated.get()) as u64,
             accepted: counts.accepted.0.get(),
             accept_errors: counts.accept_errors.0.get(),
             requests: counts.requests.0.get(),
@@ -290,6 +310,7 @@ impl<S: Service> Server<S> {
             panics: counts.panics.0.get(),
             handed_over: counts.handed_over.0.get(),
             turned_away: counts.turned_away.0.get(),
+            unfair: self.shared.held.borrow().n_refused(),
         }
     }
 
@@ -322,20 +343,13 @@ impl<S: Service> Server<S> {
         shared.activities.wait_for(0).await;
     }
 
-    /// Go on with a connection that another core has handed over. With `connections_max` open already it
-    /// is closed: it has no place in the kernel's queue to wait in.
+    /// Go on with a connection that another core has handed over, with its place.
     pub fn take_over(&self, connection: Moved) {
-        let shared = &self.shared;
-        if shared.activities.n_open() >= shared.options.connections_max {
-            shared.counters.turned_away.add(1);
-            tracing::debug!("no place for a connection of another core");
-            return;
-        }
         let number = connection.socket.into_raw_fd();
         // SAFETY: the number was owned by `socket` until the line above, and nobody else knows it.
         #[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
         let stream = unsafe { TcpStream::from_raw_fd(number) };
-        self.spawn(stream, connection.ahead, connection.n_moves);
+        self.spawn(stream, connection.ahead, connection.n_moves, Some(connection.seat));
     }
 
     /// Another core's server has this many connections open.
@@ -346,11 +360,10 @@ impl<S: Service> Server<S> {
     async fn accept(&self, listener: glommio::net::TcpListener) {
         let shared = &self.shared;
         loop {
-            shared.activities.wait_for(shared.options.connections_max - 1).await;
             match listener.accept().await {
                 Ok(stream) => {
                     shared.counters.accepted.add(1);
-                    self.spawn(stream, Bytes::new(), 0);
+                    self.seat(stream);
                 }
                 Err(error) => {
                     shared.counters.accept_errors.add(1);
@@ -371,7 +384,21 @@ impl<S: Service> Server<S> {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, ahead: Bytes, n_moves: u32) {
+    /// Serve a new connection; without a place for it, say so, if not too many are being told already.
+    fn seat(&self, stream: TcpStream) {
+        let shared = &self.shared;
+        let seat = shared.options.places.take();
+        if seat.is_none() {
+            shared.counters.turned_away.add(1);
+            tracing::debug!("no place for a connection");
+            if shared.n_unseated.get() >= limits::CONNECTIONS_REFUSED_MAX {
+                return;
+            }
+        }
+        self.spawn(stream, Bytes::new(), 0, seat);
+    }
+
+    fn spawn(&self, stream: TcpStream, ahead: Bytes, n_moves: u32, seat: Option<Seat>) {
         let shared = &self.shared;
         if let Err(error) = stream.set_nodelay(true) {
             // The peer is gone already; reading will say so.
@@ -379,7 +406,8 @@ impl<S: Service> Server<S> {
         }
         let place = shared.activities.open(n_moves);
         shared.tell_open();
-        glommio::spawn_local(connection::serve(stream, ahead, place, Rc::clone(shared))).detach();
+        let served = connection::serve(stream, ahead, place, seat, Rc::clone(shared));
+        glommio::spawn_local(served).detach();
     }
 }
 

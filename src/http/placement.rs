@@ -61,22 +61,15 @@ impl Habit {
 #[derive(Debug)]
 pub(super) struct Crowd {
     n_cores: u64,
-    /// Connections that one core may have.
-    max: u64,
     others: RefCell<FxHashMap<ShardId, u64>>,
     /// What the others were told of this core.
     told: Cell<u64>,
 }
 
 impl Crowd {
-    /// Nobody has any. There are `n_cores`, which may have `max` each.
-    pub(super) fn new(n_cores: usize, max: usize) -> Self {
-        Self {
-            n_cores: n_cores as u64,
-            max: max as u64,
-            others: RefCell::default(),
-            told: Cell::new(0),
-        }
+    /// Nobody has any. There are `n_cores`.
+    pub(super) fn new(n_cores: usize) -> Self {
+        Self { n_cores: n_cores as u64, others: RefCell::default(), told: Cell::new(0) }
     }
 
     /// Another core says how many it has.
@@ -99,8 +92,7 @@ impl Crowd {
         let mut others = self.others.borrow_mut();
         let n_all = n_open + others.values().sum::<u64>();
         let there = others.entry(core).or_default();
-        // What others have may be old news by an eighth.
-        let may = (n_all * 3 / (self.n_cores * 2) + SLACK).min(self.max - self.max / 8);
+        let may = n_all * 3 / (self.n_cores * 2) + SLACK;
         let has_room = *there < may;
         if has_room {
             // Until it says so itself.
@@ -146,8 +138,7 @@ mod tests {
         let mut below = |n: usize| usize::try_from(dice.below(n as u64)).unwrap();
         for _ in 0..300 {
             let n_cores = 1 + below(8);
-            let max = 64 + below(1_000);
-            let crowds: Vec<_> = (0..n_cores).map(|_| Crowd::new(n_cores, max)).collect();
+            let crowds: Vec<_> = (0..n_cores).map(|_| Crowd::new(n_cores)).collect();
             let mut open = vec![0_u64; n_cores];
             let tell = |open: &[u64]| {
                 for (from, n_open) in open.iter().enumerate() {
@@ -163,10 +154,8 @@ mod tests {
             };
             for _ in 0..below(400) {
                 let at = below(n_cores);
-                if open[at] < max as u64 {
-                    open[at] += 1;
-                    tell(&open);
-                }
+                open[at] += 1;
+                tell(&open);
             }
             let n_all: u64 = open.iter().sum();
             for _ in 0..2_000 {
@@ -192,7 +181,7 @@ mod tests {
 
     #[test]
     fn others_hear_of_changes_that_matter() {
-        let crowd = Crowd::new(2, 1_000);
+        let crowd = Crowd::new(2);
         let told: Vec<_> = (0..100).filter(|n| crowd.should_tell(*n)).collect();
         assert_eq!(told[..8], [4, 8, 12, 16, 20, 24, 28, 32]);
         assert!(told.len() < 20, "{told:?}");

@@ -18,15 +18,18 @@ use http::request::Parts;
 use crate::http::Moved;
 use crate::http::Options;
 use crate::http::Refusal;
+use crate::http::Sender;
 use crate::http::ServedBy;
 use crate::http::Service;
 use crate::http::activity::Timeouts;
 use crate::http::body::Content;
 use crate::http::body::Pieces;
+use crate::http::places::Places;
 use crate::http::sleep::now;
 use crate::http::testing::Client;
 use crate::http::testing::Running;
 use crate::http::testing::on_executor;
+use crate::limits;
 use crate::types::ShardId;
 
 /// Echoes bodies; `/panic` panics, `/wait` waits for the gate.
@@ -124,9 +127,13 @@ impl Service for Echo {
         Response::new(body.into())
     }
 
-    fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
+    fn admit(&self, head: &Parts) -> Result<Sender, Response<Bytes>> {
         let is_secret = head.uri.path() == "/secret";
-        if is_secret { Err(Response::new(Bytes::from_static(b"who are you"))) } else { Ok(()) }
+        if is_secret {
+            Err(Response::new(Bytes::from_static(b"who are you")))
+        } else {
+            Ok(Sender(1))
+        }
     }
 
     fn refuse(&self, _: &Parts, refusal: Refusal) -> Response<Bytes> {
@@ -135,7 +142,9 @@ impl Service for Echo {
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Refusal::Overloaded | Refusal::BodyBroken => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Overloaded | Refusal::TooManyConnections | Refusal::BodyBroken => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         let mut reply = Response::new(Bytes::from(refusal.to_string()));
         *reply.status_mut() = status;
@@ -151,7 +160,7 @@ impl Service for Echo {
 fn options() -> Options {
     let long = Duration::from_mins(1);
     Options {
-        connections_max: 8,
+        places: Places::new(8),
         n_cores: 1,
         header_bytes_max: 16 << 10,
         body_bytes_max: 1 << 20,
@@ -287,7 +296,7 @@ fn a_connection_stays_while_the_core_that_serves_it_is_crowded() {
     on_executor(async {
         let echo = Echo::default();
         let moved = Rc::clone(&echo.moved);
-        let options = Options { n_cores: 2, connections_max: 1_000, ..options() };
+        let options = Options { n_cores: 2, places: Places::new(1_000), ..options() };
         let server = Running::start(options, echo);
         server.on_neighbour(ShardId(7), 100);
         let mut client = server.connect().await;
@@ -414,22 +423,26 @@ fn whoever_is_not_admitted_is_answered_before_the_body_is_read() {
 }
 
 #[test]
-fn a_connection_of_another_core_finds_no_place_in_a_full_server() {
+fn a_connection_that_moves_takes_its_place_along() {
     on_executor(async {
+        let places = Places::new(1);
+        let with_places = || Options { places: places.clone(), ..options() };
         let first = Echo::default();
         let moved = Rc::clone(&first.moved);
-        let first = Running::start(options(), first);
-        let second = Running::start(Options { connections_max: 1, ..options() }, Echo::default());
-        let mut own = second.connect().await;
-        own.send(post("/", "own")).await;
-        assert_eq!(own.brief().await, "200 own");
+        let first = Running::start(with_places(), first);
+        let second = Running::start(with_places(), Echo::default());
         let mut client = first.connect().await;
         client.ask_elsewhere(4).await;
         until(|| !moved.borrow().is_empty()).await;
+        assert!(places.take().is_none(), "it keeps its place on the way");
         let (_, connection) = moved.borrow_mut().pop().unwrap();
         second.take_over(connection);
-        assert_eq!(client.brief().await, "closed");
-        assert_eq!(second.counters().open, 1);
+        client.send(post("/", "y")).await;
+        assert_eq!(client.brief().await, "200 y");
+        assert_eq!((first.counters().open, second.counters().open), (0, 1));
+        drop(client);
+        until(|| second.counters().open == 0).await;
+        assert!(places.take().is_some());
     });
 }
 
@@ -577,18 +590,52 @@ fn a_peer_that_closed_its_side_still_gets_its_reply() {
 }
 
 #[test]
-fn connections_beyond_the_limit_wait_for_a_place() {
+fn a_connection_beyond_the_limit_is_told_so_and_closed() {
     on_executor(async {
-        let server = Running::start(Options { connections_max: 1, ..options() }, Echo::default());
-        let mut first = server.connect().await;
-        let mut second = server.connect().await;
-        second.send(post("/", "second")).await;
+        let places = Places::new(2);
+        let with_places = || Options { places: places.clone(), ..options() };
+        let server = Running::start(with_places(), Echo::default());
+        let other = Running::start(with_places(), Echo::default());
+        let (mut first, mut second) = (server.connect().await, other.connect().await);
         first.send(post("/", "first")).await;
         assert_eq!(first.brief().await, "200 first");
-        assert_eq!(server.counters().accepted, 1);
-        drop(first);
-        assert_eq!(second.brief().await, "200 second");
-        assert_eq!(server.counters().accepted, 2);
+        second.send(post("/", "second")).await;
+        assert_eq!(second.brief().await, "200 second", "all servers share the places");
+        let mut third = server.connect().await;
+        third.send(post("/", "third")).await;
+        assert_eq!(third.brief().await, "503 too many connections");
+        assert_eq!(third.brief().await, "closed");
+        until(|| server.counters().open == 1).await;
+        assert_eq!((server.counters().accepted, server.counters().turned_away), (2, 1));
+        drop(second);
+        until(|| other.counters().open == 0).await;
+        let mut fourth = server.connect().await;
+        fourth.send(post("/", "fourth")).await;
+        assert_eq!(fourth.brief().await, "200 fourth");
+        first.send(post("/", "first")).await;
+        assert_eq!(first.brief().await, "200 first");
+    });
+}
+
+#[test]
+fn far_too_many_connections_are_closed_at_once() {
+    on_executor(async {
+        let server =
+            Running::start(Options { places: Places::new(1), ..options() }, Echo::default());
+        let mut first = server.connect().await;
+        first.send(post("/", "first")).await;
+        assert_eq!(first.brief().await, "200 first");
+        let mut silent = Vec::new();
+        for _ in 0..limits::CONNECTIONS_REFUSED_MAX {
+            silent.push(server.connect().await);
+        }
+        until(|| server.counters().turned_away == limits::CONNECTIONS_REFUSED_MAX as u64).await;
+        let mut late = server.connect().await;
+        assert_eq!(late.brief().await, "closed");
+        assert_eq!(server.counters().open, 1);
+        let mut last = silent.pop().unwrap();
+        last.send(post("/", "last")).await;
+        assert_eq!(last.brief().await, "503 too many connections");
     });
 }
 

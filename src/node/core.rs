@@ -29,6 +29,7 @@ use crate::gateway::stamps::Stamps;
 use crate::gateway::stats::Stats;
 use crate::http::Moved;
 use crate::http::Refusal;
+use crate::http::Sender;
 use crate::http::Server;
 use crate::http::Service;
 use crate::http::body::Content;
@@ -128,7 +129,9 @@ pub(super) async fn run(boot: CoreBoot) {
         metrics,
     } = boot;
     let me = found.shard;
-    let mesh = Mesh::new(me, mailboxes, found.catalog.clone());
+    let rates = settings::rates(&config);
+    let n_partitions = config.database.shard_count;
+    let mesh = Mesh::new(me, mailboxes, found.catalog.clone(), n_partitions, clock, rates);
     // It wakes the driver with each batch that is on disk.
     let waker = Rc::clone(&mesh);
     let on_durable = move |_| waker.wake();
@@ -280,7 +283,7 @@ impl Service for Door {
         self.gateway.call(head, body).await
     }
 
-    fn admit(&self, head: &Parts) -> Result<(), Response<Bytes>> {
+    fn admit(&self, head: &Parts) -> Result<Sender, Response<Bytes>> {
         self.gateway.admit(head)
     }
 
@@ -346,9 +349,9 @@ impl Desk {
             shard: self.me,
             core: self.driver.borrow().counts(),
             http: self.server.counters(),
-            connections_max: self.server.options().connections_max,
             gateway: self.stats.borrow().snapshot(),
             n_crossed: self.mesh.n_crossed(),
+            n_unfair: self.mesh.n_unfair(),
         }
     }
 }

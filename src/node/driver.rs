@@ -148,6 +148,10 @@ impl Driver {
                 let status = self.status();
                 self.mesh.reply(token, Back::Status(status));
             }
+            Mail::AskPass { token, key } => {
+                let result = self.mesh.pass_here(key);
+                self.mesh.reply(token, Back::Pass(result));
+            }
             Mail::Catalog(row) => self.mesh.catalog.borrow_mut().fold(row),
             Mail::Done(done) => self.databases.on_done(done, &mut self.events),
             Mail::Connection(_)

@@ -5,9 +5,12 @@
 //! given up on the core, or not tried there ──► waiting ──► on a thread ──► answered
 //! ```
 //!
-//! A namespace has a few threads at once at most, so that one that asks for much leaves some to the others.
+//! A namespace has a few threads at once at most, so that one that asks for much leaves some to the others; of those that
+//! wait, the one goes first whose namespace has fewest threads, then the one whose namespace had its turn
+//! longest ago. Many may wait, but a namespace no more than its share of them ([`Fair`]).
 //! A read that waits too long is refused, one that runs too long is stopped.
 
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +22,8 @@ use crate::disk::workers::ReadTask;
 use crate::limits;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
+use crate::shard::fair::Amount;
+use crate::shard::fair::Fair;
 use crate::sql::Brake;
 use crate::sql::Reader;
 use crate::sql::Why;
@@ -51,7 +56,11 @@ struct Active {
 #[derive(Debug)]
 pub(super) struct LongReads {
     waiting: VecDeque<Waiting>,
-    waiting_bytes: usize,
+    /// Who has how much of what waits.
+    shares: Fair<DatabaseId>,
+    /// When the namespaces that wait last had a read begun, counted in reads.
+    turns: BTreeMap<DatabaseId, u64>,
+    n_begun: u64,
     /// Oldest first.
     active: Vec<Active>,
     /// Oldest first.
@@ -62,9 +71,15 @@ pub(super) struct LongReads {
 impl LongReads {
     /// `statement_time` is what a read may take.
     pub(super) fn new(statement_time: Duration) -> Self {
+        let bound = Amount {
+            n: limits::LONG_READS_WAITING_MAX,
+            bytes: limits::LONG_READ_BYTES_WAITING_MAX,
+        };
         Self {
             waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            shares: Fair::new(bound),
+            turns: BTreeMap::new(),
+            n_begun: 0,
             active: Vec::new(),
             idle: VecDeque::new(),
             statement_time,
@@ -80,13 +95,10 @@ impl LongReads {
         command: Bytes,
         events: &mut Vec<Event>,
     ) {
-        let bytes = self.waiting_bytes + command.len();
-        let is_full = self.waiting.len() >= limits::LONG_READS_WAITING_MAX
-            || bytes > limits::LONG_READ_BYTES_WAITING_MAX;
-        if is_full {
+        if !self.shares.may_take(database, command.len()) {
             return events.push(overloaded(database, token));
         }
-        self.waiting_bytes = bytes;
+        self.shares.add(database, Amount::one(command.len()));
         self.waiting.push_back(Waiting { database, token, command, since: now });
     }
 
@@ -100,12 +112,19 @@ impl LongReads {
         if self.active.len() >= limits::READER_THREADS {
             return None;
         }
-        let at = self.waiting.iter().position(|it| {
-            let n_active = self.active.iter().filter(|active| active.database == it.database);
-            n_active.count() < limits::READERS_OF_NAMESPACE_MAX && !is_held(it.database)
-        })?;
+        let next = self.waiting.iter().enumerate().filter_map(|(at, it)| {
+            let active = self.active.iter().filter(|active| active.database == it.database);
+            let n_active = active.count();
+            let turn = self.turns.get(&it.database).copied();
+            let may = n_active < limits::READERS_OF_NAMESPACE_MAX && !is_held(it.database);
+            may.then_some((n_active, turn, at))
+        });
+        let (_, _, at) = next.min()?;
         let Waiting { database, token, command, .. } = self.waiting.remove(at)?;
-        self.waiting_bytes -= command.len();
+        self.shares.sub(database, Amount::one(command.len()));
+        self.n_begun += 1;
+        self.turns.insert(database, self.n_begun);
+        self.turns.retain(|it, _| self.shares.has(*it));
         let brake = Brake::new();
         self.active.push(Active { database, token, since: now, brake: Arc::clone(&brake) });
         let idle = self.idle.iter().rposition(|(it, _)| *it == database);
@@ -141,7 +160,7 @@ impl LongReads {
         let (gone, kept) = waiting.partition::<VecDeque<_>, _>(|it| it.database == database);
         self.waiting = kept;
         for it in gone {
-            self.waiting_bytes -= it.command.len();
+            self.shares.sub(database, Amount::one(it.command.len()));
             let error =
                 StatementError::coded("fenced", "namespace is fenced: its database is damaged");
             let (token, outcome) = (it.token, Err(error));
@@ -177,6 +196,11 @@ impl LongReads {
         self.active.iter().any(|it| it.token == token)
     }
 
+    /// How often a read was refused because its namespace had its share.
+    pub(super) fn n_refused(&self) -> u64 {
+        self.shares.n_refused()
+    }
+
     /// How many run, and how many wait.
     pub(super) fn load(&self) -> (usize, usize) {
         (self.active.len(), self.waiting.len())
@@ -201,7 +225,7 @@ impl LongReads {
         self.active.sort_by_key(|it| it.since);
         let is_late = |it: &mut Waiting| now.since(it.since) >= limits::REQUEST_DEADLINE;
         while let Some(late) = self.waiting.pop_front_if(is_late) {
-            self.waiting_bytes -= late.command.len();
+            self.shares.sub(late.database, Amount::one(late.command.len()));
             events.push(overloaded(late.database, late.token));
         }
     }
@@ -242,10 +266,49 @@ mod tests {
     fn a_namespace_leaves_threads_to_the_others() {
         let mut reads = LongReads::new(Duration::from_secs(1));
         assert!(push(&mut reads, &[7, 7, 7, 7, 8, 7]).is_empty());
-        assert_eq!(start(&mut reads), [1, 2, 5]);
+        assert_eq!(start(&mut reads), [1, 5, 2]);
         reads.on_read(database(7), Token(1), None);
         assert_eq!(start(&mut reads), [3]);
         assert_eq!(start(&mut reads), [0; 0]);
+    }
+
+    #[test]
+    fn who_had_fewest_threads_and_whose_turn_is_longest_ago_goes_first() {
+        let mut reads = LongReads::new(Duration::from_secs(1));
+        // Two that want all there is, then three that want one or two each.
+        push(&mut reads, &[1, 1, 1, 1, 1, 2, 2, 2, 2, 2]);
+        assert_eq!(start(&mut reads), [1, 6, 2, 7]);
+        let mut events = Vec::new();
+        for (token, of) in [(20, 3), (21, 3), (22, 4), (23, 5)] {
+            let command = Bytes::from_static(b"read");
+            reads.push(Instant::START, database(of), Token(token), command, &mut events);
+        }
+        let mut order = Vec::new();
+        let mut running = VecDeque::from([(1, 1), (2, 6), (1, 2), (2, 7)]);
+        while let Some((of, token)) = running.pop_front() {
+            reads.on_read(database(of), Token(token), None);
+            for token in start(&mut reads) {
+                let of = match token {
+                    1..=5 => 1,
+                    6..=10 => 2,
+                    20 | 21 => 3,
+                    other => other - 18,
+                };
+                order.push(token);
+                running.push_back((of, token));
+            }
+        }
+        assert_eq!(order, [20, 22, 23, 3, 8, 21, 4, 9, 5, 10]);
+        assert!(events.is_empty() && reads.turns.is_empty());
+    }
+
+    #[test]
+    fn one_that_asks_for_thousands_leaves_room_to_wait() {
+        let mut reads = LongReads::new(Duration::from_mins(1));
+        assert_eq!(push(&mut reads, &[7; 2_000]).len(), 2_000 - limits::LONG_READS_WAITING_MAX);
+        assert!(push(&mut reads, &[8; limits::LONG_READS_WAITING_MAX / 2]).is_empty());
+        assert_eq!(push(&mut reads, &[8]).len(), 1);
+        assert_eq!(reads.n_refused(), 2_001 - limits::LONG_READS_WAITING_MAX as u64);
     }
 
     #[test]
@@ -259,7 +322,7 @@ mod tests {
         let mut events = Vec::new();
         reads.on_timeout(late, &mut events);
         assert_eq!(events.len(), limits::LONG_READS_WAITING_MAX - limits::READERS_OF_NAMESPACE_MAX);
-        assert_eq!(reads.waiting_bytes, 0);
+        assert_eq!(reads.shares.total(), Amount::default());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What cores, helper threads and the main thread put into a core's mailbox.
 
+use crate::auth::key::KeyId;
+use crate::auth::rate::TooMany;
 use crate::catalog::Row;
 use crate::disk::helper::Done;
 use crate::http::Moved;
@@ -18,6 +20,8 @@ pub(super) enum Back {
     Answer(Result<Answer, SubmitError>),
     /// From a core's driver.
     Status(Status),
+    /// Whether a request may pass.
+    Pass(Result<(), TooMany>),
     /// From a core's main task.
     Metrics(Box<CoreMetrics>),
 }
@@ -31,6 +35,8 @@ pub(super) enum Mail {
     Reply { token: Token, back: Back },
     /// Another core wants to know how this one is.
     AskStatus { token: Token },
+    /// Another core has a request of a key whose requests are counted here.
+    AskPass { token: Token, key: KeyId },
     /// Another core wants to know what this one has counted.
     AskMetrics { token: Token },
     /// The system partition's core applied a change of the catalog.

@@ -2,8 +2,8 @@
 //!
 //! Every core has one mailbox, and an outbox for each other core that leaves in one piece at the end of a
 //! turn. Cores share nothing else. A mailbox itself is unbounded, but what can be in it is not: requests are
-//! counted by the core that sends them, at most [`limits::MESH_DEPTH_MAX`] unanswered ones per core it asks;
-//! replies and catalog changes answer those.
+//! counted by the core that sends them, at most [`limits::MESH_DEPTH_MAX`] unanswered ones per core it asks, which
+//! databases share ([`Fair`]); replies and catalog changes answer those.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -13,16 +13,22 @@ use std::task::Waker;
 
 use rustc_hash::FxHashMap;
 
+use crate::auth::key::KeyId;
+use crate::auth::rate::Rates;
+use crate::auth::rate::TooMany;
 use crate::catalog::Catalog;
 use crate::catalog::Row;
 use crate::catalog::State;
 use crate::limits;
+use crate::node::clock::Clock;
 use crate::node::mail::Back;
 use crate::node::mail::Mail;
 use crate::node::metrics::CoreMetrics;
 use crate::shard::event::Answer;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
+use crate::shard::fair::Amount;
+use crate::shard::fair::Fair;
 use crate::shard::request::Reply;
 use crate::shard::request::Request;
 use crate::shard::request::Status;
@@ -37,19 +43,34 @@ use crate::wire::command::Draft;
 /// Where the answer of a waiting request goes.
 enum Pending {
     /// A task on this core waits for it.
-    Task { asked: ShardId, back: Option<Back>, waker: Option<Waker> },
+    Task { asked: ShardId, who: Who, back: Option<Back>, waker: Option<Waker> },
     /// It goes into this core's state machine, about that namespace.
     Creation { asked: ShardId, namespace: Namespace },
+}
+
+/// For whom a core is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    /// The node itself, or whoever wants a namespace to exist.
+    Node,
+    /// A key, whether it may ask.
+    Key(KeyId),
+    /// A database's clients.
+    Database(DatabaseId),
 }
 
 /// One core's way to all the others.
 pub(super) struct Mesh {
     me: ShardId,
     n_shards: u16,
+    n_partitions: u16,
+    clock: Clock,
     mailboxes: Vec<flume::Sender<Vec<Mail>>>,
     outboxes: RefCell<Vec<Vec<Mail>>>,
     /// Unanswered requests by the core they were sent to.
-    n_asked: RefCell<Vec<usize>>,
+    asked: RefCell<Vec<Fair<Who>>>,
+    /// Requests per second of the keys whose namespaces are here, if there is a limit.
+    rates: Option<RefCell<Rates>>,
     pending: RefCell<FxHashMap<Token, Pending>>,
     next_token: Cell<u64>,
     /// Events for this core's own state machine.
@@ -72,15 +93,22 @@ impl Mesh {
         me: ShardId,
         mailboxes: Vec<flume::Sender<Vec<Mail>>>,
         catalog: Catalog,
+        n_partitions: u16,
+        clock: Clock,
+        rates: Option<Rates>,
     ) -> Rc<Self> {
         let n = mailboxes.len();
+        let depth = Amount { n: limits::MESH_DEPTH_MAX, bytes: usize::MAX };
         let n_shards = u16::try_from(n).expect("shards are counted in 16 bits");
         Rc::new(Self {
             me,
             n_shards,
+            n_partitions,
+            clock,
             mailboxes,
             outboxes: RefCell::new((0..n).map(|_| Vec::new()).collect()),
-            n_asked: RefCell::new(vec![0; n]),
+            asked: RefCell::new((0..n).map(|_| Fair::new(depth)).collect()),
+            rates: rates.map(RefCell::new),
             pending: RefCell::default(),
             next_token: Cell::new(u64::from(me.0) << SEQUENCE_BITS),
             inbox: RefCell::default(),
@@ -185,8 +213,8 @@ impl Mesh {
     pub(super) fn on_reply(&self, token: Token, back: Back) {
         let mut pending = self.pending.borrow_mut();
         match pending.get_mut(&token) {
-            Some(Pending::Task { asked, back: slot, waker }) => {
-                self.n_asked.borrow_mut()[usize::from(asked.0)] -= 1;
+            Some(Pending::Task { asked, who, back: slot, waker }) => {
+                self.leave(*asked, *who);
                 *slot = Some(back);
                 match waker.take() {
                     Some(waker) => waker.wake(),
@@ -195,7 +223,7 @@ impl Mesh {
                 }
             }
             Some(Pending::Creation { asked, .. }) => {
-                self.n_asked.borrow_mut()[usize::from(asked.0)] -= 1;
+                self.leave(*asked, Who::Node);
                 let Some(Pending::Creation { namespace, .. }) = pending.remove(&token) else {
                     return;
                 };
@@ -212,10 +240,29 @@ impl Mesh {
     pub(super) fn create_database(&self, database: DatabaseId, namespace: Namespace) {
         let to = database.partition.shard(self.n_shards);
         let token = self.token();
-        self.n_asked.borrow_mut()[usize::from(to.0)] += 1;
+        self.enter(to, Who::Node);
         let pending = Pending::Creation { asked: to, namespace: namespace.clone() };
         self.pending.borrow_mut().insert(token, pending);
         self.send(to, Event::CreateDatabase { token, database, namespace });
+    }
+
+    fn enter(&self, to: ShardId, who: Who) {
+        self.asked.borrow_mut()[usize::from(to.0)].add(who, Amount::one(0));
+    }
+
+    fn leave(&self, to: ShardId, who: Who) {
+        self.asked.borrow_mut()[usize::from(to.0)].sub(who, Amount::one(0));
+    }
+
+    /// Requests refused because whoever sent them had its share of what may be unanswered.
+    pub(super) fn n_unfair(&self) -> u64 {
+        self.asked.borrow().iter().map(Fair::n_refused).sum()
+    }
+
+    /// Whether a request of a key may pass whose requests are counted here.
+    pub(super) fn pass_here(&self, key: KeyId) -> Result<(), TooMany> {
+        let Some(rates) = &self.rates else { return Ok(()) };
+        rates.borrow_mut().pass(self.clock.now(), key)
     }
 
     fn token(&self) -> Token {
@@ -237,18 +284,18 @@ impl Mesh {
     async fn ask(
         &self,
         to: ShardId,
+        who: Who,
         mail: impl FnOnce(Token) -> Mail,
     ) -> Result<Back, SubmitError> {
         if self.is_stopping.get() {
             return Err(SubmitError::ShuttingDown);
         }
-        let n_asked = self.n_asked.borrow()[usize::from(to.0)];
-        if n_asked >= limits::MESH_DEPTH_MAX {
+        if !self.asked.borrow_mut()[usize::from(to.0)].may_take(who, 0) {
             return Err(SubmitError::Overloaded);
         }
         let token = self.token();
-        self.n_asked.borrow_mut()[usize::from(to.0)] += 1;
-        let pending = Pending::Task { asked: to, back: None, waker: None };
+        self.enter(to, who);
+        let pending = Pending::Task { asked: to, who, back: None, waker: None };
         self.pending.borrow_mut().insert(token, pending);
         match mail(token) {
             Mail::Event(event) => self.send(to, event),
@@ -264,12 +311,13 @@ impl Mesh {
     async fn answer(
         &self,
         partition: PartitionId,
+        who: Who,
         event: impl FnOnce(Token) -> Event,
     ) -> Result<Answer, SubmitError> {
         let to = partition.shard(self.n_shards);
-        match self.ask(to, |token| Mail::Event(event(token))).await? {
+        match self.ask(to, who, |token| Mail::Event(event(token))).await? {
             Back::Answer(result) => result,
-            Back::Status(_) | Back::Metrics(_) => {
+            Back::Status(_) | Back::Pass(_) | Back::Metrics(_) => {
                 unreachable!("a state machine gives answers")
             }
         }
@@ -286,7 +334,7 @@ impl Mesh {
         }
         let namespace = namespace.clone();
         let create = |token| Event::CreateNamespace { token, namespace };
-        match self.answer(PartitionId::SYSTEM, create).await? {
+        match self.answer(PartitionId::SYSTEM, Who::Node, create).await? {
             Answer::Namespace(row) => {
                 let found = database(&row);
                 self.catalog.borrow_mut().fold(row);
@@ -307,7 +355,8 @@ impl Mesh {
         if database.partition.shard(self.n_shards) != self.me {
             self.n_crossed.set(self.n_crossed.get() + 1);
         }
-        match self.answer(database.partition, |token| event(token, database)).await? {
+        let who = Who::Database(database);
+        match self.answer(database.partition, who, |token| event(token, database)).await? {
             Answer::Results(results) => Ok(Reply::Results(results)),
             Answer::Replayed(results) => Ok(Reply::Replayed(results)),
             Answer::Namespace(_) => unreachable!("statements give results"),
@@ -319,7 +368,7 @@ impl Mesh {
         let mut all = Vec::new();
         for shard in (0..self.n_shards).map(ShardId) {
             let ask = |token| Mail::AskMetrics { token };
-            if let Back::Metrics(part) = self.ask(shard, ask).await? {
+            if let Back::Metrics(part) = self.ask(shard, Who::Node, ask).await? {
                 all.push(*part);
             }
         }
@@ -330,7 +379,7 @@ impl Mesh {
         let mut sum = Status::default();
         for shard in (0..self.n_shards).map(ShardId) {
             let ask = |token| Mail::AskStatus { token };
-            if let Back::Status(part) = self.ask(shard, ask).await? {
+            if let Back::Status(part) = self.ask(shard, Who::Node, ask).await? {
                 sum.database_bytes += part.database_bytes;
                 sum.n_partitions += part.n_partitions;
                 sum.n_leading += part.n_leading;
@@ -358,6 +407,23 @@ impl Submit for Rc<Mesh> {
                 self.run(&namespace, |token, database| read(token, database, draft)).await
             }
             Request::Status => self.status().await,
+        }
+    }
+
+    /// At the core that serves the namespace, so that the limit holds for the whole node.
+    async fn pass(&self, key: KeyId, namespace: &Namespace) -> Result<(), SubmitError> {
+        if self.rates.is_none() {
+            return Ok(());
+        }
+        let to = namespace.home(self.n_partitions).shard(self.n_shards);
+        if to == self.me {
+            return Ok(self.pass_here(key)?);
+        }
+        match self.ask(to, Who::Key(key), |token| Mail::AskPass { token, key }).await? {
+            Back::Pass(result) => Ok(result?),
+            Back::Answer(_) | Back::Status(_) | Back::Metrics(_) => {
+                unreachable!("whether a request may pass is what was asked")
+            }
         }
     }
 

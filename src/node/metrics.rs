@@ -30,11 +30,11 @@ pub(super) struct CoreMetrics {
     pub(super) shard: ShardId,
     pub(super) core: CoreCounts,
     pub(super) http: Counters,
-    /// Connections that it may have open.
-    pub(super) connections_max: usize,
     pub(super) gateway: Snapshot,
     /// Requests of clients that another core was asked.
     pub(super) n_crossed: u64,
+    /// Requests refused because whoever sent them had its share of what may be unanswered.
+    pub(super) n_unfair: u64,
 }
 
 /// What one core's loop has counted.
@@ -60,6 +60,8 @@ pub(super) struct Node<'a> {
     /// What the disk of the databases has; none if it does not tell.
     pub(super) free_bytes: Option<u64>,
     pub(super) reserve_bytes: u64,
+    /// Client connections that may be open.
+    pub(super) connections_max: u64,
 }
 
 /// The page.
@@ -74,6 +76,7 @@ pub(super) fn page(cores: &[CoreMetrics], node: &Node<'_>) -> String {
     cores.databases();
     cores.connections();
     cores.requests();
+    cores.shares();
     cores.tenants();
     page.into_text()
 }
@@ -109,6 +112,8 @@ fn whole(page: &mut Page, node: &Node<'_>) {
         "What is to stay free: limits.disk_reserve_bytes.",
     )
     .put(&[], node.reserve_bytes);
+    page.family("connections_max", Kind::Gauge, "Client connections that may be open.")
+        .put(&[], node.connections_max);
 }
 
 /// A number of a namespace: its name, what it is, and where it comes from.
@@ -168,6 +173,10 @@ impl Cores<'_> {
         self.counter("log_written_bytes_total", help, |it| it.core.written_bytes);
         let help = "Bytes of log entries that are not compacted.";
         self.gauge("log_live_bytes", help, |it| it.core.log_live_bytes);
+        let help = "Rounds of compaction, which limits.log_bytes makes due.";
+        self.counter("compactions_total", help, |it| it.core.load.compactions);
+        let help = "Fenced databases whose part of the log was let go: limits.fence_log_bytes.";
+        self.counter("log_let_go_total", help, |it| it.core.load.let_go);
         let help = "Bytes of the log's files.";
         self.gauge("log_disk_bytes", help, |it| it.core.log_disk_bytes);
         let help = "Whether the log has no room for its next segment.";
@@ -175,10 +184,12 @@ impl Cores<'_> {
     }
 
     fn partitions(&mut self) {
-        let help = "Requests whose command is in the log and not decided.";
+        let help = "Requests that write, and are not decided.";
         self.gauge("queue_requests", help, |it| it.core.load.waiting as u64);
         let help = "Bytes of the commands of those.";
         self.gauge("queue_bytes", help, |it| it.core.load.waiting_bytes as u64);
+        let help = "Those of them that wait for their namespace's turn to be logged.";
+        self.gauge("backlog_requests", help, |it| it.core.load.backlog as u64);
         let help = "Requests that wait for their partition to have a leader.";
         self.gauge("parked_requests", help, |it| it.core.load.parked as u64);
         let help = "Partitions with a replica here.";
@@ -236,6 +247,8 @@ impl Cores<'_> {
         self.counter("spools_total", help, |it| it.core.databases.spools.opened);
         let help = "Databases open, being opened or being closed.";
         self.gauge("open_databases", help, |it| it.core.databases.n_open as u64);
+        let help = "Databases closed because limits.open_databases were open.";
+        self.counter("evictions_total", help, |it| it.core.load.evictions);
         let help = "Databases that are damaged, and serve nobody.";
         self.gauge("fenced_databases", help, |it| it.core.databases.n_fenced as u64);
         let help = "Bytes of all databases.";
@@ -248,9 +261,7 @@ impl Cores<'_> {
 
     fn connections(&mut self) {
         self.gauge("connections", "Client connections open.", |it| it.http.open);
-        let help = "Client connections that may be open: a core's part of limits.connections.";
-        self.gauge("connections_max", help, |it| it.connections_max as u64);
-        let help = "Connections of other cores that were closed because that many were open.";
+        let help = "Client connections refused because that many were open.";
         self.counter("connections_turned_away_total", help, |it| it.http.turned_away);
         let help = "Client connections accepted.";
         self.counter("connections_accepted_total", help, |it| it.http.accepted);
@@ -296,6 +307,27 @@ impl Cores<'_> {
         for (core, shard) in self.all.iter().zip(&self.names) {
             for (limit, n) in &core.gateway.refusals {
                 family.put(&[("shard", shard), ("limit", limit)], *n);
+            }
+            family.put(&[("shard", shard), ("limit", "connections")], core.http.turned_away);
+        }
+    }
+
+    /// What one namespace, or key, asked for beyond its share of what others wanted as well.
+    fn shares(&mut self) {
+        let mut family = self.page.family(
+            "share_refusals_total",
+            Kind::Counter,
+            "Requests refused because their namespace, or key, had its share of something crowded.",
+        );
+        for (core, shard) in self.all.iter().zip(&self.names) {
+            let of = [
+                ("writes", core.core.load.unfair),
+                ("mailbox", core.n_unfair),
+                ("long_reads", core.core.databases.long_reads_refused),
+                ("bodies", core.http.unfair),
+            ];
+            for (of, n) in of {
+                family.put(&[("shard", shard), ("of", of)], n);
             }
         }
     }

@@ -30,6 +30,7 @@ use crate::http::Refusal;
 use crate::http::Service;
 use crate::http::activity::Timeouts;
 use crate::http::body::Content;
+use crate::http::places::Places;
 use crate::http::sleep;
 use crate::node::mesh::Mesh;
 use crate::node::metrics;
@@ -49,6 +50,7 @@ pub(super) struct ScrapeDoor {
     /// Whose disk is told about, and how much of it is to stay free.
     directory: PathBuf,
     reserve_bytes: u64,
+    connections_max: u64,
     /// The last page, and when it was begun.
     last: RefCell<Option<(Instant, Bytes)>>,
 }
@@ -57,14 +59,16 @@ pub(super) struct ScrapeDoor {
 pub(super) fn door(config: &Config, info: NodeInfo, mesh: Rc<Mesh>) -> ScrapeDoor {
     let directory = config.database.data_dir.clone();
     let reserve_bytes = config.limits.disk_reserve.0;
-    ScrapeDoor { mesh, info, directory, reserve_bytes, last: RefCell::default() }
+    let connections_max = config.limits.connections.into();
+    let last = RefCell::default();
+    ScrapeDoor { mesh, info, directory, reserve_bytes, connections_max, last }
 }
 
 /// Bounds of the server: few come, and what they send is small. With these timeouts it looks around once a
 /// second.
 pub(super) fn options() -> Options {
     Options {
-        connections_max: 16,
+        places: Places::new(16),
         n_cores: 1,
         header_bytes_max: 8 << 10,
         body_bytes_max: 4 << 10,
@@ -98,10 +102,11 @@ impl ScrapeDoor {
     async fn write(&self) -> Option<Bytes> {
         let cores = self.mesh.metrics().await.ok()?;
         let (directory, info) = (self.directory.clone(), self.info.clone());
-        let reserve_bytes = self.reserve_bytes;
+        let (reserve_bytes, connections_max) = (self.reserve_bytes, self.connections_max);
         let write = move || {
             let free_bytes = free_bytes(&directory).ok();
-            let node = Node { info: &info, process: Process::now(), free_bytes, reserve_bytes };
+            let process = Process::now();
+            let node = Node { info: &info, process, free_bytes, reserve_bytes, connections_max };
             Bytes::from(metrics::page(&cores, &node))
         };
         Some(glommio::executor().spawn_blocking(write).await)
@@ -134,7 +139,7 @@ impl Service for ScrapeDoor {
             Refusal::HeadBroken | Refusal::BodyMalformed | Refusal::BodyBroken => {
                 StatusCode::BAD_REQUEST
             }
-            Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Overloaded | Refusal::TooManyConnections => StatusCode::SERVICE_UNAVAILABLE,
         };
         text(status, format!("{refusal}\n"))
     }

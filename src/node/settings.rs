@@ -1,10 +1,12 @@
 //! The configuration in the terms of those who run by it.
 
+use crate::auth::rate::Rates;
 use crate::config::Config;
 use crate::disk::spool;
 use crate::disk::workers::Times;
 use crate::http;
 use crate::http::activity::Timeouts;
+use crate::http::places::Places;
 use crate::limits;
 use crate::wire::command::CommandLimits;
 
@@ -21,12 +23,11 @@ pub(super) fn command_limits(config: &Config) -> CommandLimits {
     }
 }
 
-/// Bounds of one core's HTTP server.
+/// Bounds of the HTTP servers, which share the places for connections.
 pub(super) fn http_options(config: &Config) -> http::Options {
     let (gateway, limits) = (&config.gateway, &config.limits);
-    let connections = u64::from(limits.connections).div_ceil(u64::from(config.runtime.shards));
     http::Options {
-        connections_max: bytes(connections),
+        places: Places::new(bytes(limits.connections.into())),
         n_cores: usize::from(config.runtime.shards),
         header_bytes_max: bytes(limits.header_bytes.0),
         body_bytes_max: bytes(limits.body_bytes.0),
@@ -40,6 +41,11 @@ pub(super) fn http_options(config: &Config) -> http::Options {
         drain_timeout: gateway.shutdown_timeout,
         ..http::Options::default()
     }
+}
+
+/// How often each API key may ask, if there is a limit.
+pub(super) fn rates(config: &Config) -> Option<Rates> {
+    config.limits.requests_per_second.map(Rates::new)
 }
 
 /// How long statements take.

@@ -51,6 +51,10 @@ pub(super) struct Compaction {
     ticket: Ticket,
     /// No round starts before: the last one found no room on the disk.
     not_before: Instant,
+    /// Rounds that ended.
+    n_rounds: u64,
+    /// Databases that nothing is held for any more.
+    n_let_go: u64,
 }
 
 /// Bytes on disk of the smallest batch. A lone writer's entries lie in a batch each, and take far more there
@@ -70,7 +74,19 @@ impl Compaction {
             noting: BTreeSet::new(),
             ticket: Ticket(0),
             not_before: Instant::START,
+            n_rounds: 0,
+            n_let_go: 0,
         }
+    }
+
+    /// Rounds that ended, so far.
+    pub(super) fn n_rounds(&self) -> u64 {
+        self.n_rounds
+    }
+
+    /// How often what was held for a fenced database was let go.
+    pub(super) fn n_let_go(&self) -> u64 {
+        self.n_let_go
     }
 
     /// Whether a round is under way.
@@ -129,7 +145,7 @@ impl Compaction {
         let mut forget = Vec::new();
         let mut floors = Vec::new();
         for (id, partition) in partitions {
-            partition.let_go(step, self.fence_bytes_max);
+            self.n_let_go += partition.let_go(step, self.fence_bytes_max);
             let index = partition.compactable();
             let may_forget = partition.replica.first() <= index;
             if may_forget {
@@ -161,6 +177,7 @@ impl Compaction {
         else {
             panic!("manifests were written that nobody asked for");
         };
+        self.n_rounds += 1;
         for (id, index) in forget {
             partitions.get_mut(&id).expect("partitions stay").compact(step, index);
         }

@@ -9,11 +9,14 @@
 //! - The log forgets only what every database has on disk.
 
 pub mod event;
+pub mod fair;
 pub mod partition;
 pub mod request;
 pub mod room;
 
+mod backlog;
 mod compaction;
+mod inflight;
 mod namespaces;
 mod queue;
 
@@ -103,12 +106,22 @@ impl What {
 /// How much a shard has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Requests whose commands are in the log, and not decided.
+    /// Requests that write, and are not decided.
     pub waiting: usize,
     /// Bytes of those.
     pub waiting_bytes: usize,
     /// Requests that wait for a leader.
     pub parked: usize,
+    /// Requests whose commands wait for a place in the log.
+    pub backlog: usize,
+    /// Requests refused because their namespace had its share of a crowded partition.
+    pub unfair: u64,
+    /// Databases closed because too many were open.
+    pub evictions: u64,
+    /// Rounds of compaction that ended.
+    pub compactions: u64,
+    /// How often a fenced database's part of the log was let go.
+    pub let_go: u64,
     /// By how much the terms of all partitions have risen since the start.
     pub terms: u64,
 }
@@ -126,6 +139,8 @@ pub struct Shard {
     leading: BTreeSet<PartitionId>,
     limits: CommandLimits,
     open_databases: usize,
+    /// Databases closed because too many were open.
+    n_evictions: u64,
     /// Sum of the terms at the start.
     terms_before: u64,
     dice: Dice,
@@ -152,6 +167,7 @@ impl Shard {
             leading: BTreeSet::new(),
             limits: boot.limits,
             open_databases: boot.open_databases,
+            n_evictions: 0,
             terms_before: 0,
             dice,
             ticket: Ticket(0),
@@ -279,10 +295,15 @@ impl Shard {
     pub fn load(&self) -> Load {
         let mut load = Load { parked: self.parked.len(), ..Load::default() };
         load.terms = self.terms() - self.terms_before;
+        load.evictions = self.n_evictions;
+        load.compactions = self.compaction.n_rounds();
+        load.let_go = self.compaction.n_let_go();
         for it in self.partitions.values() {
-            let (n, bytes) = it.load();
-            load.waiting += n;
-            load.waiting_bytes += bytes;
+            let in_flight = it.shares().total();
+            load.waiting += in_flight.n;
+            load.waiting_bytes += in_flight.bytes;
+            load.backlog += it.n_backlog();
+            load.unfair += it.shares().n_refused();
         }
         load
     }
@@ -407,7 +428,7 @@ impl Shard {
             }
         }
         idle.sort_unstable();
-        let mut is_sync_due = false;
+        let (mut is_sync_due, mut n_evicted) = (false, 0);
         for (_, id, incarnation, is_clean) in idle.into_iter().take(n_open - rest.open_databases) {
             if !is_clean {
                 is_sync_due = true;
@@ -418,11 +439,13 @@ impl Shard {
             queue.is_evicting = true;
             queue.is_open = false;
             partition.n_open -= 1;
+            n_evicted += 1;
             step.out.push(Effect::Evict { database: DatabaseId { partition: id, incarnation } });
         }
         if is_sync_due && rest.compaction.is_idle() {
             rest.compaction.start(&mut step, rest.partitions);
         }
+        self.n_evictions += n_evicted;
     }
 
     /// Whoever began to lead takes up what waits for a leader.

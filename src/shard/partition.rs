@@ -3,10 +3,13 @@
 //! Life of a write: [`Partition::propose`] → `Persist` → [`Partition::on_persisted`] → committed →
 //! [`Partition::on_committed`] → `Apply` → [`Partition::on_applied`] → `Reply`.
 
+mod kept;
+mod proposals;
+mod reads;
+mod window;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::collections::VecDeque;
-use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,35 +20,33 @@ use crate::raft;
 use crate::raft::Output;
 use crate::raft::Replica;
 use crate::raft::Role;
+use crate::shard::backlog::Backlog;
 use crate::shard::event::Answer;
 use crate::shard::event::Effect;
 use crate::shard::event::Ticket;
 use crate::shard::event::Token;
-use crate::shard::queue::EarlyRead;
+use crate::shard::fair::Amount;
+use crate::shard::fair::Fair;
+use crate::shard::inflight::InFlight;
+use crate::shard::partition::proposals::Pending;
+use crate::shard::partition::window::Window;
 use crate::shard::queue::Queue;
 use crate::shard::queue::Source;
 use crate::shard::request::SubmitError;
-use crate::shard::room;
 use crate::shard::room::Room;
 use crate::sql::Applied;
 use crate::types::DatabaseId;
 use crate::types::DatabaseSize;
 use crate::types::Dice;
 use crate::types::Floor;
-use crate::types::HardState;
 use crate::types::Incarnation;
 use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::types::ReplicaId;
-use crate::types::Term;
 use crate::types::Timestamp;
-use crate::wal::record;
-use crate::wal::record::EntryId;
-use crate::wal::record::Record;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
-use crate::wire::command::Draft;
 use crate::wire::command::Kind;
 use crate::wire::command::Stamp;
 use crate::wire::rows::Outcome;
@@ -65,17 +66,6 @@ pub struct PartitionBoot {
     pub incarnations: Vec<Incarnation>,
     /// The durable index of each database, from the manifest.
     pub floors: BTreeMap<Incarnation, Floor>,
-}
-
-/// A request whose command is in the log.
-#[derive(Debug)]
-struct Waiting {
-    /// None once the client was told that nobody knows: what it asked for is under way all the same, and
-    /// counts against the bound.
-    token: Option<Token>,
-    term: Term,
-    deadline: Instant,
-    bytes: usize,
 }
 
 /// All that is told to everybody in a step.
@@ -100,11 +90,14 @@ impl Step<'_> {
 pub(super) struct Partition {
     pub(super) id: PartitionId,
     pub(super) replica: Replica,
-    /// Requests by the index of their command.
-    waiting: BTreeMap<LogIndex, Waiting>,
-    waiting_bytes: usize,
-    /// Requests up to here have been answered too late to wait any longer.
-    late_until: LogIndex,
+    /// Requests that are taken and not decided.
+    in_flight: InFlight,
+    /// Those of them whose commands wait for a place in the log.
+    backlog: Backlog<Pending>,
+    /// When the first of those has waited too long, or before.
+    backlog_until: Option<Instant>,
+    /// What is proposed and not on disk.
+    window: Window,
     /// Every database it has or had. A command for another has no effect (R11).
     pub(super) queues: BTreeMap<Incarnation, Queue>,
     /// How many of them are open.
@@ -116,8 +109,6 @@ pub(super) struct Partition {
     /// Where the newest term began: a leader has applied what others acknowledged once it has applied up to
     /// here.
     term_start: LogIndex,
-    /// Readies that are being written.
-    unpersisted: VecDeque<(Ticket, u64)>,
     /// When the first of the reads that came early has waited too long.
     early_until: Option<Instant>,
     election_at: Instant,
@@ -138,15 +129,15 @@ impl Partition {
         Self {
             id: boot.id,
             replica,
-            waiting: BTreeMap::new(),
-            waiting_bytes: 0,
-            late_until: LogIndex(0),
+            in_flight: InFlight::new(),
+            backlog: Backlog::new(),
+            backlog_until: None,
+            window: Window::default(),
             term_start: LogIndex(0),
             queues: incarnations.iter().map(queue).collect(),
             n_open: 0,
             touched: BTreeSet::new(),
             stamp: boot.stamp,
-            unpersisted: VecDeque::new(),
             early_until: None,
             election_at: election_time(now, dice),
             tick_at: now.after(limits::TICK),
@@ -174,106 +165,6 @@ impl Partition {
         self.queues.get(&incarnation).is_some_and(|it| it.is_fenced)
     }
 
-    /// Append a command to the log; `token` waits for its result. Only on a leader.
-    pub(super) fn propose(
-        &mut self,
-        step: &mut Step<'_>,
-        incarnation: Incarnation,
-        draft: Draft,
-        token: Option<Token>,
-    ) -> Result<(), SubmitError> {
-        let bytes = draft.size();
-        let is_full = self.waiting.len() >= limits::PROPOSALS_IN_FLIGHT_MAX
-            || self.waiting_bytes + bytes > limits::PROPOSAL_BYTES_IN_FLIGHT_MAX;
-        if is_full {
-            return Err(SubmitError::Overloaded);
-        }
-        if self.is_fenced(incarnation) {
-            return Err(SubmitError::Fenced);
-        }
-        if self.queues.get(&incarnation).is_some_and(|it| it.is_strained) {
-            return Err(SubmitError::Overloaded);
-        }
-        let is_engine = incarnation == Incarnation::ENGINE;
-        let size = self.queues.get(&incarnation).and_then(|it| it.size);
-        // What the engine keeps for itself counts against nobody's quota.
-        let quota = if is_engine { u64::MAX } else { step.limits.database_bytes };
-        let database_bytes = room::admit(&draft, step.room, size, quota, step.limits.value_bytes)?;
-        let mut stamp = self.stamp(step, incarnation);
-        stamp.limits.database_bytes = database_bytes;
-        let Ok((index, term)) = self.replica.propose(draft.seal(&stamp)) else {
-            return Err(SubmitError::NoLeader);
-        };
-        if let Some(token) = token {
-            self.late_until = self.late_until.min(index.previous());
-            let deadline = step.now.after(limits::REQUEST_DEADLINE);
-            self.waiting_bytes += bytes;
-            let waiting = Waiting { token: Some(token), term, deadline, bytes };
-            let before = self.waiting.insert(index, waiting);
-            self.answer_overwritten(step, before);
-        }
-        Ok(())
-    }
-
-    /// Time never goes backwards in a partition, and equal stamps are fine (R17).
-    fn stamp(&mut self, step: &mut Step<'_>, incarnation: Incarnation) -> Stamp {
-        self.stamp = self.stamp.max(step.wall);
-        Stamp { incarnation, time: self.stamp, seed: step.dice.roll(), limits: *step.limits }
-    }
-
-    /// The position that the next proposal will have.
-    pub(super) fn next_index(&self) -> LogIndex {
-        self.replica.last().next()
-    }
-
-    /// Read at level `weak`: this replica leads by its own belief.
-    pub(super) fn read(
-        &mut self,
-        step: &mut Step<'_>,
-        token: Token,
-        at: Incarnation,
-        draft: Draft,
-    ) {
-        let stamp = self.stamp(step, at);
-        let database = self.database(at);
-        let Some(queue) = self.queues.get_mut(&at) else {
-            return step.reply(token, Err(SubmitError::NoLeader));
-        };
-        if queue.is_fenced {
-            return step.reply(token, Err(SubmitError::Fenced));
-        }
-        queue.used_at = step.now;
-        let command = draft.seal(&stamp);
-        if queue.first_outstanding().is_some_and(|it| it <= self.term_start) {
-            // Others may have acknowledged what is not applied here yet.
-            if queue.early_reads.len() >= limits::PARKED_MAX {
-                return step.reply(token, Err(SubmitError::Overloaded));
-            }
-            let deadline = step.now.after(limits::REQUEST_DEADLINE);
-            self.early_until = self.early_until.or(Some(deadline));
-            return queue.early_reads.push(EarlyRead { token, command, deadline });
-        }
-        self.n_open += usize::from(!queue.is_open);
-        queue.is_open = true;
-        queue.n_reads += 1;
-        step.out.push(Effect::Read { token, database, command });
-    }
-
-    /// Reads that came early, once what they must see is applied.
-    fn give_out_early_reads(&mut self, step: &mut Step<'_>, incarnation: Incarnation) {
-        let database = self.database(incarnation);
-        let Some(queue) = self.queues.get_mut(&incarnation) else { return };
-        if queue.first_outstanding().is_some_and(|it| it <= self.term_start) {
-            return;
-        }
-        for EarlyRead { token, command, .. } in std::mem::take(&mut queue.early_reads) {
-            self.n_open += usize::from(!queue.is_open);
-            queue.is_open = true;
-            queue.n_reads += 1;
-            step.out.push(Effect::Read { token, database, command });
-        }
-    }
-
     /// Another replica spoke.
     pub(super) fn on_message(&mut self, step: &mut Step<'_>, message: raft::Message) {
         if self.replica.step(message) {
@@ -284,11 +175,7 @@ impl Partition {
 
     /// Everything up to the ticket is on disk.
     pub(super) fn on_persisted(&mut self, step: &mut Step<'_>, ticket: Ticket) {
-        let mut number = None;
-        while let Some((_, it)) = self.unpersisted.pop_front_if(|(first, _)| *first <= ticket) {
-            number = Some(it);
-        }
-        if let Some(number) = number {
+        if let Some(number) = self.window.on_persisted(ticket) {
             let mut outputs = std::mem::take(&mut self.outputs);
             self.replica.on_persisted(number, &mut outputs);
             self.outputs = outputs;
@@ -298,12 +185,12 @@ impl Partition {
 
     /// When [`Self::on_timeout`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let waiting = self.patient().next().map(|(_, it)| it.deadline);
+        let waiting = self.in_flight.next_deadline().into_iter().chain(self.backlog_until);
         let clock = (!self.replica.is_alone()).then(|| match self.replica.role() {
             Role::Leader => self.tick_at,
             Role::Follower | Role::Candidate => self.tick_at.min(self.election_at),
         });
-        waiting.into_iter().chain(clock).chain(self.early_until).min()
+        waiting.chain(clock).chain(self.early_until).min()
     }
 
     pub(super) fn on_timeout(&mut self, step: &mut Step<'_>) {
@@ -325,46 +212,9 @@ impl Partition {
         self.drain(step);
     }
 
-    /// Whoever has waited too long is told that nobody knows (R19).
-    fn answer_late(&mut self, step: &mut Step<'_>) {
-        // Indexes rise with time, so the first that is not late ends the search.
-        loop {
-            let first = self.patient().next().filter(|(_, it)| it.deadline <= step.now);
-            let Some(index) = first.map(|(index, _)| *index) else { break };
-            self.late_until = index;
-            let late = self.waiting.get_mut(&self.late_until).and_then(|it| it.token.take());
-            if let Some(token) = late {
-                step.reply(token, Err(SubmitError::OutcomeUnknown));
-            }
-        }
-    }
-
-    /// Reads that have waited too long for what they must see were not done.
-    fn answer_late_reads(&mut self, step: &mut Step<'_>) {
-        if self.early_until.is_none_or(|at| step.now < at) {
-            return;
-        }
-        self.early_until = None;
-        for queue in self.queues.values_mut() {
-            let n_late = queue.early_reads.partition_point(|it| it.deadline <= step.now);
-            for late in queue.early_reads.drain(..n_late) {
-                step.out.push(Effect::Reply {
-                    token: late.token,
-                    result: Err(SubmitError::Overloaded),
-                });
-            }
-            let next = queue.early_reads.first().map(|it| it.deadline);
-            self.early_until = self.early_until.into_iter().chain(next).min();
-        }
-    }
-
-    /// Requests whose clients still wait, oldest first.
-    fn patient(&self) -> impl Iterator<Item = (&LogIndex, &Waiting)> {
-        self.waiting.range((Bound::Excluded(self.late_until), Bound::Unbounded))
-    }
-
     /// Do what the replica wants, and give its databases what it committed.
     pub(super) fn drain(&mut self, step: &mut Step<'_>) {
+        self.append_backlog(step);
         let mut outputs = std::mem::take(&mut self.outputs);
         // At most one attempt to lead: another would not go better (R9).
         for attempt in 0..2 {
@@ -394,26 +244,13 @@ impl Partition {
             Output::Persist { number, hard_state, entries } => {
                 step.ticket.0 += 1;
                 let ticket = *step.ticket;
-                self.unpersisted.push_back((ticket, number));
+                let bytes = entries.iter().map(|it| it.payload.len()).sum();
+                self.window.on_ready(ticket, number, Amount { n: entries.len(), bytes });
                 let records = self.records(hard_state, entries);
                 step.out.push(Effect::Persist { ticket, records });
             }
             Output::Committed(entry) => self.on_committed(step, entry),
         }
-    }
-
-    fn records(&mut self, hard_state: Option<HardState>, entries: Vec<raft::Entry>) -> Vec<Record> {
-        let partition = self.id;
-        let hard_state = hard_state.map(|hard_state| Record::HardState { partition, hard_state });
-        let entries = entries.into_iter().map(|entry| {
-            let stamp = Command::decode(&entry.payload).map_or(Timestamp(0), |it| it.stamp.time);
-            self.stamp = self.stamp.max(stamp);
-            Record::Entry(record_of(partition, entry, stamp))
-        });
-        // Entries first: a commit index never points behind them.
-        let mut records: Vec<_> = entries.collect();
-        records.extend(hard_state);
-        records
     }
 
     fn on_committed(&mut self, step: &mut Step<'_>, entry: raft::Entry) {
@@ -473,20 +310,8 @@ impl Partition {
 
     /// An entry of another term is committed where a request's command stood: it did not happen (R19).
     fn answer_if_overwritten(&mut self, step: &mut Step<'_>, entry: &raft::Entry) {
-        let is_overwritten = self.waiting.get(&entry.index).is_some_and(|it| it.term != entry.term);
-        if is_overwritten {
+        if self.in_flight.is_overwritten(entry.index, entry.term) {
             self.answer(step, entry.index, Err(SubmitError::NoLeader));
-        }
-    }
-
-    /// The same leader index was proposed twice: the first proposal was overwritten, but what replaced it
-    /// is not committed, so that nothing is proven yet.
-    fn answer_overwritten(&mut self, step: &mut Step<'_>, before: Option<Waiting>) {
-        if let Some(before) = before {
-            self.waiting_bytes -= before.bytes;
-            if let Some(token) = before.token {
-                step.reply(token, Err(SubmitError::OutcomeUnknown));
-            }
         }
     }
 
@@ -496,11 +321,8 @@ impl Partition {
         index: LogIndex,
         result: Result<Answer, SubmitError>,
     ) {
-        if let Some(waiting) = self.waiting.remove(&index) {
-            self.waiting_bytes -= waiting.bytes;
-            if let Some(token) = waiting.token {
-                step.reply(token, result);
-            }
+        if let Some(token) = self.in_flight.take(index) {
+            step.reply(token, result);
         }
     }
 
@@ -565,41 +387,9 @@ impl Partition {
         of_engine
     }
 
-    /// If many pages of a database are free, or were: propose to give some back, one command at a time; in the
-    /// end have its file made smaller. Whether something was proposed.
-    pub(super) fn give_pages_back(
-        &mut self,
-        step: &mut Step<'_>,
-        incarnation: Incarnation,
-    ) -> bool {
-        let (leads, database) = (self.leads(), self.database(incarnation));
-        // Clients come first.
-        let is_busy = self.waiting.len() > limits::PROPOSALS_IN_FLIGHT_MAX / 2
-            || self.waiting_bytes > limits::PROPOSAL_BYTES_IN_FLIGHT_MAX / 2;
-        let Some(queue) = self.queues.get_mut(&incarnation) else { return false };
-        if incarnation == Incarnation::ENGINE || queue.is_fenced || queue.is_giving_back() {
-            return false;
-        }
-        let n_pages = queue.size.and_then(room::pages_to_give_back);
-        let Some(n_pages) = n_pages else {
-            if queue.take_has_shrunk() {
-                step.out.push(Effect::Checkpoint { database });
-            }
-            return false;
-        };
-        if !leads || is_busy {
-            return false;
-        }
-        let index = self.replica.last().next();
-        let proposed = self.propose(step, incarnation, Draft::vacuum(n_pages), None).is_ok();
-        if proposed && let Some(queue) = self.queues.get_mut(&incarnation) {
-            queue.give_back_at(index);
-        }
-        proposed
-    }
-
     /// The database is damaged. What was proposed for it may or may not count elsewhere (R38).
     pub(super) fn on_fenced(&mut self, step: &mut Step<'_>, incarnation: Incarnation) {
+        self.refuse_backlog(step, incarnation);
         if let Some(queue) = self.queues.get_mut(&incarnation) {
             self.n_open -= usize::from(queue.is_open);
             for read in std::mem::take(&mut queue.early_reads) {
@@ -611,87 +401,19 @@ impl Partition {
         }
     }
 
-    /// The last entry that no database needs any more, and no follower that can be reached (R24).
-    pub(super) fn compactable(&self) -> LogIndex {
-        let needed = self.queues.values().filter_map(Queue::needs_from).min();
-        let free = needed.map_or_else(|| self.replica.handed_out(), LogIndex::previous);
-        // A follower does not know what the others have: its leader's followers may need ours as well,
-        // but then its own log is what they get.
-        match self.replica.role() {
-            Role::Leader => free.min(self.replica.matched_by_all()),
-            Role::Follower | Role::Candidate => free.min(self.replica.committed()),
-        }
+    /// Who uses how much of what may be under way.
+    pub(super) fn shares(&self) -> &Fair<Incarnation> {
+        self.in_flight.shares()
     }
 
-    /// The durable index of each database, for the manifest.
-    pub(super) fn floors(&self) -> Vec<(Incarnation, Floor)> {
-        self.queues.iter().map(|(id, queue)| (*id, queue.floor())).collect()
+    /// Requests that wait for their turn.
+    pub(super) fn n_backlog(&self) -> usize {
+        self.backlog.len()
     }
 
-    /// Keep the log no longer for databases that are fenced, if it is longer than `bytes_max` (R38).
-    pub(super) fn let_go(&mut self, step: &mut Step<'_>, bytes_max: usize) {
-        let bytes = self.replica.bytes();
-        if bytes <= bytes_max {
-            return;
-        }
-        for (incarnation, queue) in &mut self.queues {
-            if queue.let_go() {
-                let database = DatabaseId { partition: self.id, incarnation: *incarnation };
-                step.out.push(Effect::LetGo { database, bytes });
-            }
-        }
-    }
-
-    /// Forget the log up to `index`.
-    pub(super) fn compact(&mut self, step: &mut Step<'_>, index: LogIndex) {
-        if index < self.replica.first() {
-            return;
-        }
-        let term = self.replica.compact(index);
-        step.ticket.0 += 1;
-        let entry = EntryId { index, term };
-        let records = vec![Record::Compacted { partition: self.id, entry }];
-        step.out.push(Effect::Persist { ticket: *step.ticket, records });
-    }
-
-    /// Write the kept entries up to `last` again, so that the segments they stand in can go (R3).
-    pub(super) fn rewrite(&mut self, step: &mut Step<'_>, last: LogIndex) {
-        let mut records = Vec::new();
-        let mut index = self.replica.first();
-        while index <= last {
-            let Some(entry) = self.replica.entry(index) else { break };
-            let stamp = Command::decode(&entry.payload).map_or(Timestamp(0), |it| it.stamp.time);
-            records.push(Record::Rewritten(record_of(self.id, entry, stamp)));
-            index = index.next();
-        }
-        if !records.is_empty() {
-            step.ticket.0 += 1;
-            step.out.push(Effect::Persist { ticket: *step.ticket, records });
-        }
-    }
-
-    /// Requests that wait for their command, and the bytes of those.
-    pub(super) fn load(&self) -> (usize, usize) {
-        (self.waiting.len(), self.waiting_bytes)
-    }
-
-    /// Nobody will be answered any more: the node stops.
+    /// How many still wait for an answer.
     pub(super) fn n_waiting(&self) -> usize {
-        self.patient().count()
-    }
-}
-
-fn record_of(partition: PartitionId, entry: raft::Entry, stamp: Timestamp) -> record::Entry {
-    record::Entry {
-        partition,
-        term: entry.term,
-        index: entry.index,
-        kind: match entry.kind {
-            raft::EntryKind::Command => 0,
-            raft::EntryKind::Change => 1,
-        },
-        stamp,
-        payload: entry.payload,
+        self.in_flight.n_patient() + self.backlog.len()
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a client may ask of the node, and what it gets back. The way in is [`Submit`].
 
+use crate::auth::key::KeyId;
+use crate::auth::rate::TooMany;
 use crate::types::Namespace;
 use crate::types::ShardId;
 use crate::wire::command::Draft;
@@ -76,6 +78,9 @@ pub enum SubmitError {
     /// Not executed: a queue is full. The client should back off, then send it again.
     #[error("overloaded")]
     Overloaded,
+    /// Not executed: its key has asked too often. The client may send it again when it says.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// Not executed: the node is stopping. Another node may serve it.
     #[error("shutting down")]
     ShuttingDown,
@@ -97,6 +102,16 @@ pub enum SubmitError {
 pub trait Submit {
     /// Resolves once the request is done, or refused; within the request deadline in any case.
     fn submit(&self, request: Request) -> impl Future<Output = Result<Reply, SubmitError>>;
+
+    /// Whether a request of `key`, which acts in `namespace`, may pass now: it counts as one of those that
+    /// a key may send in a second, whatever becomes of it.
+    fn pass(
+        &self,
+        _key: KeyId,
+        _namespace: &Namespace,
+    ) -> impl Future<Output = Result<(), SubmitError>> {
+        std::future::ready(Ok(()))
+    }
 
     /// The core that serves a namespace's requests, if it is another one than this; a hint.
     fn elsewhere(&self, _: &Namespace) -> Option<ShardId> {

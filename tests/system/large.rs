@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::metrics::Page;
 use crate::process::Node;
 use crate::process::PATIENCE;
 use crate::process::status_kb;
@@ -107,6 +108,7 @@ fn the_log_is_compacted_and_the_database_checkpointed_under_load() {
     let floor = highest_floor(&node.data_dir().join("partitions"));
     println!("highest floor of a namespace: {floor}");
     assert!(floor > 1, "nothing was compacted");
+    assert!(Page::read_anew(&node).sum("compactions_total", &[]) > 0.5);
     let log = total(&node.data_dir().join("wal"));
     assert!(log < 400 << 20, "the log has grown to {log} bytes");
     node.kill();
@@ -140,6 +142,8 @@ fn databases_are_closed_and_opened_again() {
         let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("it runs").count();
         println!("{open} files are open");
         assert!(open < 200, "{open} files are open");
+        let closed = Page::read_anew(&node).sum("evictions_total", &[]);
+        assert!(closed > 20.0, "{closed} databases were closed");
         node.kill();
         node.restart();
     }

@@ -17,6 +17,7 @@ mod hostile;
 mod idempotency;
 mod idle;
 mod large;
+mod limits;
 mod metrics;
 mod placement;
 mod process;

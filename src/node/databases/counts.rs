@@ -88,6 +88,8 @@ pub(in crate::node) struct Present {
     /// Reads on threads, and reads that wait for one.
     pub(in crate::node) long_reads: usize,
     pub(in crate::node) long_reads_waiting: usize,
+    /// Reads refused because their namespace had its share of those that wait.
+    pub(in crate::node) long_reads_refused: u64,
     /// Batches of commands on threads.
     pub(in crate::node) long_batches: usize,
     /// Files with large results.
@@ -106,6 +108,7 @@ impl Databases {
             ..Present::default()
         };
         (present.long_reads, present.long_reads_waiting) = self.long_reads.load();
+        present.long_reads_refused = self.long_reads.n_refused();
         for slot in self.slots.values() {
             if let Slot::Open(open) = slot {
                 present.wal_bytes_max = present.wal_bytes_max.max(open.wal_bytes());
