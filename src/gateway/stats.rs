@@ -24,8 +24,8 @@ pub const OTHER: &str = "other";
 /// The route of preflight requests.
 pub const PREFLIGHT: &str = "preflight";
 
-/// The limits that a request may be refused by, as the configuration calls them; and one that it does not.
-const LIMITS: [&str; 11] = [
+/// The limits that a request may be refused by, as the configuration calls them; and some that it does not.
+const LIMITS: [&str; 12] = [
     "body_bytes",
     "header_bytes",
     "result_rows",
@@ -33,6 +33,7 @@ const LIMITS: [&str; 11] = [
     "statement_ms",
     "statement_steps",
     "statement_memory",
+    "statement_match",
     "value_bytes",
     "temp_bytes",
     "database_bytes",

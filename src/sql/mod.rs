@@ -39,6 +39,7 @@ mod authorizer;
 mod functions;
 mod costly;
 mod like;
+mod fulltext;
 mod context;
 mod preparing;
 mod fault;

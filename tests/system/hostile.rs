@@ -48,6 +48,10 @@ const SCHEMA: &[&str] = &[
     "INSERT INTO f SELECT 'word' || x || ' w' || y FROM big LIMIT 2000",
     "INSERT INTO docs SELECT json_group_array(x) FROM big",
     "INSERT INTO docs SELECT hex(zeroblob(60000))",
+    "CREATE VIRTUAL TABLE letters USING fts5(v)",
+    "INSERT INTO letters SELECT replace(hex(zeroblob(60000)), '0', 'a ')",
+    "CREATE VIRTUAL TABLE trigrams USING fts5(v, tokenize='trigram')",
+    "INSERT INTO trigrams SELECT replace(hex(zeroblob(100000)), '0', 'a')",
 ];
 
 /// Most memory that the node may ever hold.
