@@ -10,14 +10,14 @@ use crate::process::Node;
 use crate::process::wait_until;
 
 /// A page that has passed every rule of the format that it could break.
-struct Page {
+pub(crate) struct Page {
     /// By name and labels, as they stand there.
     series: BTreeMap<String, f64>,
     types: BTreeMap<String, String>,
 }
 
 impl Page {
-    fn read(node: &Node) -> Self {
+    pub(crate) fn read(node: &Node) -> Self {
         let client = Client::try_connect(node.metrics_port).expect("the port is open").with_key("");
         let reply = client.get("/metrics").expect("a page");
         assert_eq!(reply.status, 200, "{reply:?}");
@@ -89,7 +89,7 @@ impl Page {
     }
 
     /// The sum of all series of a name whose labels contain all of `with`.
-    fn sum(&self, name: &str, with: &[&str]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, with: &[&str]) -> f64 {
         let is_it = |series: &str| {
             let rest = series.strip_prefix("debros_").and_then(|it| it.strip_prefix(name));
             rest.is_some_and(|it| it.is_empty() || it.starts_with('{'))

@@ -15,6 +15,8 @@ use crate::sql::fulltext::sqlite::Function;
 const SNIPPET_LOOKS_PER_STEP: u64 = 4;
 /// Bytes copied that take about as long as one instruction.
 const COPIED_PER_STEP: u64 = 512;
+/// Phrases from which on their places are counted before they are listed, which takes each time as many looks.
+const PHRASES_COUNTED_MIN: u64 = 4;
 /// What one call of `snippet()` or `highlight()` may take, in VM instructions: about a second, in which nothing
 /// stops it.
 const CALL_STEPS_MAX: u64 = 20_000_000;
@@ -116,6 +118,36 @@ impl Found<'_> {
     }
 }
 
+/// Places of all phrases in the row at hand, counted without listing them.
+///
+/// # Safety
+/// `row` is one that was found for so many `phrases`.
+unsafe fn count_places(
+    api: &ffi::Fts5ExtensionApi,
+    row: *mut ffi::Fts5Context,
+    phrases: u64,
+) -> u64 {
+    let (Some(first), Some(next)) = (api.xPhraseFirst, api.xPhraseNext) else { return 0 };
+    let mut n = 0;
+    for phrase in 0..c_int::try_from(phrases).unwrap_or(0) {
+        let mut place = ffi::Fts5PhraseIter { a: std::ptr::null(), b: std::ptr::null() };
+        let (mut column, mut offset) = (-1, 0);
+        // SAFETY: the caller's promise. Behind the last place, the column is negative.
+        unsafe {
+            if first(row, phrase, &raw mut place, &raw mut column, &raw mut offset)
+                != ffi::SQLITE_OK
+            {
+                continue;
+            }
+            while column >= 0 {
+                n += 1;
+                next(row, &raw mut place, &raw mut column, &raw mut offset);
+            }
+        }
+    }
+    n
+}
+
 /// Run `function`, for which is charged what `steps` says, and how long it takes to find the matches.
 ///
 /// # Safety
@@ -134,17 +166,23 @@ unsafe fn run_charged(
         let api_of_row = &*api;
         let n_values = usize::try_from(n).unwrap_or(0);
         let arguments = if n_values > 0 { slice::from_raw_parts(values, n_values) } else { &[] };
-        let (mut matches, mut phrases) = (0, 0);
-        if let (Some(count), Some(count_phrases)) = (api_of_row.xInstCount, api_of_row.xPhraseCount)
-        {
-            phrases = count_phrases(row);
-            count(row, &raw mut matches);
+        let (mut n_matches, mut phrases) = (0, 0);
+        if let Some(count) = api_of_row.xPhraseCount {
+            phrases = u64::try_from(count(row)).unwrap_or(0);
         }
-        let matches = u64::try_from(matches).unwrap_or(0);
-        let phrases = u64::try_from(phrases).unwrap_or(0);
+        // To list the matches, each is looked for among those that all phrases have left.
+        let listing = match phrases {
+            ..PHRASES_COUNTED_MIN => 0,
+            _ => count_places(api_of_row, row, phrases).saturating_mul(phrases) / LOOKS_PER_STEP,
+        };
+        if listing <= CALL_STEPS_MAX
+            && let Some(count) = api_of_row.xInstCount
+        {
+            count(row, &raw mut n_matches);
+        }
+        let matches = u64::try_from(n_matches).unwrap_or(0);
         let found = Found { api: api_of_row, row, values: arguments, matches };
-        // Each match is the first of those that the phrases have left.
-        let steps = steps(&found).saturating_add(matches.saturating_mul(phrases) / LOOKS_PER_STEP);
+        let steps = steps(&found).saturating_add(listing);
         if steps > CALL_STEPS_MAX {
             let message = format!("{REFUSED} finds too much in one row for such a function");
             let length = c_int::try_from(message.len()).unwrap_or(0);

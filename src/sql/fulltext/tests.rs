@@ -127,6 +127,15 @@ fn a_function_that_would_find_too_much_is_refused() {
             assert_eq!(printed.starts_with("error"), is_much, "{call}: {printed}");
         }
     }
+    // Many phrases, each of which is everywhere.
+    let mut other = with_rows("fts5(b)", &[&"a ".repeat(100_000)]);
+    for (n, is_much) in [(10, false), (limits::MATCH_PHRASES_MAX, true)] {
+        let search = repeated("a", n, " OR ");
+        for printed in both(&mut other, &format!("SELECT 1 FROM f('{search}') WHERE bm25(f) < 0")) {
+            assert_eq!(printed.starts_with("error statement_match"), is_much, "{n}: {printed}");
+            assert_eq!(printed.starts_with("error"), is_much, "{n}: {printed}");
+        }
+    }
     // Each by itself is not too much, but all of them are.
     let sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 1000)
         INSERT INTO t SELECT snippet(f, 0, '', '', '', 9) FROM c, f('a') WHERE f.rowid = 2";
