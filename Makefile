@@ -12,7 +12,7 @@ LINKS := node identity
 # Seconds for each fuzz target, or of determinism.
 FUZZ_SECONDS := $(or $(SECONDS),60)
 
-.PHONY: help setup build run test lint sim torture determinism fuzz bench startup long clean
+.PHONY: help setup build run test lint sim torture determinism fuzz bench startup idle long clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ bench: build ## The figures of one node beside the disk, HTTP alone and Redis (n
 
 startup: build ## How fast does a node start, and what does it cost when idle
 	benches/startup.sh
+
+idle: build ## What do namespaces cost that nobody asks: N=2000 make idle
+	benches/idle.sh
 
 long: build ## What do long statements cost those beside them? TABLE_MIB=1024 ROWS=1000000 make long
 	@command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk; }

@@ -48,7 +48,7 @@ class Client:
         until = time.time() + PATIENCE
         while True:
             status, reply = self.post(what, sql, args)
-            # Refused while the -wal is at its bound.
+            # Refused if the -wal stays at its bound.
             if status != 503 or time.time() > until:
                 assert status == 200, (status, reply, sql)
                 return reply
@@ -79,7 +79,6 @@ def under_load(port, key, n, sql, seconds, ended=None):
     told, _ = load.communicate()
     p50, p99, errors = map(int, told.split("\n")[-2].split())
     if errors:
-        # While the -wal is at its bound, writes are refused (503) until it has been copied.
         print(f"  {errors} requests were refused")
     return p50 / 1e3, p99 / 1e3
 

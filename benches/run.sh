@@ -13,68 +13,26 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/.." && pwd)
-seconds=${SECONDS_EACH:-5} repeats=${REPEATS:-3} redis=${REDIS:-1} quiet_seconds=${QUIET_SECONDS:-180}
-debros=${DEBROS:-$root/bin/debros} out=${OUT:-}
+. "$here/lib.sh"
+seconds=${SECONDS_EACH:-5} repeats=${REPEATS:-3} redis=${REDIS:-1} out=${OUT:-}
 
-fail() { echo "run.sh: $*" >&2; exit 1; }
-say() { echo "$(date +%T) $*" >&2; }
+need curl python3 awk
+[ "$redis" = 0 ] || need redis-server redis-benchmark redis-cli
 
-missing=()
-for tool in curl python3 awk; do command -v "$tool" >/dev/null || missing+=("$tool"); done
-if [ "$redis" = 1 ]; then
-    for tool in redis-server redis-benchmark redis-cli; do command -v "$tool" >/dev/null || missing+=("$tool"); done
-fi
-[ ${#missing[@]} = 0 ] || fail "missing: ${missing[*]} (Debian: apt-get install curl python3 redis-server)"
-[ -x "$debros" ] || fail "$debros is missing: make build, or set DEBROS"
-
-mkdir -p "${DIR:=$root/target}"
+in_directory
 work=$(mktemp -d "$DIR/bench.XXXXXX")
-[ "$(stat -f -c %T "$work")" != tmpfs ] || { rmdir "$work"; fail "DIR is in memory; the disk is what matters"; }
 results=$work/results
 server=''
 : >"$results"
 
-# Stop the server by its id: politely, then not.
-stop() {
-    [ -n "$server" ] || return 0
+stop_server() {
     local pid=$server
     server=''
-    kill -TERM "$pid" 2>/dev/null || return 0
-    for _ in $(seq 150); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-    kill -KILL "$pid" 2>/dev/null && say "process $pid had to be killed"
-    wait "$pid" 2>/dev/null || true
+    stop "$pid"
 }
-trap 'stop; rm -rf "$work"' EXIT
+trap 'stop_server; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-ticks_of_machine() { awk '/^cpu / { idle = $5 + $6; all = 0; for (i = 2; i <= 9; i++) all += $i; print all - idle, all }' /proc/stat; }
-ticks_of() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
-
-# Wait until nobody else uses the processors: for a second less than a tenth of them.
-quiet() {
-    local deadline=$((SECONDS + quiet_seconds)) busy all before_busy before_all
-    while :; do
-        read -r before_busy before_all < <(ticks_of_machine)
-        sleep 1
-        read -r busy all < <(ticks_of_machine)
-        (( 10 * (busy - before_busy) > all - before_all )) || return 0
-        (( SECONDS < deadline )) || { say "the machine did not become idle (load $(cut -d' ' -f1 /proc/loadavg))"; return 0; }
-    done
-}
-
-# Wait until the server answers a command, or has ended.
-answers() {
-    for _ in $(seq 100); do
-        "$@" >/dev/null 2>&1 && return 0
-        kill -0 "$server" 2>/dev/null || break
-        sleep 0.1
-    done
-    tail -n 20 "$work/log" >&2
-    fail "the server did not start"
-}
 
 # A line for table.py: name, clients, shards, per second, p50, p99, CPU each, disk's p50. The first two columns and the
 # third come from here, the others from a result of `debros bench`.
@@ -97,7 +55,7 @@ node() {
     GATEWAY_API_KEYS=bench:bench "$debros" node --data "$work/data" --gateway-addr "127.0.0.1:$port" --metrics-addr= \
         --shards "$shards" >"$work/log" 2>&1 &
     server=$!
-    answers curl -fsS -m 2 "$url/health"
+    answers "$server" "$work/log" curl -fsS -m 2 "$url/health"
     local key=(--key bench --disk "$work")
     if [ "$shards" != 1 ]; then
         measure insert 64 "$shards" insert "${key[@]}"
@@ -107,7 +65,7 @@ node() {
     fi
     measure insert 1 "$shards" insert "${key[@]}"
     measure "read by key" 1 "$shards" read "${key[@]}"
-    stop
+    stop_server
     if grep -E '\b(WARN|ERROR)\b' "$work/log" | grep -v 'setting has no effect' >&2; then say "the node complained"; fi
 }
 
@@ -115,10 +73,10 @@ floor() {
     url=http://127.0.0.1:$(free_port)
     "$debros" bench hello --url "$url" --threads "$1" >"$work/log" 2>&1 &
     server=$!
-    answers curl -fsS -m 2 "$url"
+    answers "$server" "$work/log" curl -fsS -m 2 "$url"
     [ "$1" = 1 ] || measure "HTTP alone" 64 "$1" get --disk ''
     measure "HTTP alone" 1 "$1" get --disk ''
-    stop
+    stop_server
 }
 
 # redis-benchmark wants a number of requests, not a time; prints requests per second, p50 and p99 in us.
@@ -134,7 +92,7 @@ redis() {
     redis-server --port "$port" --bind 127.0.0.1 --dir "$work/redis" --appendonly yes --appendfsync always \
         --auto-aof-rewrite-percentage 0 --save '' --daemonize no >"$work/log" 2>&1 &
     server=$!
-    answers redis-cli -p "$port" ping
+    answers "$server" "$work/log" redis-cli -p "$port" ping
     for clients in 1 64 256; do
         for operation in set get; do
             # The warm-up says how many requests fill the time.
@@ -144,12 +102,12 @@ redis() {
             before=$(ticks_of "$server")
             read -r rate p50 p99 < <(load_redis "$operation" "$clients" "$n")
             awk -v name="Redis $operation" -v clients="$clients" -v rate="$rate" -v p50="$p50" -v p99="$p99" \
-                -v ticks=$(($(ticks_of "$server") - before)) -v hertz="$(getconf CLK_TCK)" -v n="$n" -v OFS='\t' \
+                -v ticks=$(($(ticks_of "$server") - before)) -v hertz="$hertz" -v n="$n" -v OFS='\t' \
                 'BEGIN { print name, clients, "-", rate, p50, p99, ticks / hertz * 1e6 / n, "-" }' >>"$results"
             say "$(tail -n 1 "$results")"
         done
     done
-    stop
+    stop_server
     rm -rf "$work/redis"
 }
 

@@ -8,12 +8,11 @@
 # Environment: RUNS (5), SHARDS (2), IDLE_SECONDS (10), DEBROS (bin/debros), DIR (target/; where the data goes).
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-runs=${RUNS:-5} shards=${SHARDS:-2} idle_seconds=${IDLE_SECONDS:-10} debros=${DEBROS:-$root/bin/debros}
-fail() { echo "startup.sh: $*" >&2; exit 1; }
-command -v python3 >/dev/null || fail "python3 is missing"
-[ -x "$debros" ] || fail "$debros is missing: make build, or set DEBROS"
-mkdir -p "${DIR:=$root/target}"
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/lib.sh"
+runs=${RUNS:-5} shards=${SHARDS:-2} idle_seconds=${IDLE_SECONDS:-10}
+need python3
+in_directory
 
 exec python3 - "$debros" "$DIR" "$runs" "$shards" "$idle_seconds" <<'PYTHON'
 import http.client, json, os, socket, statistics, subprocess, sys, tempfile, time

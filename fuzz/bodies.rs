@@ -450,7 +450,11 @@ fn tenant(path: &Path) -> Database {
             (dir, path)
         };
     }
-    TEMPLATE.with(|(_, template)| fs::copy(template, path)).expect("copy a database");
+    // The fuzzer's own timer interrupts a copy now and then.
+    let copied = || TEMPLATE.with(|(_, template)| fs::copy(template, path));
+    let is_interrupted = |it: &io::Error| it.kind() == io::ErrorKind::Interrupted;
+    while copied().inspect_err(|it| assert!(is_interrupted(it), "copy a database: {it}")).is_err() {
+    }
     Database::open(path, Vfs::system(), Role::Tenant).expect("open a database")
 }
 

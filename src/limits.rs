@@ -111,12 +111,14 @@ pub const TURN_TIME: Duration = Duration::from_millis(4);
 pub const INLINE_COMMAND_TIME: Duration = Duration::from_millis(1);
 /// Bytes of a `-wal` at which it is checkpointed.
 pub const WAL_BYTES: u64 = 8 << 20;
-/// Bytes of a `-wal` at which commands wait for a checkpoint that is under way, so that one that writes much at
-/// once is slowed down rather than refused.
-pub const WAL_BYTES_WAIT: u64 = 64 << 20;
-/// Bytes of a `-wal` at which the oldest reader that keeps it from starting anew is stopped, and writes
-/// are refused until it has (R23).
+/// Bytes by which a `-wal` may grow during a checkpoint until commands wait for that, so that one that writes much
+/// at once is slowed down.
+pub const WAL_BYTES_WAIT: u64 = 56 << 20;
+/// Bytes of a `-wal` at which the oldest reader that keeps it from starting anew is stopped, and commands
+/// wait until it has (R23).
 pub const WAL_BYTES_MAX: u64 = 256 << 20;
+/// How long they wait for that before writes are refused, and those that were taken go on.
+pub const WAL_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Namespaces of a network.
 pub const NAMESPACES_MAX: usize = 100_000;
 /// Requests that wait for a leader, per shard; and for the creation of one namespace.
@@ -169,7 +171,7 @@ pub const REQUESTS_PER_SECOND: u64 = 0;
 pub const CONNECTIONS: u64 = 10_000;
 /// Default of `limits.disk_reserve_bytes`: bytes that are to stay free on the disk of the databases (507). The
 /// half of it, below which only DROP passes, is for what is under way: on four shards the next
-/// log segment each (64 MiB), and a few `-wal` files that grow before their checkpoint (to [`WAL_BYTES_WAIT`];
+/// log segment each (64 MiB), and a few `-wal` files that grow before their checkpoint (by [`WAL_BYTES_WAIT`];
 /// only a reader in the way lets one grow to [`WAL_BYTES_MAX`]). More than that is waited for, not lost.
 pub const DISK_RESERVE_BYTES: ByteSize = ByteSize::mib(1_024);
 /// Default of `limits.open_databases`: SQLite databases open at once, per node.
@@ -200,6 +202,9 @@ const _: () = {
     // The half of the reserve covers the next segment of four shards, and as much again.
     assert!(DISK_RESERVE_BYTES.0 / 2 >= 8 * LOG_SEGMENT_SIZE);
     assert!(VACUUM_FREE_PAGES_MIN <= VACUUM_PAGES_MAX);
+    assert!(WAL_BYTES + WAL_BYTES_WAIT <= WAL_BYTES_MAX);
+    // Who waits for a `-wal` is answered in time.
+    assert!(WAL_WAIT_MAX.as_millis() * 2 < REQUEST_DEADLINE.as_millis());
     // The length of a batch is a u32, and one more record goes into one that is not full.
     assert!(LOG_BATCH_SIZE_MAX + COMMAND_SIZE_MAX < u32::MAX as usize);
 };

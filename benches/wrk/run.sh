@@ -12,37 +12,18 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
+. "$here/../lib.sh"
 seconds=${SECONDS_EACH:-5} repeats=${REPEATS:-3} shards=${SHARDS:-2} connections=${CONNECTIONS:-1 64 256}
-rows=${ROWS:-10000} redis=${REDIS:-1} quiet_seconds=${QUIET_SECONDS:-180}
-debros=${DEBROS:-$root/bin/debros} out=${OUT:-}
+rows=${ROWS:-10000} redis=${REDIS:-1} out=${OUT:-}
 
-fail() { echo "run.sh: $*" >&2; exit 1; }
-say() { echo "$(date +%T) $*" >&2; }
+need wrk curl python3 awk
+[ "$redis" = 0 ] || need redis-server redis-benchmark redis-cli
 
-missing=()
-for tool in wrk curl python3 awk; do command -v "$tool" >/dev/null || missing+=("$tool"); done
-if [ "$redis" = 1 ]; then
-    for tool in redis-server redis-benchmark redis-cli; do command -v "$tool" >/dev/null || missing+=("$tool"); done
-fi
-[ ${#missing[@]} = 0 ] || fail "missing: ${missing[*]} (Debian: apt-get install wrk curl python3 redis-server)"
-[ -x "$debros" ] || fail "$debros is missing: make build, or set DEBROS"
-
-mkdir -p "${DIR:=$root/target}"
+in_directory
 work=$(mktemp -d "$DIR/bench.XXXXXX")
-[ "$(stat -f -c %T "$work")" != tmpfs ] || { rmdir "$work"; fail "DIR is in memory; the disk is what matters"; }
 results=$work/results
 node_pid='' redis_pid=''
 
-# Stop a child by its id: politely, then not.
-stop() {
-    local pid=$1
-    [ -n "$pid" ] || return 0
-    kill -TERM "$pid" 2>/dev/null || return 0
-    for _ in $(seq 150); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
-    kill -KILL "$pid" 2>/dev/null && say "process $pid had to be killed"
-    wait "$pid" 2>/dev/null || true
-}
 cleanup() {
     stop "$node_pid"
     stop "$redis_pid"
@@ -52,27 +33,8 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A port that nobody listens on.
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-# CPU ticks of a process so far. Its name is the second field and may hold spaces, so count from the parenthesis.
-ticks_of() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
-# Ticks that the machine's processors were busy, and that they had altogether.
-ticks_of_machine() { awk '/^cpu / { idle = $5 + $6; all = 0; for (i = 2; i <= 9; i++) all += $i; print all - idle, all }' /proc/stat; }
 # CPU ticks of this shell's ended children; the load generators are among them.
 ticks_of_children() { awk '{ sub(/.*\) /, ""); print $14 + $15 }' "/proc/$$/stat"; }
-hertz=$(getconf CLK_TCK)
-
-# Wait until nobody else uses the processors: for a second less than a tenth of them.
-quiet() {
-    local deadline=$((SECONDS + quiet_seconds)) busy all before_busy before_all
-    while :; do
-        read -r before_busy before_all < <(ticks_of_machine)
-        sleep 1
-        read -r busy all < <(ticks_of_machine)
-        (( 10 * (busy - before_busy) > all - before_all )) || return 0
-        (( SECONDS < deadline )) || { say "the machine did not become idle (load $(cut -d' ' -f1 /proc/loadavg))"; return 0; }
-    done
-}
 
 # Run a load against a process, and write down what it cost. When others had more than a tenth of the machine
 # meanwhile, do it again, twice at most, and keep the run that was disturbed least.
@@ -120,13 +82,7 @@ start_node() {
     GATEWAY_API_KEYS=$key:bench "$debros" node --data "$work/data" --gateway-addr "127.0.0.1:$port" --metrics-addr= \
         --shards "$n_shards" >"$work/node.log" 2>&1 &
     node_pid=$!
-    for _ in $(seq 100); do
-        curl -fsS -m 2 "$url/health" >/dev/null 2>&1 && return 0
-        kill -0 "$node_pid" 2>/dev/null || break
-        sleep 0.1
-    done
-    tail -n 20 "$work/node.log" >&2
-    fail "the node did not start"
+    answers "$node_pid" "$work/node.log" curl -fsS -m 2 "$url/health"
 }
 stop_node() {
     stop "$node_pid"
@@ -207,8 +163,7 @@ cases_of_redis() {
     redis-server --port "$redis_port" --bind 127.0.0.1 --dir "$work/redis" --appendonly yes --appendfsync always \
         --auto-aof-rewrite-percentage 0 --save '' --daemonize no >"$work/redis.log" 2>&1 &
     redis_pid=$!
-    for _ in $(seq 100); do redis-cli -p "$redis_port" ping >/dev/null 2>&1 && break; sleep 0.1; done
-    redis-cli -p "$redis_port" ping >/dev/null || fail "Redis did not start"
+    answers "$redis_pid" "$work/redis.log" redis-cli -p "$redis_port" ping
     for clients in $connections; do
         for operation in set get; do
             # The warm-up says how many requests fill the time.

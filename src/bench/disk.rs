@@ -1,7 +1,8 @@
 //! What the bare disk takes for a durable write: 4 KiB and `fdatasync`, one at a time.
 //!
 //! The file has its blocks already and is opened with `O_DIRECT` where the file system has that: the least that
-//! a durable write can cost here.
+//! a durable write can cost here. Once with two calls of the system that a thread waits in, and once as a node writes its
+//! log: through an executor that sleeps until the disk is done.
 
 use std::fs;
 use std::fs::File;
@@ -12,11 +13,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::time::Instant;
 
+use glommio::LocalExecutorBuilder;
+use glommio::Placement;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::bench::clock;
+use crate::disk::durable::Durable;
 
 const BLOCK: usize = 4096;
 /// Blocks that are written in turn.
@@ -42,8 +47,8 @@ pub struct DiskTimes {
     pub is_direct: bool,
 }
 
-/// Write for `time` into a file of its own in `folder`.
-pub(super) fn measure(folder: &Path, time: Duration) -> io::Result<DiskTimes> {
+/// Write for `time` into a file of its own in `folder`, and as long again the way a node does.
+pub(super) fn measure(folder: &Path, time: Duration) -> io::Result<(DiskTimes, DiskTimes)> {
     let path = Removed(folder.join(format!(".debros-bench-{}.tmp", std::process::id())));
     let (file, is_direct) = create(&path.0)?;
     let block = Box::new(Block([0xa5; BLOCK]));
@@ -51,21 +56,58 @@ pub(super) fn measure(folder: &Path, time: Duration) -> io::Result<DiskTimes> {
         file.write_all_at(&block.0, nth * BLOCK as u64)?;
     }
     file.sync_all()?;
-    let mut nanos =
-        Histogram::<u64>::new_with_bounds(1, NANOS_MAX, 3).expect("the bounds are sane");
-    let begin = clock::now();
-    let mut before = begin;
-    let mut nth = 0;
-    while before - begin < time {
-        file.write_all_at(&block.0, nth % BLOCKS * BLOCK as u64)?;
+    let mut times = Times::new(time);
+    while let Some(offset) = times.next() {
+        file.write_all_at(&block.0, offset)?;
         file.sync_data()?;
-        let after = clock::now();
-        nanos.saturating_record(u64::try_from((after - before).as_nanos()).unwrap_or(NANOS_MAX));
-        before = after;
-        nth += 1;
     }
-    let micros = |q| super::report::micros(nanos.value_at_quantile(q));
-    Ok(DiskTimes { writes: nth, p50_us: micros(0.5), p99_us: micros(0.99), is_direct })
+    let bare = times.report(is_direct);
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).make();
+    let through_node = executor.map_err(io::Error::from)?.run(async {
+        let mut durable = Durable::new().map_err(io::Error::other)?;
+        let mut times = Times::new(time);
+        while let Some(offset) = times.next() {
+            let mut buffer = glommio::allocate_dma_buffer(BLOCK);
+            buffer.as_bytes_mut().copy_from_slice(&block.0);
+            durable.write(&file, buffer, offset).await.map_err(io::Error::other)?;
+        }
+        io::Result::Ok(times.report(is_direct))
+    })?;
+    Ok((bare, through_node))
+}
+
+/// Writes in turn, and how long each takes.
+struct Times {
+    begin: Instant,
+    before: Option<Instant>,
+    time: Duration,
+    n: u64,
+    nanos: Histogram<u64>,
+}
+
+impl Times {
+    fn new(time: Duration) -> Self {
+        let nanos = Histogram::new_with_bounds(1, NANOS_MAX, 3).expect("the bounds are sane");
+        Self { begin: clock::now(), before: None, time, n: 0, nanos }
+    }
+
+    /// Where to write next, until the time is over. The write before has ended.
+    fn next(&mut self) -> Option<u64> {
+        let now = clock::now();
+        if let Some(before) = self.before {
+            let nanos = u64::try_from((now - before).as_nanos()).unwrap_or(NANOS_MAX);
+            self.nanos.saturating_record(nanos);
+        }
+        self.before = Some(now);
+        self.n += 1;
+        (now - self.begin < self.time).then(|| self.n % BLOCKS * BLOCK as u64)
+    }
+
+    fn report(self, is_direct: bool) -> DiskTimes {
+        let micros = |q| super::report::micros(self.nanos.value_at_quantile(q));
+        let writes = self.nanos.len();
+        DiskTimes { writes, p50_us: micros(0.5), p99_us: micros(0.99), is_direct }
+    }
 }
 
 fn create(path: &Path) -> io::Result<(File, bool)> {
@@ -98,9 +140,11 @@ mod tests {
     #[test]
     fn it_writes_for_a_while_and_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let times = measure(folder.path(), Duration::from_millis(20)).unwrap();
-        assert!(times.writes > 0, "{times:?}");
-        assert!(0.0 < times.p50_us && times.p50_us <= times.p99_us, "{times:?}");
+        let (bare, through_node) = measure(folder.path(), Duration::from_millis(20)).unwrap();
+        for times in [bare, through_node] {
+            assert!(times.writes > 0, "{times:?}");
+            assert!(0.0 < times.p50_us && times.p50_us <= times.p99_us, "{times:?}");
+        }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         measure(&folder.path().join("none"), Duration::ZERO).unwrap_err();
     }

@@ -66,8 +66,8 @@ use crate::bench::worker::Times;
 
 /// Rows of one request that fills a table.
 const FILL_ROWS: u64 = 500;
-/// How long the disk is measured, before and after.
-const DISK_TIME: Duration = Duration::from_secs(1);
+/// How long the disk is measured in each of two ways, before and after.
+const DISK_TIME: Duration = Duration::from_millis(500);
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -151,9 +151,18 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
     drop(interrupt);
     let disk = measure_disk(plan)?;
     let median = stage.phases[0].groups[0].latency_us.p50;
-    let disk = disk_before.zip(disk).map(|(before, after)| {
-        let p50_ratio = plan.scenario.writes().then(|| median / before.p50_us.min(after.p50_us));
-        DiskReport { before, after, p50_ratio }
+    let disk = disk_before.zip(disk).map(|((before, node_before), (after, node_after))| {
+        let ratio = |before: DiskTimes, after: DiskTimes| {
+            plan.scenario.writes().then(|| median / before.p50_us.min(after.p50_us))
+        };
+        DiskReport {
+            before,
+            after,
+            through_node_before: node_before,
+            through_node_after: node_after,
+            p50_ratio: ratio(before, after),
+            p50_ratio_through_node: ratio(node_before, node_after),
+        }
     });
     let checked = writes.then(|| stage.check()).transpose();
     let (verification, verification_error) = match checked {
@@ -180,7 +189,7 @@ fn random() -> Result<u64, BenchError> {
     getrandom::u64().map_err(wrong)
 }
 
-fn measure_disk(plan: &Plan) -> Result<Option<DiskTimes>, BenchError> {
+fn measure_disk(plan: &Plan) -> Result<Option<(DiskTimes, DiskTimes)>, BenchError> {
     let Some(folder) = &plan.disk else { return Ok(None) };
     let times = disk::measure(folder, DISK_TIME);
     times.map(Some).map_err(|error| BenchError::Own("write to the folder of --disk", error))

@@ -128,9 +128,15 @@ pub struct DiskReport {
     pub before: DiskTimes,
     /// After.
     pub after: DiskTimes,
+    /// The same, through an executor, as a node writes its log.
+    pub through_node_before: DiskTimes,
+    /// After the load.
+    pub through_node_after: DiskTimes,
     /// The median latency of the first group in the first phase, if it is one of writes, in medians of the disk: of the
     /// shorter one, since others may have used it meanwhile.
     pub p50_ratio: Option<f64>,
+    /// The same in medians of the disk through an executor.
+    pub p50_ratio_through_node: Option<f64>,
 }
 
 impl Report {

@@ -28,8 +28,15 @@ impl Report {
                     one(&disk.after)
                 ),
             );
-            if let Some(ratio) = disk.p50_ratio {
-                line(&mut text, "", &format!("the median above is {ratio:.1} times the disk's"));
+            let (before, after) = (&disk.through_node_before, &disk.through_node_after);
+            let times =
+                format!("as a node writes, us: {} before, {} after", one(before), one(after));
+            line(&mut text, "", &times);
+            if let Some((bare, node)) = disk.p50_ratio.zip(disk.p50_ratio_through_node) {
+                let ratio = format!(
+                    "the median above is {bare:.1} times the disk's, {node:.1} as a node writes"
+                );
+                line(&mut text, "", &ratio);
             }
         }
         self.put_verification(&mut text);

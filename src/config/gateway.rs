@@ -38,6 +38,8 @@ pub struct Gateway {
     pub header_timeout: Duration,
     /// How long a client may take to send a whole body.
     pub body_timeout: Duration,
+    /// How long a client may take to read a whole reply.
+    pub reply_timeout: Duration,
     /// How long a connection may lie idle between requests.
     pub idle_timeout: Duration,
     /// How long running requests may take when the gateway stops.
@@ -189,6 +191,7 @@ pub(super) fn check(raw: &RawGateway, prefix: &str, rules: &mut Rules) -> Option
     let websocket_format = rules.check(&path("websocket_format"), websocket_format);
     let header_timeout = rules.positive(&path("header_timeout"), raw.header_timeout());
     let body_timeout = rules.positive(&path("body_timeout"), raw.body_timeout());
+    let reply_timeout = rules.positive(&path("reply_timeout"), raw.reply_timeout());
     let idle_timeout = rules.positive(&path("idle_timeout"), raw.idle_timeout());
     let shutdown_timeout = rules.positive(&path("shutdown_timeout"), raw.shutdown_timeout());
     let gateway = Gateway {
@@ -199,6 +202,7 @@ pub(super) fn check(raw: &RawGateway, prefix: &str, rules: &mut Rules) -> Option
         websocket_format: websocket_format?,
         header_timeout: header_timeout?,
         body_timeout: body_timeout?,
+        reply_timeout: reply_timeout?,
         idle_timeout: idle_timeout?,
         shutdown_timeout: shutdown_timeout?,
     };

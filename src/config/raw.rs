@@ -124,6 +124,7 @@ section! {
         websocket_format "websocket_format" string: String = "auto".to_owned(),
         header_timeout "header_timeout" duration: i64 = 10 * SECOND,
         body_timeout "body_timeout" duration: i64 = 60 * SECOND,
+        reply_timeout "reply_timeout" duration: i64 = 120 * SECOND,
         idle_timeout "idle_timeout" duration: i64 = 120 * SECOND,
         shutdown_timeout "shutdown_timeout" duration: i64 = 10 * SECOND,
     }

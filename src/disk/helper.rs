@@ -18,6 +18,7 @@ use crate::disk;
 use crate::disk::fail_stop;
 use crate::disk::manifest;
 use crate::disk::stopwatch::Slow;
+use crate::limits;
 use crate::shard::event::Token;
 use crate::sql::Batch;
 use crate::sql::Checkpointer;
@@ -33,6 +34,9 @@ use crate::types::DatabaseId;
 use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
+
+/// How often a `-wal` whose content is moved is tried to begin anew, at once.
+const RESTARTS_MAX: u32 = 3;
 
 /// Something to do.
 #[derive(Debug)]
@@ -115,9 +119,11 @@ pub enum Done {
     CheckpointFinished {
         /// Which.
         database: DatabaseId,
-        /// All of the `-wal` is in the database: the next commit starts it anew, unless a reader is in the
-        /// way.
+        /// All of the `-wal` is in the database.
         is_complete: bool,
+        /// Bytes of the `-wal` now: few if it has begun anew, which a reader may have prevented. None: nothing
+        /// was committed to it; if all of it is in the database, the next commit begins it anew.
+        wal_bytes: Option<u64>,
     },
     /// Commands ran on a thread ([`crate::disk::workers`]).
     Ran {
@@ -212,6 +218,7 @@ impl Helper {
         let (urgent, todo_first) = flume::unbounded::<Job>();
         let (tokens, given) = flume::unbounded::<()>();
         let thread = thread::spawn(move || {
+            crate::sql::pace_writes();
             let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
             for () in given {
                 let job = todo_first.try_recv().or_else(|_| todo.try_recv());
@@ -290,9 +297,8 @@ impl Worker {
                 Done::Checkpointed { database }
             }
             Job::FinishCheckpoint { database, path } => {
-                let is_complete = self.checkpoint(database, &path);
-                self.touch(database);
-                Done::CheckpointFinished { database, is_complete }
+                let (is_complete, wal_bytes) = self.finish_checkpoint(database, &path);
+                Done::CheckpointFinished { database, is_complete, wal_bytes }
             }
             Job::Evict { database, path, open, readers } => {
                 drop(readers);
@@ -340,12 +346,30 @@ impl Worker {
         }
     }
 
-    /// The header and folder syncs of a `-wal` that begins anew happen here, not on the core (R21).
-    fn touch(&mut self, database: DatabaseId) {
-        if let Some(checkpointer) = self.checkpointers.get_mut(&database)
-            && let Err(Fault::Stop(cause)) = checkpointer.touch()
-        {
-            fail_stop("touch a database", &cause);
+    /// Move the rest, and have the `-wal` begin anew. A read that lies across the very moment of that, if only for
+    /// a few microseconds on the core, prevents it: then once more, which is about a page. Whether all
+    /// is moved, and what [`Done::CheckpointFinished`] says of the `-wal`.
+    fn finish_checkpoint(&mut self, database: DatabaseId, path: &Path) -> (bool, Option<u64>) {
+        let mut n_left = RESTARTS_MAX;
+        loop {
+            let is_complete = self.checkpoint(database, path);
+            let wal_bytes = self.touch(database);
+            n_left -= 1;
+            if !is_complete || wal_bytes.is_none_or(|it| it < limits::WAL_BYTES) || n_left == 0 {
+                return (is_complete, wal_bytes);
+            }
+        }
+    }
+
+    /// The header and folder syncs of a `-wal` that begins anew happen here, not on the core (R21). Bytes of the
+    /// `-wal` then, if anything could be committed.
+    fn touch(&mut self, database: DatabaseId) -> Option<u64> {
+        let checkpointer = self.checkpointers.get_mut(&database)?;
+        match checkpointer.touch() {
+            Ok(is_done) => is_done.then(|| checkpointer.wal_bytes()),
+            Err(Fault::Stop(cause)) => fail_stop("touch a database", &cause),
+            // The core finds out by itself, and fences it.
+            Err(Fault::Fence(_) | Fault::NoRoom(_)) => None,
         }
     }
 }

@@ -7,8 +7,7 @@
 //! Any error here stops the process, at once (R8). After a failed sync the system may have dropped what
 //! it was to write, so a second sync would succeed and prove nothing.
 //!
-//! Cost of a batch: one copy into an aligned buffer, one write, one fdatasync; about 130 us on a virtual
-//! disk without FUA, of which half is the device.
+//! Cost of a batch: one copy into an aligned buffer, and one write with its fdatasync (`disk::durable`).
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -31,6 +30,7 @@ use hdrhistogram::Histogram;
 use tracing::info;
 use tracing::warn;
 
+use crate::disk::durable::Durable;
 use crate::disk::fail_stop;
 use crate::disk::segments;
 use crate::disk::segments::Prepared;
@@ -56,10 +56,8 @@ pub struct LogStats {
     pub written_bytes: u64,
     /// Records per batch; its count is that of the batches with records.
     pub batch_records: Histogram<u64>,
-    /// Microseconds per write and sync of a batch, header or seal.
+    /// Microseconds per write with its fdatasync, of a batch, header or seal.
     pub write_us: Histogram<u64>,
-    /// Microseconds of the sync in it.
-    pub sync_us: Histogram<u64>,
 }
 
 /// The way into a shard's log. Cheap to call; lives on one core.
@@ -90,6 +88,7 @@ impl LogWriter {
             preparer,
             now: Box::new(now),
             on_durable: Box::new(on_durable),
+            durable: None,
             file: None,
             timer: None,
         };
@@ -172,12 +171,8 @@ impl Shared {
         // Up to a minute in microseconds; two significant digits take 20 KiB.
         let histogram =
             || Histogram::new_with_bounds(1, 60_000_000, 2).expect("the bounds are in order");
-        let stats = LogStats {
-            written_bytes: 0,
-            batch_records: histogram(),
-            write_us: histogram(),
-            sync_us: histogram(),
-        };
+        let stats =
+            LogStats { written_bytes: 0, batch_records: histogram(), write_us: histogram() };
         Self {
             log: RefCell::new(log),
             stats: RefCell::new(stats),
@@ -211,6 +206,8 @@ struct Writer {
     preparer: Preparer,
     now: Box<dyn Fn() -> Instant>,
     on_durable: Box<dyn Fn(Lsn)>,
+    /// None before the first write.
+    durable: Option<Durable>,
     /// The segment written last.
     file: Option<(SegmentId, DmaFile)>,
     /// Set if a timer runs; it fires once and is then taken.
@@ -293,21 +290,19 @@ impl Writer {
                 self.or_stop("close", old.close().await);
             }
         }
+        let mut durable = match self.durable.take() {
+            Some(it) => it,
+            None => self.or_stop("write", Durable::new()),
+        };
         let (_, file) = self.file.as_ref().expect("opened above");
         let size = buffer.len();
         let started = (self.now)();
-        let written = self.or_stop("write", file.write_at(buffer, offset).await);
-        if written != size {
-            self.stop("write", &format!("wrote {written} of {size} bytes"));
-        }
-        let syncing = (self.now)();
-        self.or_stop("sync", file.fdatasync().await);
-        let done = (self.now)();
-        let micros = |from| u64::try_from(done.since(from).as_micros()).unwrap_or(u64::MAX);
+        self.or_stop("write", durable.write(file, buffer, offset).await);
+        self.durable = Some(durable);
+        let took = (self.now)().since(started).as_micros();
         let mut stats = self.shared.stats.borrow_mut();
         stats.written_bytes += size as u64;
-        stats.write_us.saturating_record(micros(started));
-        stats.sync_us.saturating_record(micros(syncing));
+        stats.write_us.saturating_record(u64::try_from(took).unwrap_or(u64::MAX));
         if n_records > 0 {
             stats.batch_records.saturating_record(n_records.into());
         }

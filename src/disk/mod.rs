@@ -14,6 +14,7 @@ pub mod stopwatch;
 pub mod manifest;
 pub mod priority;
 pub mod stops;
+pub mod durable;
 pub mod guard;
 
 use std::ffi::CString;

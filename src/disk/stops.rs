@@ -96,8 +96,13 @@ impl Stops {
 
     /// Add a stop; it is on disk when this returns. May be called by several threads at once.
     pub fn record(&self, stop: &Stop) -> io::Result<()> {
-        let is_new = !self.path.try_exists()?;
         let mut file = fs::OpenOptions::new().create(true).append(true).open(&self.path)?;
+        let found = fs::read(&self.path)?;
+        let is_new = !found.contains(&b'\n');
+        if is_new && !found.is_empty() {
+            // A head that was cut short would hide what follows it.
+            file.set_len(0)?;
+        }
         let head = if is_new { format!("{MAGIC}{VERSION}\n") } else { String::new() };
         // Begins with a line break: what is there may have been cut short. One call, so that lines of
         // several threads stay apart.
@@ -254,11 +259,9 @@ mod tests {
         for cut in 0..whole.len() {
             fs::write(dir.path().join(NAME), &whole[..cut]).unwrap();
             assert_eq!(stops.read().unwrap(), [], "cut at {cut}");
-            if cut > MAGIC.len() + VERSION.len() {
-                stops.record(&one).unwrap();
-                let last = stops.read().unwrap().pop();
-                assert_eq!(last, Some(one.clone()), "cut at {cut}");
-            }
+            stops.record(&one).unwrap();
+            let last = stops.read().unwrap().pop();
+            assert_eq!(last, Some(one.clone()), "cut at {cut}");
         }
     }
 

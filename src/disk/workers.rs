@@ -168,6 +168,7 @@ fn spawn<T: Send + 'static>(
 ) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         priority::give_way();
+        crate::sql::pace_writes();
         for task in todo {
             match catch_unwind(AssertUnwindSafe(|| perform(task))) {
                 Ok(done) => report(done),

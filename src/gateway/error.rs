@@ -16,7 +16,10 @@
 //! | disk almost full | 507 | `disk_reserve` | delete or drop something, or tell the operator |
 //! | a read met a busy database | 503 + `Retry-After` | `busy` | send it again later |
 //! | wrong method | 405 | | |
-//! | head too large, body too slow | 431, 408 | | |
+//! | head that is no HTTP, or could be understood in two ways | 400 | `malformed_head` | change it |
+//! | chunks that are none | 400 | `malformed_body` | change it |
+//! | head too large | 431 | `header_bytes` | send less in it |
+//! | body too slow | 408 | `body_timeout` | |
 //! | no leader, overloaded, shutting down | 503 + `Retry-After` | `no_leader`, `overloaded`, `shutting_down` | send it again later |
 //! | fenced | 503 + `Retry-After` | `fenced` | send it again later: another replica may take over; if it stays, tell the operator |
 //! | outcome unknown | 409 | `outcome_unknown` | look whether it happened (R19) |
@@ -50,6 +53,8 @@ const BUSY: &str = "busy";
 /// Code of a statement that met a database, or a node, that takes none any more.
 const FENCED: &str = "fenced";
 
+/// Code of a head that is too large.
+const HEADER_BYTES: &str = "header_bytes";
 /// Code of whatever met a queue that is full.
 const OVERLOADED: &str = "overloaded";
 /// Code of a request whose key belongs to another one.
@@ -122,7 +127,7 @@ impl ApiError {
     /// The limit that the request has crossed, as the configuration calls it.
     pub fn limit(&self) -> Option<&'static str> {
         match self {
-            Self::Refused(Refusal::HeadTooLarge) => Some("header_bytes"),
+            Self::Refused(Refusal::HeadTooLarge) => Some(HEADER_BYTES),
             Self::Refused(Refusal::BodyTooLarge)
             | Self::Body { error: BodyError::Draft(DraftError::Size), .. } => Some("body_bytes"),
             Self::Submit(SubmitError::DatabaseFull) => Some(DATABASE_FULL),
@@ -225,12 +230,15 @@ fn failed(error: &StatementError) -> Response<Bytes> {
 fn refused(refusal: Refusal) -> Response<Bytes> {
     let message = refusal.to_string();
     match refusal {
+        Refusal::HeadBroken => refuse(StatusCode::BAD_REQUEST, Some("malformed_head"), &message),
         Refusal::HeadTooLarge => {
-            refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None, &message)
+            refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Some(HEADER_BYTES), &message)
         }
         Refusal::BodyTooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, None, &message),
-        Refusal::BodyTimeout => refuse(StatusCode::REQUEST_TIMEOUT, None, &message),
-        Refusal::BodyBroken => refuse(StatusCode::BAD_REQUEST, None, &message),
+        Refusal::BodyTimeout => refuse(StatusCode::REQUEST_TIMEOUT, Some("body_timeout"), &message),
+        Refusal::BodyMalformed | Refusal::BodyBroken => {
+            refuse(StatusCode::BAD_REQUEST, Some("malformed_body"), &message)
+        }
         Refusal::Overloaded => later(OVERLOADED, &message),
     }
 }

@@ -797,6 +797,10 @@ fn what_the_server_refuses_is_answered_in_kind() {
     assert_eq!(reply.status(), 413);
     assert_eq!(reply.headers()["access-control-allow-origin"], "*");
     assert_eq!(&reply.body()[..], b"{\"error\":\"request body is too large\"}\n");
+    let reply = gateway.refuse(&head("GET", "/"), Refusal::HeadBroken);
+    assert_eq!(reply.status(), 400);
+    let want = b"{\"code\":\"malformed_head\",\"error\":\"malformed request head\"}\n";
+    assert_eq!(&reply.body()[..], want);
     // It counts for the route that was asked for.
     for (method, path) in [("POST", "/v1/rqlite/exec"), ("PUT", "/nowhere"), ("OPTIONS", "/")] {
         gateway.refuse(&head(method, path), Refusal::BodyTimeout);
@@ -805,7 +809,7 @@ fn what_the_server_refuses_is_answered_in_kind() {
     let got: Vec<_> = snapshot.routes.iter().map(|it| (it.route, &*it.statuses)).collect();
     let want = [
         ("/v1/rqlite/exec", &[(413, 1), (408, 1)][..]),
-        ("other", &[(408, 1)]),
+        ("other", &[(400, 1), (408, 1)]),
         ("preflight", &[(408, 1)]),
     ];
     assert_eq!(got, want);

@@ -22,6 +22,7 @@ use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::http::placement::Habit;
 use crate::types::ShardId;
 
 /// What a connection is doing.
@@ -92,7 +93,7 @@ pub struct Activity {
     since: Cell<u64>,
     overdue: Cell<bool>,
     leaves_unread: Cell<bool>,
-    better_place: Cell<Option<ShardId>>,
+    habit: Habit,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -128,14 +129,19 @@ impl Activity {
         self.leaves_unread.get()
     }
 
-    /// The connection had better be served by another core.
-    pub fn prefer(&self, core: ShardId) {
-        self.better_place.set(Some(core));
+    /// A request was served, by this core or another.
+    pub fn on_served(&self, elsewhere: Option<ShardId>) {
+        self.habit.on_served(elsewhere);
+    }
+
+    /// How often the connection has moved from one core to another.
+    pub fn n_moves(&self) -> u32 {
+        self.habit.n_moves()
     }
 
     /// Which core should serve the connection from now on, if it may be moved: nothing is under way.
     pub fn better_place(&self) -> Option<ShardId> {
-        self.better_place.get().filter(|_| self.phase.get() == Phase::Idle)
+        self.habit.better_place().filter(|_| self.phase.get() == Phase::Idle)
     }
 
     /// What the connection is doing.
@@ -195,15 +201,15 @@ impl Drop for Place {
 }
 
 impl Activities {
-    /// Add a connection, which begins with waiting for a request.
-    pub fn open(self: &Rc<Self>) -> Place {
+    /// Add a connection, which begins with waiting for a request, and has moved this often.
+    pub fn open(self: &Rc<Self>, n_moves: u32) -> Place {
         let activity = Rc::new(Activity {
             ticks: Rc::clone(&self.ticks),
             phase: Cell::new(Phase::Head),
             since: Cell::new(self.ticks.get()),
             overdue: Cell::new(false),
             leaves_unread: Cell::new(false),
-            better_place: Cell::new(None),
+            habit: Habit::of_moved(n_moves),
             waker: RefCell::new(None),
         });
         let mut open = self.open.borrow_mut();
@@ -272,7 +278,7 @@ mod tests {
     #[test]
     fn a_phase_is_overdue_after_its_timeout_and_not_before() {
         let activities = Rc::new(Activities::default());
-        let place = activities.open();
+        let place = activities.open(0);
         for (phase, seconds) in
             [(Phase::Head, 8), (Phase::Body, 16), (Phase::Idle, 24), (Phase::Linger, 8)]
         {
@@ -289,7 +295,7 @@ mod tests {
     #[test]
     fn a_handler_is_never_overdue_and_a_flush_ends_a_reply() {
         let activities = Rc::new(Activities::default());
-        let place = activities.open();
+        let place = activities.open(0);
         place.activity.enter(Phase::Handler);
         for _ in 0..100 {
             activities.tick(&TIMEOUTS);
@@ -307,9 +313,9 @@ mod tests {
     #[test]
     fn places_are_used_again() {
         let activities = Rc::new(Activities::default());
-        let (a, b) = (activities.open(), activities.open());
+        let (a, b) = (activities.open(0), activities.open(0));
         drop(a);
-        let c = activities.open();
+        let c = activities.open(0);
         assert_eq!((b.at, c.at, activities.n_open()), (1, 0, 2));
         assert_eq!(activities.open.borrow().len(), 2);
     }

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::error::Error;
 use std::future;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
@@ -131,6 +133,15 @@ pub async fn collect(
     Ok(gathered.freeze())
 }
 
+/// Why there is no more of a body: it is no HTTP, or its sender is gone.
+fn why(error: &hyper::Error) -> Refusal {
+    let cause = error.source().and_then(|it| it.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Refusal::BodyMalformed,
+        _ => Refusal::BodyBroken,
+    }
+}
+
 /// The next piece of data; none at the end. Trailers are dropped.
 async fn next(body: &mut Incoming, activity: &Activity) -> Result<Option<Bytes>, Refusal> {
     future::poll_fn(|cx| {
@@ -141,7 +152,7 @@ async fn next(body: &mut Incoming, activity: &Activity) -> Result<Option<Bytes>,
                 }
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Poll::Ready(Ok(None)),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Refusal::BodyBroken)),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(why(&error))),
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Ok(Some(data)));

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use futures_lite::FutureExt;
 use glommio::net::TcpStream;
 use http::HeaderValue;
+use http::Method;
 use http::Request;
 use http::Response;
+use http::Version;
 use http::header;
 use http::request::Parts;
 use http_body::Body;
@@ -51,6 +53,8 @@ pub(super) async fn serve<S: Service>(
         shared.counters.panics.add(1);
         tracing::error!("a connection panicked");
     }
+    drop(place);
+    shared.tell_open();
 }
 
 /// Why a connection ended.
@@ -90,12 +94,10 @@ async fn drive<S: Service>(
         if served.is_pending() && is_waiting && activity.is_overdue() {
             return Poll::Ready(End::Overdue);
         }
-        // Alone here: whatever it costs to go where its requests are served is soon earned back, and this
-        // core has no other connection that it could have helped to spread.
         if served.is_pending()
             && !is_draining
-            && shared.activities.n_open() == 1
             && let Some(core) = activity.better_place()
+            && shared.crowd.take_place(core, shared.activities.n_open() as u64)
         {
             return Poll::Ready(End::Moved(core));
         }
@@ -108,7 +110,11 @@ async fn drive<S: Service>(
             if let Err(error) = result {
                 tracing::debug!(%error, "a connection failed");
             }
-            linger(connection.into_parts().io, &activity, &shared).await;
+            let mut io = connection.into_parts().io;
+            if let Some(refusal) = io.take_refusal() {
+                say(refusal, &mut io, &activity, &shared).await;
+            }
+            linger(io, &activity, &shared).await;
         }
         End::Overdue => {
             shared.counters.timeouts.add(1);
@@ -118,10 +124,57 @@ async fn drive<S: Service>(
             let parts = connection.into_parts();
             let (socket, ahead) = (parts.io.into_socket(), parts.read_buf);
             shared.counters.handed_over.add(1);
-            shared.service.hand_over(core, Moved { socket, ahead });
+            shared.service.hand_over(
+                core,
+                Moved { socket, ahead, n_moves: activity.n_moves().saturating_add(1) },
+            );
         }
         End::Aborted => {}
     }
+}
+
+/// Word a refusal that hyper would have sent without a word. Left unfinished if the peer takes too long.
+async fn say<S: Service>(
+    refusal: Refusal,
+    io: &mut HyperStream,
+    activity: &Activity,
+    shared: &Shared<S>,
+) {
+    activity.enter(Phase::Write);
+    shared.counters.requests.add(1);
+    shared.counters.refused.add(1);
+    let (head, ()) = Request::new(()).into_parts();
+    let bytes = written(&shared.service.refuse(&head, refusal));
+    let mut left = &*bytes;
+    future::poll_fn(|cx| {
+        while !left.is_empty() && !activity.is_overdue() && !shared.is_aborted.get() {
+            match io.poll_write_plain(cx, left) {
+                Poll::Ready(Ok(n)) if n > 0 => left = &left[n..],
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// The last reply of a connection, as it is sent.
+fn written(reply: &Response<Bytes>) -> Vec<u8> {
+    let (status, body) = (reply.status(), reply.body());
+    let mut out = format!("HTTP/1.1 {status}\r\n").into_bytes();
+    for (name, value) in reply.headers() {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    let length = body.len();
+    out.extend_from_slice(
+        format!("connection: close\r\ncontent-length: {length}\r\n\r\n").as_bytes(),
+    );
+    out.extend_from_slice(body);
+    out
 }
 
 /// Closing a socket with unread bytes makes the kernel drop the reply too, so read on for a while.
@@ -172,9 +225,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
             let logged = tracing::enabled!(Level::DEBUG)
                 .then(|| (head.method.clone(), head.uri.path().to_owned(), now()));
             let reply = answer(head, body, &shared, &activity).await?;
-            if let Some(ServedBy(core)) = reply.extensions().get() {
-                activity.prefer(*core);
-            }
+            activity.on_served(reply.extensions().get().map(|ServedBy(core)| *core));
             activity.enter(Phase::Write);
             shared.counters.requests.add(1);
             if let Some((method, path, start)) = logged {
@@ -198,6 +249,9 @@ async fn answer<S: Service>(
     shared: &Shared<S>,
     activity: &Activity,
 ) -> Result<Response<Bytes>, Dropped> {
+    if !is_clear(&head) {
+        return Ok(refuse(shared.service.refuse(&head, Refusal::HeadBroken), shared, activity));
+    }
     let mut account = Held::new(&shared.held);
     if head_size(&head) > shared.options.header_bytes_max {
         return Ok(refuse(shared.service.refuse(&head, Refusal::HeadTooLarge), shared, activity));
@@ -217,6 +271,24 @@ async fn answer<S: Service>(
         Err(Refusal::BodyBroken) => Err(Dropped),
         Err(refusal) => Ok(refuse(shared.service.refuse(&head, refusal), shared, activity)),
     }
+}
+
+/// Whether nobody could understand a head in another way (RFC 9112, 3.2 and 6.1): it names one host, its body is
+/// encoded in chunks if at all, and it does not ask for a tunnel. That its lengths are clear, hyper sees to.
+fn is_clear(head: &Parts) -> bool {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let is_host_clear = match (hosts.next(), hosts.next()) {
+        (Some(_), None) => true,
+        (None, _) => head.version < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    };
+    let mut encodings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_body_clear = match (encodings.next(), encodings.next()) {
+        (None, _) => true,
+        (Some(it), None) => it.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    is_host_clear && is_body_clear && head.method != Method::CONNECT
 }
 
 /// The last reply of a connection: what is left of the body is nobody's request.

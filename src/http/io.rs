@@ -20,7 +20,9 @@ use futures_lite::AsyncWrite;
 use glommio::net::TcpStream;
 use hyper::rt::ReadBufCursor;
 
+use crate::http::Refusal;
 use crate::http::activity::Activity;
+use crate::http::activity::Phase;
 
 /// Bytes of one read at most.
 pub const SCRATCH_SIZE: usize = 64 << 10;
@@ -41,12 +43,14 @@ pub struct HyperStream {
     ahead: Bytes,
     scratch: Scratch,
     activity: Rc<Activity>,
+    /// What hyper wanted to answer to a head it could not read.
+    refusal: Option<Refusal>,
 }
 
 impl HyperStream {
     /// Wrap a connected stream.
     pub fn new(stream: TcpStream, ahead: Bytes, scratch: Scratch, activity: Rc<Activity>) -> Self {
-        Self { stream, ahead, scratch, activity }
+        Self { stream, ahead, scratch, activity, refusal: None }
     }
 
     /// The socket, for another core. Nothing may be under way on it.
@@ -57,6 +61,35 @@ impl HyperStream {
         unsafe {
             std::net::TcpStream::from_raw_fd(number)
         }
+    }
+
+    /// Why hyper gave up on the peer, if it would have said so; it is for the caller to say now.
+    pub fn take_refusal(&mut self) -> Option<Refusal> {
+        self.refusal.take()
+    }
+
+    /// Write, past hyper.
+    pub fn poll_write_plain(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    /// Keep back what hyper says when it could not read a head: a status, and no word of what is wrong. It comes
+    /// while no request is under way, and is the last that hyper writes.
+    fn keeps_back(&mut self, bytes: &[u8]) -> bool {
+        let is_between = matches!(self.activity.phase(), Phase::Head | Phase::Idle);
+        if !is_between || !bytes.starts_with(b"HTTP/1.") {
+            return false;
+        }
+        self.refusal = match bytes.get(9..12) {
+            Some(b"400") => Some(Refusal::HeadBroken),
+            Some(b"414" | b"431") => Some(Refusal::HeadTooLarge),
+            _ => None,
+        };
+        self.refusal.is_some()
     }
 
     /// Say that nothing more will be written.
@@ -100,7 +133,11 @@ impl hyper::rt::Write for HyperStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        if this.keeps_back(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        this.poll_write_plain(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -108,7 +145,11 @@ impl hyper::rt::Write for HyperStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        if slices.first().is_some_and(|it| this.keeps_back(it)) {
+            return Poll::Ready(Ok(slices.iter().map(|it| it.len()).sum()));
+        }
+        Pin::new(&mut this.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -6,8 +6,9 @@
 //!
 //! What a peer may cost: a place among `connections_max`, a head and a body of bounded size, and bounded
 //! time for sending each and for taking the reply. A panic ends the connection it happened in.
-//! A head that is no HTTP, has more than a hundred fields or is twice as long as it may be never gets
-//! to the service: hyper answers it with a status (400, 431) and nothing else.
+//! What could be taken for one request here and for another by a proxy in front is refused: a head that
+//! names no host or two, a body encoded in a way that is not understood. So is a head that is no HTTP, has
+//! more than a hundred fields or is twice as long as it may be; those hyper finds, and the service words.
 //! Deliberately absent: TLS, HTTP/2, and any knowledge of what the requests mean.
 //!
 //! Start reading at [`Server::serve`].
@@ -16,6 +17,7 @@ pub mod activity;
 pub mod body;
 mod connection;
 pub mod io;
+mod placement;
 pub mod shutdown;
 pub mod sleep;
 
@@ -38,6 +40,7 @@ use crate::http::activity::Activities;
 use crate::http::activity::Timeouts;
 use crate::http::body::Bounds;
 use crate::http::io::Scratch;
+use crate::http::placement::Crowd;
 use crate::http::shutdown::Shutdown;
 use crate::http::sleep::Sleep;
 use crate::http::sleep::within;
@@ -60,13 +63,20 @@ pub trait Service: 'static {
         Ok(())
     }
 
-    /// The reply to a request with this head that the server refused.
+    /// The reply to a request with this head that the server refused; the head is an empty one if it could not
+    /// be read.
     fn refuse(&self, head: &Parts, refusal: Refusal) -> Response<Bytes>;
 
     /// Give a connection to the core that a reply named with [`ServedBy`]; its server goes on with
     /// [`Server::take_over`]. Without it the connection is closed, so name no core.
     fn hand_over(&self, core: ShardId, connection: Moved) {
         drop((core, connection));
+    }
+
+    /// Tell the other cores how many connections this one has; their servers are told with
+    /// [`Server::on_neighbour`].
+    fn tell_open(&self, n_open: u64) {
+        let _ = n_open;
     }
 }
 
@@ -80,17 +90,25 @@ pub struct Moved {
     socket: std::net::TcpStream,
     /// What was read of its next request.
     ahead: Bytes,
+    /// How often it has moved, this time included.
+    n_moves: u32,
 }
 
 /// Why a request never reached the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The head has more bytes than it may (431).
+    /// The head is no HTTP, or could be understood in two ways (400).
+    #[error("malformed request head")]
+    HeadBroken,
+    /// The head has more bytes or fields than it may (431).
     #[error("request header fields are too large")]
     HeadTooLarge,
     /// The body has more bytes than it may (413).
     #[error("request body is too large")]
     BodyTooLarge,
+    /// The body is not in chunks as it should be (400).
+    #[error("malformed request body")]
+    BodyMalformed,
     /// The body did not arrive in time (408).
     #[error("request body did not arrive in time")]
     BodyTimeout,
@@ -107,6 +125,8 @@ pub enum Refusal {
 pub struct Options {
     /// Connections open at once; further ones wait in the kernel's queue.
     pub connections_max: usize,
+    /// Cores with such a server, this one included.
+    pub n_cores: usize,
     /// Bytes of a request head.
     pub header_bytes_max: usize,
     /// Bytes of a request body.
@@ -124,6 +144,7 @@ impl Default for Options {
         let size = |it: u64| usize::try_from(it).expect("limits fit the address space");
         Self {
             connections_max: size(limits::CONNECTIONS),
+            n_cores: 1,
             header_bytes_max: size(limits::HEADER_BYTES.0),
             body_bytes_max: size(limits::BODY_BYTES.0),
             held_bytes_max: limits::BODIES_HELD_BYTES_MAX,
@@ -197,6 +218,7 @@ struct Shared<S> {
     protocol: http1::Builder,
     scratch: Scratch,
     activities: Rc<Activities>,
+    crowd: Crowd,
     /// Bytes of bodies being gathered.
     held: Rc<Cell<usize>>,
     is_draining: Cell<bool>,
@@ -207,6 +229,16 @@ struct Shared<S> {
 impl<S> Shared<S> {
     fn bounds(&self) -> Bounds {
         Bounds { body: self.options.body_bytes_max, held: self.options.held_bytes_max }
+    }
+}
+
+impl<S: Service> Shared<S> {
+    /// The number of connections has changed.
+    fn tell_open(&self) {
+        let n_open = self.activities.n_open() as u64;
+        if self.crowd.should_tell(n_open) {
+            self.service.tell_open(n_open);
+        }
     }
 }
 
@@ -223,9 +255,11 @@ impl<S: Service> Server<S> {
         protocol.header_read_timeout(None);
         // A peer that has said all it will may still listen, and what it asked for may be under way.
         protocol.half_close(true);
+        let crowd = Crowd::new(options.n_cores, options.connections_max);
         let shared = Shared {
             service,
             options,
+            crowd,
             protocol,
             scratch: io::scratch(),
             activities: Rc::default(),
@@ -300,7 +334,12 @@ impl<S: Service> Server<S> {
         // SAFETY: the number was owned by `socket` until the line above, and nobody else knows it.
         #[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
         let stream = unsafe { TcpStream::from_raw_fd(number) };
-        self.spawn(stream, connection.ahead);
+        self.spawn(stream, connection.ahead, connection.n_moves);
+    }
+
+    /// Another core's server has this many connections open.
+    pub fn on_neighbour(&self, core: ShardId, n_open: u64) {
+        self.shared.crowd.on_told(core, n_open);
     }
 
     async fn accept(&self, listener: glommio::net::TcpListener) {
@@ -310,7 +349,7 @@ impl<S: Service> Server<S> {
             match listener.accept().await {
                 Ok(stream) => {
                     shared.counters.accepted.add(1);
-                    self.spawn(stream, Bytes::new());
+                    self.spawn(stream, Bytes::new(), 0);
                 }
                 Err(error) => {
                     shared.counters.accept_errors.add(1);
@@ -331,13 +370,14 @@ impl<S: Service> Server<S> {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, ahead: Bytes) {
+    fn spawn(&self, stream: TcpStream, ahead: Bytes, n_moves: u32) {
         let shared = &self.shared;
         if let Err(error) = stream.set_nodelay(true) {
             // The peer is gone already; reading will say so.
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
-        let place = shared.activities.open();
+        let place = shared.activities.open(n_moves);
+        shared.tell_open();
         glommio::spawn_local(connection::serve(stream, ahead, place, Rc::clone(shared))).detach();
     }
 }

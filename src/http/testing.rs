@@ -20,6 +20,7 @@ use crate::http::Server;
 use crate::http::Service;
 use crate::http::shutdown::Shutdown;
 use crate::http::sleep::within;
+use crate::types::ShardId;
 
 /// Longest wait of a test.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -58,6 +59,10 @@ impl<S: Service> Running<S> {
 
     pub(crate) fn take_over(&self, connection: Moved) {
         self.server.take_over(connection);
+    }
+
+    pub(crate) fn on_neighbour(&self, core: ShardId, n_open: u64) {
+        self.server.on_neighbour(core, n_open);
     }
 
     pub(crate) async fn connect(&self) -> Client {

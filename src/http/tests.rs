@@ -19,6 +19,7 @@ use crate::http::ServedBy;
 use crate::http::Service;
 use crate::http::activity::Timeouts;
 use crate::http::sleep::now;
+use crate::http::testing::Client;
 use crate::http::testing::Running;
 use crate::http::testing::on_executor;
 use crate::types::ShardId;
@@ -77,6 +78,7 @@ impl Service for Echo {
 
     fn refuse(&self, _: &Parts, refusal: Refusal) -> Response<Bytes> {
         let status = match refusal {
+            Refusal::HeadBroken | Refusal::BodyMalformed => StatusCode::BAD_REQUEST,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -97,6 +99,7 @@ fn options() -> Options {
     let long = Duration::from_mins(1);
     Options {
         connections_max: 8,
+        n_cores: 1,
         header_bytes_max: 16 << 10,
         body_bytes_max: 1 << 20,
         held_bytes_max: 4 << 20,
@@ -107,6 +110,16 @@ fn options() -> Options {
 
 fn post(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+impl Client {
+    /// Requests that another core serves.
+    async fn ask_elsewhere(&mut self, n: usize) {
+        for _ in 0..n {
+            self.send(post("/elsewhere", "x")).await;
+            assert_eq!(self.brief().await, "200 x");
+        }
+    }
 }
 
 /// Let other tasks run until something holds.
@@ -124,7 +137,9 @@ fn a_connection_goes_on_at_the_core_that_serves_it() {
         let first = Running::start(options(), first);
         let second = Running::start(options(), Echo::default());
         let mut client = first.connect().await;
-        // The second request has begun when the first is answered: what was read of it goes along.
+        client.ask_elsewhere(3).await;
+        assert!(moved.borrow().is_empty());
+        // The next request has begun when this one is answered: what was read of it goes along.
         let next = post("/", "second");
         let (begun, rest) = next.split_at(20);
         client.send(post("/elsewhere", "first") + begun).await;
@@ -137,25 +152,24 @@ fn a_connection_goes_on_at_the_core_that_serves_it() {
         assert_eq!(client.brief().await, "200 second");
         client.send(post("/", "third")).await;
         assert_eq!(client.brief().await, "200 third");
-        assert_eq!((first.counters().requests, second.counters().requests), (1, 2));
+        assert_eq!((first.counters().requests, second.counters().requests), (4, 2));
     });
 }
 
 #[test]
-fn a_connection_that_is_not_alone_stays() {
+fn a_connection_stays_while_the_core_that_serves_it_is_crowded() {
     on_executor(async {
         let echo = Echo::default();
         let moved = Rc::clone(&echo.moved);
-        let server = Running::start(options(), echo);
-        let (mut one, mut other) = (server.connect().await, server.connect().await);
-        other.send(post("/", "here")).await;
-        assert_eq!(other.brief().await, "200 here");
-        for _ in 0..2 {
-            one.send(post("/elsewhere", "stay")).await;
-            assert_eq!(one.brief().await, "200 stay");
-        }
+        let options = Options { n_cores: 2, connections_max: 1_000, ..options() };
+        let server = Running::start(options, echo);
+        server.on_neighbour(ShardId(7), 100);
+        let mut client = server.connect().await;
+        client.ask_elsewhere(9).await;
         assert!(moved.borrow().is_empty());
-        assert_eq!(server.counters().requests, 3);
+        server.on_neighbour(ShardId(7), 5);
+        client.ask_elsewhere(1).await;
+        until(|| !moved.borrow().is_empty()).await;
     });
 }
 
@@ -284,8 +298,7 @@ fn a_connection_of_another_core_finds_no_place_in_a_full_server() {
         own.send(post("/", "own")).await;
         assert_eq!(own.brief().await, "200 own");
         let mut client = first.connect().await;
-        client.send(post("/elsewhere", "x")).await;
-        assert_eq!(client.brief().await, "200 x");
+        client.ask_elsewhere(4).await;
         until(|| !moved.borrow().is_empty()).await;
         let (_, connection) = moved.borrow_mut().pop().unwrap();
         second.take_over(connection);
@@ -298,7 +311,7 @@ fn a_connection_of_another_core_finds_no_place_in_a_full_server() {
 fn a_head_has_a_hundred_fields_at_most() {
     on_executor(async {
         let server = Running::start(options(), Echo::default());
-        for (n, want) in [(99, "200"), (100, "431")] {
+        for (n, want) in [(99, "200"), (100, "431 request header fields are too large")] {
             let mut client = server.connect().await;
             let fields = "X: y\r\n".repeat(n);
             client.send(format!("GET / HTTP/1.1\r\nHost: t\r\n{fields}\r\n")).await;
@@ -308,11 +321,52 @@ fn a_head_has_a_hundred_fields_at_most() {
 }
 
 #[test]
+fn heads_that_could_mean_two_things_are_refused_with_a_word() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let chunked = "0\r\n\r\n";
+        let heads = [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+            "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            // These hyper finds.
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            "what is this\r\n\r\n",
+        ];
+        for (n, head) in (1..).zip(heads) {
+            let mut client = server.connect().await;
+            client.send(format!("{head}{chunked}{}", post("/", "smuggled"))).await;
+            assert_eq!(client.brief().await, "400 malformed request head", "{head}");
+            client.close_write().await;
+            assert_eq!(client.brief().await, "closed", "{head}");
+            assert_eq!((server.counters().refused, server.counters().requests), (n, n), "{head}");
+        }
+        let mut client = server.connect().await;
+        let head = "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}x\r\n{}", post("/", "smuggled"))).await;
+        assert_eq!(client.brief().await, "400 malformed request body");
+        client.close_write().await;
+        assert_eq!(client.brief().await, "closed");
+        let mut client = server.connect().await;
+        // A malformed one behind a good one is answered in its turn.
+        client.send(post("/", "good") + "bad\r\n\r\n").await;
+        assert_eq!(client.brief().await, "200 good");
+        let (_, head, body) = client.reply().await.expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains("\r\nconnection: close"), "{head}");
+        assert_eq!(body, "malformed request head");
+    });
+}
+
+#[test]
 fn an_oversized_head_is_refused() {
     on_executor(async {
         let server = Running::start(options(), Echo::default());
-        for (size, want) in [(20_000, "431 request header fields are too large"), (100_000, "431")]
-        {
+        for size in [20_000, 100_000] {
+            let want = "431 request header fields are too large";
             let mut client = server.connect().await;
             let head = format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}\r\n\r\n", "x".repeat(size));
             client.try_send(head.as_bytes()).await;

@@ -192,7 +192,7 @@ pub(super) async fn run(boot: CoreBoot) {
 
 /// What the log did, and the loop, for whoever wonders how the disk was and how long anybody waited.
 fn report(me: ShardId, stats: &LogStats, turns: &Turns) {
-    let (batches, syncs) = (&stats.batch_records, &stats.sync_us);
+    let (batches, syncs) = (&stats.batch_records, &stats.write_us);
     info!(
         shard = me.0,
         batches = batches.len(),
@@ -291,6 +291,12 @@ impl Service for Door {
         self.mesh.post(core, Mail::Connection(connection));
         self.mesh.wake(); // whose turn ends with a flush
     }
+
+    fn tell_open(&self, n_open: u64) {
+        let core = self.mesh.me();
+        self.mesh.post_to_others(|| Mail::Connections { core, n_open });
+        self.mesh.wake();
+    }
 }
 
 /// Where a core's mail is read, and who it is for.
@@ -322,6 +328,7 @@ impl Desk {
                     }
                     Mail::Exit => self.is_exiting.set(true),
                     Mail::Connection(connection) => self.server.take_over(connection),
+                    Mail::Connections { core, n_open } => self.server.on_neighbour(core, n_open),
                     Mail::AskMetrics { token } => {
                         self.mesh.reply(token, Back::Metrics(Box::new(self.metrics())));
                     }

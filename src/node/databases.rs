@@ -4,6 +4,7 @@
 //! absent ──Job::Open──► opening ──► open ──Effect::Evict──► closing ──► absent
 //! open:  here ──a long command──► on a thread ──Done::Ran──► here
 //!        idle ──wal large──► checkpointing ──► parked (nothing is applied) ──► idle
+//!        wal at its bound ──► parked until a checkpoint has ended ──too late──► writes are refused
 //! ```
 //!
 //! While a database is not open, what is to be done with it waits in order. Commands and reads are tried
@@ -12,6 +13,8 @@
 
 mod checkpoints;
 pub(super) mod counts;
+mod open;
+mod opening;
 mod work;
 
 use std::collections::VecDeque;
@@ -23,7 +26,6 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tracing::error;
 
-use crate::catalog;
 use crate::disk::fail_stop;
 use crate::disk::helper::Done;
 use crate::disk::helper::Helper;
@@ -37,6 +39,8 @@ use crate::node::clock::Clock;
 use crate::node::databases::counts::Counts;
 use crate::node::databases::counts::Side;
 use crate::node::databases::counts::Sizes;
+use crate::node::databases::open::Open;
+use crate::node::databases::open::WalBounds;
 use crate::node::long_reads::LongReads;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
@@ -75,7 +79,7 @@ enum NoRoom {
     Apply(DatabaseId, Batch),
     /// A database that was not opened.
     Open(DatabaseId),
-    /// A `-wal` that is too long, and could not be moved into its file. A reader may be in the way, too.
+    /// A `-wal` that is too long, and could not be moved into its file. A foreign reader may be in the way, too.
     Checkpoint(DatabaseId),
 }
 
@@ -95,67 +99,6 @@ enum Slot {
     Open(Open),
     /// Damaged.
     Fenced,
-}
-
-/// A database that is open.
-#[derive(Debug)]
-struct Open {
-    /// Its connection; none while a thread has it.
-    here: Option<Box<Database>>,
-    /// Bytes of its `-wal` when a thread took it.
-    wal_bytes_before: u64,
-    /// What waits until commands may run again, or what the thread was given has run.
-    batch: Option<Batch>,
-    /// How often in a row the lock was not to be had.
-    n_busy: u32,
-    checkpoint: Checkpoint,
-    /// Bytes of the `-wal` at which the next checkpoint is due.
-    checkpoint_at: u64,
-    /// Its `-wal` is longer than it may be, and writes are refused.
-    is_strained: bool,
-}
-
-/// How far a checkpoint is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Checkpoint {
-    Idle,
-    /// The first pass: commands go on.
-    Running,
-    /// The first pass has ended while a thread had the connection.
-    Due,
-    /// The second: no commands meanwhile.
-    Finishing,
-}
-
-impl Open {
-    /// Whether commands may run: a connection is here, and no checkpoint is waited for.
-    fn is_ready(&self) -> bool {
-        let is_long = |it: &Database| it.wal_bytes() > limits::WAL_BYTES_WAIT;
-        match self.checkpoint {
-            Checkpoint::Idle => self.here.is_some(),
-            Checkpoint::Running | Checkpoint::Due => {
-                self.here.as_ref().is_some_and(|it| !is_long(it))
-            }
-            Checkpoint::Finishing => false,
-        }
-    }
-
-    /// Bytes of its `-wal`: as of the last commit here, while a thread has it.
-    fn wal_bytes(&self) -> u64 {
-        self.here.as_ref().map_or(self.wal_bytes_before, |it| it.wal_bytes())
-    }
-
-    fn new(database: Box<Database>) -> Self {
-        Self {
-            here: Some(database),
-            wal_bytes_before: 0,
-            batch: None,
-            n_busy: 0,
-            checkpoint: Checkpoint::Idle,
-            checkpoint_at: limits::WAL_BYTES,
-            is_strained: false,
-        }
-    }
 }
 
 /// All databases of a core.
@@ -178,6 +121,9 @@ pub(super) struct Databases {
     no_room: Vec<NoRoom>,
     retry_at: Option<Instant>,
     long_reads: LongReads,
+    wal_bounds: WalBounds,
+    /// Databases whose commands wait until their `-wal` keeps its bound, and until when; soonest first.
+    bound_waits: VecDeque<(Instant, DatabaseId)>,
     clock: Clock,
     helper: Helper,
     workers: Workers,
@@ -240,6 +186,8 @@ impl Databases {
             no_room: Vec::new(),
             retry_at: None,
             long_reads: LongReads::new(times.statement),
+            wal_bounds: WalBounds::default(),
+            bound_waits: VecDeque::new(),
             clock,
             helper,
             workers,
@@ -258,7 +206,7 @@ impl Databases {
     /// A database that boot has opened already.
     pub(super) fn insert(&mut self, id: DatabaseId, database: Database) {
         self.sizes.set(id, database.size().bytes());
-        self.slots.insert(id, Slot::Open(Open::new(Box::new(database))));
+        self.slots.insert(id, Slot::Open(Open::new(Box::new(database), self.wal_bounds)));
         self.n_present += 1;
     }
 
@@ -283,11 +231,12 @@ impl Databases {
         if !self.no_room.is_empty() && self.retry_at.is_none() {
             self.retry_at = Some(self.clock.now().after(limits::ROOM_RETRY));
         }
-        self.long_reads.next_timeout().into_iter().chain(self.retry_at).min()
+        let bound_wait = self.bound_waits.front().map(|(at, _)| *at);
+        [self.long_reads.next_timeout(), self.retry_at, bound_wait].into_iter().flatten().min()
     }
 
     /// Stop reads that run too long, refuse those that have waited too long for a thread; try again what found
-    /// no room.
+    /// no room; refuse writes where the `-wal` has been too long for too long.
     pub(super) fn on_timeout(&mut self, now: Instant, events: &mut Vec<Event>) {
         if self.long_reads.next_timeout().is_some_and(|at| at <= now) {
             self.long_reads.on_timeout(now, events);
@@ -295,39 +244,9 @@ impl Databases {
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.retry_for_room(events);
         }
-    }
-
-    /// Open what waits, as long as not too many are open; closing one makes room for the next.
-    fn open_next(&mut self) {
-        while self.n_present < self.present_max
-            && let Some(id) = self.to_open.pop_front()
-        {
-            self.n_present += 1;
-            self.open(id);
+        while let Some((at, id)) = self.bound_waits.pop_front_if(|(at, _)| *at <= now) {
+            self.on_bound_wait(id, at, events);
         }
-    }
-
-    fn open(&self, id: DatabaseId) {
-        let floor = self.floors.get(&id).copied().unwrap_or_default();
-        let is_engine = id.incarnation == Incarnation::ENGINE;
-        let schema = if is_engine { catalog::ENGINE_SCHEMA } else { "" };
-        self.helper.give(Job::Open { database: id, path: self.path(id), floor, schema });
-    }
-
-    /// There is no room to create a database, or to open it. Commands wait until there is; reads do not.
-    fn open_later(&mut self, id: DatabaseId, waiting: Vec<Work>, events: &mut Vec<Event>) {
-        let mut kept = Vec::new();
-        for work in waiting {
-            match work {
-                Work::Apply(_) => kept.push(work),
-                Work::Read(token, _) => {
-                    let error = StatementError::coded("disk_reserve", "the disk is full");
-                    events.push(Event::ReadFinished { database: id, token, outcome: Err(error) });
-                }
-            }
-        }
-        self.slots.insert(id, Slot::Away(kept));
-        self.no_room.push(NoRoom::Open(id));
     }
 
     /// The file is damaged, which concerns its namespace only; or the machine is, which ends the process.
@@ -358,12 +277,6 @@ impl Databases {
         }
     }
 
-    /// One fewer is open, or on its way: there is room for the next.
-    fn leave(&mut self) {
-        self.n_present -= 1;
-        self.open_next();
-    }
-
     /// Sync these; those that are not open have nothing to sync.
     pub(super) fn sync(&self, ids: &[DatabaseId]) {
         self.helper.give(Job::Sync { paths: ids.iter().map(|id| self.path(*id)).collect() });
@@ -385,36 +298,6 @@ impl Databases {
         self.helper.give(Job::WriteManifests { manifests: with_dir.collect() });
     }
 
-    /// Give a database to the helper thread to be closed; `work` waits until it is back.
-    fn close(&mut self, id: DatabaseId, open: Box<Database>, work: Vec<Work>) {
-        self.slots.insert(id, Slot::Away(work));
-        let readers = self.long_reads.take_idle(id);
-        self.helper.give(Job::Evict { database: id, path: self.path(id), open, readers });
-    }
-
-    /// Close a database that has nothing to do.
-    pub(super) fn evict(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
-        match self.slots.remove(&id) {
-            Some(Slot::Open(Open { here: Some(database), batch, .. })) => {
-                self.close(id, database, batch.map(Work::Apply).into_iter().collect());
-            }
-            // It was to be opened when there is room on the disk, for reads that have been refused since.
-            Some(Slot::Away(work)) if work.is_empty() && self.waits_for_room(id) => {
-                self.no_room.retain(|it| it.database() != id);
-                self.leave();
-                events.push(Event::Evicted { database: id });
-            }
-            other => {
-                self.slots.extend(other.map(|it| (id, it)));
-                events.push(Event::Evicted { database: id });
-            }
-        }
-    }
-
-    fn waits_for_room(&self, id: DatabaseId) -> bool {
-        self.no_room.iter().any(|it| matches!(it, NoRoom::Open(open) if *open == id))
-    }
-
     /// The helper thread is done with something.
     pub(super) fn on_done(&mut self, done: Done, events: &mut Vec<Event>) {
         match done {
@@ -431,7 +314,7 @@ impl Databases {
                     }
                     Ok(database) => {
                         self.sizes.set(id, database.size().bytes());
-                        self.slots.insert(id, Slot::Open(Open::new(database)));
+                        self.slots.insert(id, Slot::Open(Open::new(database, self.wal_bounds)));
                     }
                     // The engine's own database, or the machine: this process cannot go on (R15).
                     Err(failure)
@@ -455,15 +338,10 @@ impl Databases {
             }
             // It may have been evicted meanwhile, which checkpoints as well.
             Done::Checkpointed { database: id } => {
-                if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
-                    && open.checkpoint == Checkpoint::Running
-                {
-                    open.checkpoint = Checkpoint::Due;
-                    self.finish_checkpoint_if_due(id);
-                }
+                self.on_first_pass(id);
             }
-            Done::CheckpointFinished { database: id, is_complete } => {
-                self.on_checkpointed(id, is_complete, events);
+            Done::CheckpointFinished { database: id, is_complete, wal_bytes } => {
+                self.on_checkpointed(id, is_complete, wal_bytes, events);
             }
             Done::Ran { database: id, open: database, entries, result, slow } => {
                 self.note_slow(id, Side::Thread, slow);
@@ -496,7 +374,7 @@ impl Databases {
                             database.learn(text);
                         }
                         events.push(Event::ReadFinished { database: id, token, outcome });
-                        self.checkpoint_if_due(id, events);
+                        self.on_reader_gone(id, token);
                     }
                     Err(fault) => {
                         self.on_fault(id, fault, events);

@@ -112,9 +112,9 @@ impl Driver {
     /// What this core has counted, but for its server and its gateway.
     pub(super) fn counts(&self) -> CoreCounts {
         let micros = |it: &hdrhistogram::Histogram<u64>, first| Histogram::of(it, first);
-        let (batch_records, sync_us, write_us, written_bytes) = self.log.with_stats(|it| {
+        let (batch_records, write_us, written_bytes) = self.log.with_stats(|it| {
             let records = micros(&it.batch_records, 0);
-            (records, micros(&it.sync_us, 4), micros(&it.write_us, 4), it.written_bytes)
+            (records, micros(&it.write_us, 4), it.written_bytes)
         });
         CoreCounts {
             status: self.status(),
@@ -123,7 +123,6 @@ impl Driver {
             turn_us: micros(&self.turns.wall_us, 0).with_sum_of(self.turns.wall),
             turn_cpu_us: micros(&self.turns.cpu_us, 0).with_sum_of(self.turns.cpu),
             batch_records,
-            sync_us,
             write_us,
             written_bytes,
             log_live_bytes: self.log.live_bytes(),
@@ -151,7 +150,11 @@ impl Driver {
             }
             Mail::Catalog(row) => self.mesh.catalog.borrow_mut().fold(row),
             Mail::Done(done) => self.databases.on_done(done, &mut self.events),
-            Mail::Connection(_) | Mail::AskMetrics { .. } | Mail::Drain | Mail::Exit => {
+            Mail::Connection(_)
+            | Mail::Connections { .. }
+            | Mail::AskMetrics { .. }
+            | Mail::Drain
+            | Mail::Exit => {
                 unreachable!("these are for the core's main task")
             }
         }

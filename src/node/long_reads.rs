@@ -90,18 +90,19 @@ impl LongReads {
         self.waiting.push_back(Waiting { database, token, command, since: now });
     }
 
-    /// The next read that may begin; `path_of` knows where databases are.
+    /// The next read that may begin; `path_of` knows where databases are, `is_held` whether none may begin there now.
     pub(super) fn start(
         &mut self,
         now: Instant,
         path_of: impl Fn(DatabaseId) -> PathBuf,
+        is_held: impl Fn(DatabaseId) -> bool,
     ) -> Option<ReadTask> {
         if self.active.len() >= limits::READER_THREADS {
             return None;
         }
         let at = self.waiting.iter().position(|it| {
             let n_active = self.active.iter().filter(|active| active.database == it.database);
-            n_active.count() < limits::READERS_OF_NAMESPACE_MAX
+            n_active.count() < limits::READERS_OF_NAMESPACE_MAX && !is_held(it.database)
         })?;
         let Waiting { database, token, command, .. } = self.waiting.remove(at)?;
         self.waiting_bytes -= command.len();
@@ -166,6 +167,16 @@ impl LongReads {
         }
     }
 
+    /// The oldest read of a database that has a thread.
+    pub(super) fn oldest(&self, database: DatabaseId) -> Option<Token> {
+        self.active.iter().find(|it| it.database == database).map(|it| it.token)
+    }
+
+    /// Whether a read has a thread.
+    pub(super) fn is_active(&self, token: Token) -> bool {
+        self.active.iter().any(|it| it.token == token)
+    }
+
     /// How many run, and how many wait.
     pub(super) fn load(&self) -> (usize, usize) {
         (self.active.len(), self.waiting.len())
@@ -222,7 +233,8 @@ mod tests {
     }
 
     fn start(reads: &mut LongReads) -> Vec<u64> {
-        let next = || reads.start(Instant::START, |_| PathBuf::new()).map(|it| it.token.0);
+        let next =
+            || reads.start(Instant::START, |_| PathBuf::new(), |_| false).map(|it| it.token.0);
         std::iter::from_fn(next).collect()
     }
 
@@ -254,7 +266,7 @@ mod tests {
     fn what_runs_too_long_is_stopped() {
         let mut reads = LongReads::new(Duration::from_secs(1));
         push(&mut reads, &[7]);
-        let task = reads.start(Instant::START, |_| PathBuf::new()).unwrap();
+        let task = reads.start(Instant::START, |_| PathBuf::new(), |_| false).unwrap();
         let at = reads.next_timeout().unwrap();
         reads.on_timeout(at, &mut Vec::new());
         assert!(format!("{:?}", task.brake).contains("why: 1"), "{:?}", task.brake);

@@ -9,6 +9,7 @@ use crate::shard::event::Event;
 use crate::shard::event::Token;
 use crate::shard::request::Status;
 use crate::shard::request::SubmitError;
+use crate::types::ShardId;
 
 /// What a request may come back with, whoever answers it.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) enum Mail {
     Catalog(Row),
     /// A connection whose requests are served here.
     Connection(Moved),
+    /// How many connections another core has.
+    Connections { core: ShardId, n_open: u64 },
     /// The helper thread is done with something.
     Done(Done),
     /// The operator wants the node to stop: accept nothing, finish what has begun.

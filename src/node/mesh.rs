@@ -93,6 +93,11 @@ impl Mesh {
         })
     }
 
+    /// This core.
+    pub(super) fn me(&self) -> ShardId {
+        self.me
+    }
+
     /// Requests of this core's clients that another was asked, so far.
     pub(super) fn n_crossed(&self) -> u64 {
         self.n_crossed.get()

@@ -46,7 +46,6 @@ pub(super) struct CoreCounts {
     pub(super) turn_us: Histogram,
     pub(super) turn_cpu_us: Histogram,
     pub(super) batch_records: Histogram,
-    pub(super) sync_us: Histogram,
     pub(super) write_us: Histogram,
     pub(super) written_bytes: u64,
     pub(super) log_live_bytes: u64,
@@ -163,10 +162,8 @@ impl Cores<'_> {
     fn log(&mut self) {
         let help = "Records of the log that shared a write and a sync.";
         self.histogram("log_batch_records", Unit::Count, help, |it| &it.core.batch_records);
-        let help = "Time of a sync of the log.";
-        self.histogram("log_fsync_seconds", Unit::Micros, help, |it| &it.core.sync_us);
-        let help = "Time of a write of the log and its sync.";
-        self.histogram("log_write_seconds", Unit::Micros, help, |it| &it.core.write_us);
+        let help = "Time of a write of the log with its sync.";
+        self.histogram("log_fsync_seconds", Unit::Micros, help, |it| &it.core.write_us);
         let help = "Bytes written to the log, padding included.";
         self.counter("log_written_bytes_total", help, |it| it.core.written_bytes);
         let help = "Bytes of log entries that are not compacted.";

@@ -64,6 +64,7 @@ pub(super) fn door(config: &Config, info: NodeInfo, mesh: Rc<Mesh>) -> ScrapeDoo
 pub(super) fn options() -> Options {
     Options {
         connections_max: 16,
+        n_cores: 1,
         header_bytes_max: 8 << 10,
         body_bytes_max: 4 << 10,
         held_bytes_max: 64 << 10,
@@ -125,7 +126,9 @@ impl Service for ScrapeDoor {
             Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Refusal::BodyBroken => StatusCode::BAD_REQUEST,
+            Refusal::HeadBroken | Refusal::BodyMalformed | Refusal::BodyBroken => {
+                StatusCode::BAD_REQUEST
+            }
             Refusal::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         };
         text(status, format!("{refusal}\n"))

@@ -25,12 +25,14 @@ pub(super) fn http_options(config: &Config) -> http::Options {
     let connections = u64::from(limits.connections).div_ceil(u64::from(config.runtime.shards));
     http::Options {
         connections_max: bytes(connections),
+        n_cores: usize::from(config.runtime.shards),
         header_bytes_max: bytes(limits.header_bytes.0),
         body_bytes_max: bytes(limits.body_bytes.0),
         timeouts: Timeouts {
             head: gateway.header_timeout,
             idle: gateway.idle_timeout,
             body: gateway.body_timeout,
+            write: gateway.reply_timeout,
             ..http::Options::default().timeouts
         },
         drain_timeout: gateway.shutdown_timeout,

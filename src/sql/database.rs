@@ -51,7 +51,7 @@ use crate::wire::rows::StatementError;
 /// Texts remembered because they ran quickly.
 const QUICK_MAX: usize = 1_024;
 /// Bytes of one page in the write-ahead log, its header included.
-const WAL_FRAME_SIZE: u64 = 4096 + 24;
+pub(super) const WAL_FRAME_SIZE: u64 = 4096 + 24;
 
 /// Why a database cannot be opened or created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -302,14 +302,15 @@ impl Database {
         self.applied
     }
 
-    /// Bytes of the write-ahead log, as of this connection's last commit; zero before the first.
+    /// Bytes of the write-ahead log, as of this connection's last commit, or as it was told since; zero before.
     pub fn wal_bytes(&self) -> u64 {
         u64::from(self.wal_frames.load(Ordering::Relaxed)) * WAL_FRAME_SIZE
     }
 
-    /// The write-ahead log is about to begin anew: the next commit tells how long it is.
-    pub fn forget_wal_bytes(&self) {
-        self.wal_frames.store(0, Ordering::Relaxed);
+    /// Another connection has committed: the write-ahead log has so many bytes now.
+    pub fn learn_wal_bytes(&self, bytes: u64) {
+        let frames = u32::try_from(bytes / WAL_FRAME_SIZE).unwrap_or(u32::MAX);
+        self.wal_frames.store(frames, Ordering::Relaxed);
     }
 
     /// How large the database is, as of this connection's last commit.
@@ -498,7 +499,10 @@ pub(super) fn hash_of(sql: &str) -> u64 {
 }
 
 /// Keep count of the pages in the write-ahead log: SQLite tells at each commit.
-fn count_frames(connection: &mut Connection, frames: Arc<AtomicU32>) -> Result<(), SqlError> {
+pub(super) fn count_frames(
+    connection: &mut Connection,
+    frames: Arc<AtomicU32>,
+) -> Result<(), SqlError> {
     let hook = move |_: &mut Wal, pages| {
         frames.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
         Ok(())

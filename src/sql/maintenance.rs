@@ -4,6 +4,9 @@
 //! closed would drop SQLite's locks for the whole process (R25).
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
@@ -15,6 +18,8 @@ use crate::sql::connection::EngineStatements;
 use crate::sql::connection::Role;
 use crate::sql::context;
 use crate::sql::database::OpenError;
+use crate::sql::database::WAL_FRAME_SIZE;
+use crate::sql::database::count_frames;
 use crate::sql::database::open_error;
 use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
@@ -39,6 +44,8 @@ pub struct Checkpointer {
     engine: EngineStatements,
     handle: Handle,
     _connection: Connection,
+    /// Pages in the write-ahead log as of its own last commit.
+    wal_frames: Arc<AtomicU32>,
 }
 
 impl Checkpointer {
@@ -46,10 +53,17 @@ impl Checkpointer {
     pub fn open(path: &Path, vfs: Vfs) -> Result<Self, OpenError> {
         context::idle();
         let opened = connection::open(path, vfs, Role::Engine, OpenFlags::SQLITE_OPEN_READ_WRITE);
-        let connection = opened.map_err(open_error)?;
+        let mut connection = opened.map_err(open_error)?;
+        let wal_frames = Arc::new(AtomicU32::new(0));
+        count_frames(&mut connection, Arc::clone(&wal_frames)).map_err(open_error)?;
         let handle = Handle::new(&connection);
         let engine = EngineStatements::new(handle).map_err(open_error)?;
-        Ok(Self { engine, handle, _connection: connection })
+        Ok(Self { engine, handle, _connection: connection, wal_frames })
+    }
+
+    /// Bytes of the write-ahead log as of the last [`Self::touch`] that committed: few if it began anew.
+    pub fn wal_bytes(&self) -> u64 {
+        u64::from(self.wal_frames.load(Ordering::Relaxed)) * WAL_FRAME_SIZE
     }
 
     /// Move as much of the log into the database's file as readers allow, waiting for nobody, and sync both

@@ -47,6 +47,7 @@ mod memory;
 mod connection;
 mod statement;
 mod vfs;
+mod pace;
 mod maintenance;
 mod content;
 #[cfg(test)]
@@ -74,6 +75,7 @@ pub use maintenance::Checkpointer;
 pub use maintenance::export;
 pub use maintenance::sync_wal;
 pub use memory::give_back_if_due;
+pub use pace::pace_writes;
 pub use reader::Brake;
 pub use reader::LongRead;
 pub use reader::Reader;

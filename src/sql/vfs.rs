@@ -2,12 +2,13 @@
 //! machine from a failing statement.
 //!
 //! All calls are passed on to the file system below, whatever it is: the operating system's, or the
-//! simulator's in memory. Four things are added:
+//! simulator's in memory. Five things are added:
 //! - `xCurrentTime` and `xCurrentTimeInt64` answer the time stamp of the command that runs, so `now`
 //!   is the same on every replica;
 //! - a call that failed below sets the fault flag (R15), or a flag of its own if there was no room (R35);
 //! - bytes written to temporary files are counted, and refused past the statement's limit (R12);
-//! - pages are counted while a statement runs where there is little time (R13).
+//! - pages are counted while a statement runs where there is little time (R13);
+//! - what threads that have time write goes to the disk piece by piece (`pace`).
 //!
 //! Local time is UTC, whatever the machine says.
 //!
@@ -33,6 +34,8 @@ use crate::sql::context;
 use crate::sql::context::Trouble;
 use crate::sql::fault::Fault;
 use crate::sql::memory;
+use crate::sql::pace;
+use crate::sql::pace::Pace;
 
 /// Julian day of 1970-01-01T00:00:00Z, in milliseconds.
 const UNIX_EPOCH_JULIAN_MS: i64 = 210_866_760_000_000;
@@ -71,14 +74,24 @@ struct ShimFile {
     base: ffi::sqlite3_file,
     below: *mut ffi::sqlite3_file,
     is_temporary: bool,
+    /// A database or its log.
+    is_lasting: bool,
+    pace: Pace,
 }
 
 impl Vfs {
     /// The operating system's files.
     pub fn system() -> Self {
+        static ONCE: Once = Once::new();
         // tidy: allow(std::fs) a look at a name
         let exists = |path: &Path| std::fs::exists(path);
-        Self::over(c"unix", rename, exists).expect("SQLite was built for unix")
+        let vfs = Self::over(c"unix", rename, exists).expect("SQLite was built for unix");
+        // SAFETY: a registered VFS is readable for ever; what it lies over, too.
+        ONCE.call_once(|| unsafe {
+            let unix = below(vfs.shim.as_ptr());
+            pace::watch(NonNull::new(unix).expect("it lies over one"));
+        });
+        vfs
     }
 
     /// The registered file system `below`; none if there is no such one. `rename` and `exists` are what it
@@ -321,6 +334,8 @@ unsafe extern "C" fn x_open(
         // depends on what else is in the transaction. It is never more than the pages of the database.
         let is_temporary = name.is_null() || flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0;
         (*shim).is_temporary = is_temporary && flags & ffi::SQLITE_OPEN_SUBJOURNAL == 0;
+        (*shim).is_lasting = flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) != 0;
+        (&raw mut (*shim).pace).write(Pace::default());
         let below = below(vfs);
         let open = (*below).xOpen.expect("every VFS has xOpen");
         let code = open(below, name, under, flags, out_flags);
@@ -456,16 +471,19 @@ unsafe extern "C" fn x_write(
 ) -> c_int {
     // SAFETY: SQLite writes to an open file of ours; arguments go on as they came.
     unsafe {
-        if (*file.cast::<ShimFile>()).is_temporary {
-            let n = u64::try_from(n).expect("a size is not negative");
-            if context::charge_temp(n) {
-                // Not watched: the statement's fault, equal on every replica.
-                return ffi::SQLITE_FULL;
-            }
+        let shim = file.cast::<ShimFile>();
+        let n_bytes = u64::try_from(n).expect("a size is not negative");
+        if (*shim).is_temporary && context::charge_temp(n_bytes) {
+            // Not watched: the statement's fault, equal on every replica.
+            return ffi::SQLITE_FULL;
         }
         let (below, methods) = file_below(file);
         context::charge_page();
-        watch_room(methods.xWrite.expect("every file has xWrite")(below, from, n, at))
+        let code = methods.xWrite.expect("every file has xWrite")(below, from, n, at);
+        if code == ffi::SQLITE_OK && (*shim).is_lasting && (*shim).pace.has_failed(at, n_bytes) {
+            return watch(ffi::SQLITE_IOERR_WRITE);
+        }
+        watch_room(code)
     }
 }
 

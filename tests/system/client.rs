@@ -15,7 +15,7 @@ use crate::process::PATIENCE;
 /// A connection to a gateway.
 pub(crate) struct Client {
     stream: TcpStream,
-    key: &'static str,
+    key: String,
 }
 
 /// What came back.
@@ -42,12 +42,12 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.set_write_timeout(Some(PATIENCE)).ok()?;
         stream.set_nodelay(true).ok()?;
-        Some(Self { stream, key: "k1" })
+        Some(Self { stream, key: "k1".to_owned() })
     }
 
     /// Use another key.
-    pub(crate) fn with_key(mut self, key: &'static str) -> Self {
-        self.key = key;
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
+        key.clone_into(&mut self.key);
         self
     }
 

@@ -9,6 +9,7 @@
 // Its SQLite calls functions of the library's (`.cargo/config.toml`), which is otherwise not used here.
 use debros as _;
 
+mod bad_http;
 mod bench;
 mod client;
 mod crash;
@@ -17,10 +18,12 @@ mod fence;
 mod find;
 mod hostile;
 mod idempotency;
+mod idle;
 mod large;
 mod metrics;
 mod process;
 mod repair;
+mod slow_http;
 mod space;
 mod sql;
 mod storage;

@@ -29,7 +29,7 @@ pub(crate) struct Node {
     pub(crate) metrics_port: u16,
     shards: u16,
     extra: Vec<String>,
-    keys: &'static str,
+    keys: String,
     /// Whether the data directory is named relative to the working directory, as people do.
     is_relative: bool,
     child: Option<Child>,
@@ -47,14 +47,14 @@ impl Node {
     }
 
     /// Start a node that knows these keys.
-    pub(crate) fn start_keyed(shards: u16, extra: &[&str], keys: &'static str) -> Self {
+    pub(crate) fn start_keyed(shards: u16, extra: &[&str], keys: &str) -> Self {
         let mut node = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
             port: free_port(),
             metrics_port: free_port(),
             shards,
             extra: extra.iter().map(|it| (*it).to_owned()).collect(),
-            keys,
+            keys: keys.to_owned(),
             is_relative: false,
             child: None,
         };
@@ -100,7 +100,7 @@ impl Node {
             .args(["--rqlite-raft-port", &free_port().to_string()])
             .args(["--p2p-port", &free_port().to_string()])
             .args(&self.extra)
-            .env("GATEWAY_API_KEYS", self.keys)
+            .env("GATEWAY_API_KEYS", &self.keys)
             .stdout(self.log_file())
             .stderr(self.log_file());
         command

@@ -316,7 +316,8 @@ impl<'de> Visitor<'de> for TransactionBody<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         let pen = self.0;
-        let (mut return_results, mut has_ops, mut texts) = (None, false, None);
+        let (mut return_results, mut has_ops) = (None, false);
+        let mut texts: Option<Vec<TextOf<'de>>> = None;
         while let Some(name) = map.next_key_seed(Name(["ops", "statements", "return_results"]))? {
             match name {
                 Some(0) if !has_ops => {
@@ -324,7 +325,7 @@ impl<'de> Visitor<'de> for TransactionBody<'_> {
                     map.next_value_seed(Ops(pen))?;
                 }
                 Some(1) if texts.is_none() => {
-                    texts = Some(map.next_value::<Option<Vec<TextOf<'de>>>>()?.unwrap_or_default());
+                    texts = Some(map.next_value_seed(Texts(pen))?);
                 }
                 Some(2) if return_results.is_none() => {
                     return_results = Some(map.next_value::<Option<bool>>()?.unwrap_or_default());
@@ -339,6 +340,40 @@ impl<'de> Visitor<'de> for TransactionBody<'_> {
             }
         }
         Ok(return_results.unwrap_or_default())
+    }
+}
+
+/// The statements of a transaction that are texts alone, an array or `null`; no more than a command holds.
+struct Texts<'p>(&'p mut Pen);
+
+impl<'de> DeserializeSeed<'de> for Texts<'_> {
+    type Value = Vec<TextOf<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Texts<'_> {
+    type Value = Vec<TextOf<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of statements")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = seq.next_element()? {
+            if texts.len() == limits::STATEMENTS_MAX {
+                return Err(self.0.refuse(DraftError::Statements.into()));
+            }
+            texts.push(text);
+        }
+        Ok(texts)
     }
 }
 

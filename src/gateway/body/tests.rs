@@ -416,3 +416,14 @@ fn arguments_before_their_statement_are_counted_for_it_alone() {
     let error = transaction(format!(r#"{{"ops":[{more}]}}"#).as_bytes()).unwrap_err();
     assert_eq!(error, DraftError::Arguments.into());
 }
+
+#[test]
+fn statements_are_counted_as_they_come() {
+    let texts = |n| format!("{{\"statements\":[{}", "\"a\",".repeat(n));
+    let refusal = |body: String| transaction(body.as_bytes()).unwrap_err().to_string();
+    // What follows is not looked at any more.
+    assert_eq!(refusal(texts(limits::STATEMENTS_MAX + 1)), "too many statements: at most 10000");
+    assert_eq!(refusal(texts(limits::STATEMENTS_MAX)), "invalid body");
+    let fits = texts(limits::STATEMENTS_MAX - 1) + "\"a\"]}";
+    assert_eq!(transaction(fits.as_bytes()).unwrap().draft.n_statements(), 10_000);
+}

@@ -1,13 +1,24 @@
 //! When the `-wal` of a database goes into its file, and what happens if it does not (R21, R23).
+//!
+//! ```text
+//! kept ──longer than its bound──► passed ──begins anew──► kept
+//!                                   └──no reader in the way, or too late──► strained ──begins anew──► kept
+//! ```
+//!
+//! Passed, the reader in the way is stopped, and neither commands nor more long reads begin. Nobody is told:
+//! it takes as long as the copying. Strained, writes are refused, and the others go on.
 
 use crate::disk::helper::Job;
 use crate::limits;
-use crate::node::databases::Checkpoint;
 use crate::node::databases::Databases;
 use crate::node::databases::NoRoom;
 use crate::node::databases::Slot;
+use crate::node::databases::open::Bound;
+use crate::node::databases::open::Checkpoint;
 use crate::shard::event::Event;
+use crate::shard::event::Token;
 use crate::types::DatabaseId;
+use crate::types::Instant;
 
 impl Databases {
     /// Begin a checkpoint, whatever the size of the `-wal`. Closing a database checkpoints it as well, as far as
@@ -18,36 +29,59 @@ impl Databases {
         if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
             && open.checkpoint == Checkpoint::Idle
         {
+            let bounds = self.wal_bounds;
+            let wal_bytes = open.wal_bytes();
             open.checkpoint = Checkpoint::Running;
+            open.checkpoint_at = wal_bytes + bounds.due;
+            open.wait_at = (wal_bytes + bounds.wait).min(bounds.max);
+            open.in_the_way = self.long_reads.oldest(id);
             self.counts.checkpoints += 1;
             self.helper.give(Job::Checkpoint { database: id, path });
         }
     }
 
-    /// Begin a checkpoint if the `-wal` has grown by its bound since the last. One that is far too long has
-    /// a reader in its way, which is stopped; until then there are no more writes (R23).
-    pub(super) fn checkpoint_if_due(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
-        let path = self.path(id);
+    /// Begin a checkpoint if the `-wal` has grown by its bound since the last. At the last bound of all, commands wait
+    /// for it, and the reader that is in its way is stopped.
+    pub(super) fn checkpoint_if_due(&mut self, id: DatabaseId) {
+        let bounds = self.wal_bounds;
         let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
         let Some(database) = &open.here else { return };
         let wal_bytes = database.wal_bytes();
         // It has begun anew.
-        if wal_bytes < limits::WAL_BYTES {
-            open.checkpoint_at = limits::WAL_BYTES;
+        if wal_bytes < bounds.due {
+            open.checkpoint_at = bounds.due;
         }
-        if wal_bytes > limits::WAL_BYTES_MAX {
-            self.long_reads.stop_oldest(id);
-            if !open.is_strained {
-                open.is_strained = true;
-                events.push(Event::Strained { database: id, is_strained: true });
+        if wal_bytes > bounds.max && open.bound == Bound::Kept {
+            let until = self.clock.now().after(limits::WAL_WAIT_MAX);
+            open.bound = Bound::Passed { until };
+            self.bound_waits.push_back((until, id));
+            // One that is under way may turn out complete.
+            if open.checkpoint == Checkpoint::Idle {
+                self.long_reads.stop_oldest(id);
             }
         }
-        let is_due = wal_bytes > open.checkpoint_at || open.is_strained;
-        if open.checkpoint == Checkpoint::Idle && is_due {
-            open.checkpoint = Checkpoint::Running;
-            open.checkpoint_at = wal_bytes + limits::WAL_BYTES;
-            self.counts.checkpoints += 1;
-            self.helper.give(Job::Checkpoint { database: id, path });
+        if wal_bytes > open.checkpoint_at || open.bound != Bound::Kept {
+            self.checkpoint(id);
+        }
+    }
+
+    /// A read on a thread has ended. If it was in the way of a checkpoint, that need not wait any longer.
+    pub(super) fn on_reader_gone(&mut self, id: DatabaseId, token: Token) {
+        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
+            && open.in_the_way == Some(token)
+            && open.wal_bytes() >= self.wal_bounds.due
+        {
+            self.checkpoint(id);
+        }
+    }
+
+    /// The first pass has ended, unless the database was closed meanwhile, which checkpoints as well.
+    pub(super) fn on_first_pass(&mut self, id: DatabaseId) {
+        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
+            && open.checkpoint == Checkpoint::Running
+        {
+            open.checkpoint = Checkpoint::Due;
+            self.finish_checkpoint_if_due(id);
         }
     }
 
@@ -63,29 +97,300 @@ impl Databases {
         }
     }
 
+    /// The second pass has ended.
     pub(super) fn on_checkpointed(
         &mut self,
         id: DatabaseId,
         is_complete: bool,
+        wal_bytes: Option<u64>,
         events: &mut Vec<Event>,
     ) {
+        let bounds = self.wal_bounds;
         let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
         if open.checkpoint != Checkpoint::Finishing {
             return;
         }
         open.checkpoint = Checkpoint::Idle;
-        if is_complete {
-            open.checkpoint_at = limits::WAL_BYTES;
-            if let Some(database) = &open.here {
-                database.forget_wal_bytes();
-            }
+        // If nothing was committed to what is moved, the next commit begins it anew.
+        let wal_bytes = wal_bytes.or_else(|| is_complete.then_some(0));
+        if let (Some(database), Some(bytes)) = (&open.here, wal_bytes) {
+            database.learn_wal_bytes(bytes);
         }
-        if open.is_strained && is_complete {
-            open.is_strained = false;
-            events.push(Event::Strained { database: id, is_strained: false });
-        } else if open.is_strained {
-            self.no_room.push(NoRoom::Checkpoint(id));
+        if open.wal_bytes() < bounds.due {
+            open.checkpoint_at = bounds.due;
+            open.in_the_way = None;
+            if std::mem::replace(&mut open.bound, Bound::Kept) == Bound::Strained {
+                events.push(Event::Strained { database: id, is_strained: false });
+            }
+            self.start_long_reads();
+        } else {
+            self.on_incomplete(id, is_complete, events);
         }
         self.resume_batch(id, events);
+    }
+
+    /// A checkpoint has ended, and the `-wal` has not begun anew.
+    fn on_incomplete(&mut self, id: DatabaseId, is_complete: bool, events: &mut Vec<Event>) {
+        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+        let is_gone = open.in_the_way.is_some_and(|it| !self.long_reads.is_active(it));
+        open.in_the_way = self.long_reads.oldest(id);
+        let (bound, is_blocked) = (open.bound, open.in_the_way.is_some());
+        if bound != Bound::Kept {
+            self.long_reads.stop_oldest(id);
+        }
+        match bound {
+            // The reader that was in the way has left meanwhile.
+            Bound::Kept | Bound::Passed { .. } if is_gone => self.checkpoint(id),
+            Bound::Kept => {}
+            // Its end begins the next.
+            Bound::Passed { .. } if is_blocked => {}
+            // It must have been reads on the core, which are short.
+            Bound::Passed { .. } if is_complete => self.checkpoint_later(id),
+            // The disk is full, or the reader is not ours.
+            Bound::Passed { .. } | Bound::Strained => self.strain(id, events),
+        }
+    }
+
+    /// Commands have waited for long enough.
+    pub(super) fn on_bound_wait(&mut self, id: DatabaseId, at: Instant, events: &mut Vec<Event>) {
+        if let Some(Slot::Open(open)) = self.slots.get(&id)
+            && open.bound == (Bound::Passed { until: at })
+        {
+            self.strain(id, events);
+            self.resume_batch(id, events);
+        }
+    }
+
+    /// The `-wal` stays too long: refuse writes until it is not, which is tried now and then.
+    fn strain(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
+        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+        if std::mem::replace(&mut open.bound, Bound::Strained) != Bound::Strained {
+            events.push(Event::Strained { database: id, is_strained: true });
+            self.start_long_reads();
+        }
+        self.checkpoint_later(id);
+    }
+
+    fn checkpoint_later(&mut self, id: DatabaseId) {
+        let is_known = |it: &NoRoom| matches!(it, NoRoom::Checkpoint(known) if *known == id);
+        if !self.no_room.iter().any(is_known) {
+            self.no_room.push(NoRoom::Checkpoint(id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use rustc_hash::FxHashMap;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::disk::helper::Done;
+    use crate::disk::helper::Helper;
+    use crate::disk::stops::Stops;
+    use crate::disk::workers::Times;
+    use crate::disk::workers::Workers;
+    use crate::node::clock::Clock;
+    use crate::node::databases::Threads;
+    use crate::node::databases::open::WalBounds;
+    use crate::node::databases::path_in;
+    use crate::sql::testing::command;
+    use crate::sql::testing::stamp;
+    use crate::types::Incarnation;
+    use crate::types::LogIndex;
+    use crate::types::PartitionId;
+    use crate::wire::command::Mode;
+
+    const ID: DatabaseId = DatabaseId { partition: PartitionId(1), incarnation: Incarnation(1) };
+    const BOUNDS: WalBounds = WalBounds { due: 64 << 10, wait: 128 << 10, max: 512 << 10 };
+    const ENDLESS: &str = "WITH RECURSIVE n(x) AS (SELECT a FROM t UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n";
+
+    const INSERT: &str = "INSERT INTO t(b) VALUES (zeroblob(16000))";
+    /// A reader has begun at last when so much is written.
+    const WRITES_MAX: u64 = 20_000;
+
+    /// A core's databases, and what its loop would do for them.
+    struct Core {
+        databases: Databases,
+        done: flume::Receiver<Done>,
+        events: Vec<Event>,
+        index: u64,
+        clock: Clock,
+        folder: TempDir,
+    }
+
+    impl Core {
+        /// A database with a table.
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = path_in(folder.path(), ID);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let (report, done) = flume::unbounded();
+            let report = move |it| drop(report.send(it));
+            let times = Times { statement: Duration::from_secs(100), slow_statement: None };
+            let (stops, clock) = (Stops::of(folder.path()), Clock::start());
+            let threads = Threads {
+                helper: Helper::start(report.clone()),
+                workers: Workers::start(&stops, times, move || clock.now(), report),
+            };
+            let (floors, bytes) = (FxHashMap::default(), FxHashMap::default());
+            let dir = folder.path().to_owned();
+            let mut databases = Databases::new(dir, floors, bytes, 9, times, clock, threads);
+            databases.wal_bounds = BOUNDS;
+            let mut core = Self { databases, done, events: Vec::new(), index: 0, clock, folder };
+            core.write("CREATE TABLE t(a INTEGER PRIMARY KEY, b)");
+            core.until("it is open", |it| it.n_applied() == 1);
+            core.write("INSERT INTO t VALUES (1, 7)");
+            core
+        }
+
+        fn write(&mut self, sql: &str) {
+            self.index += 1;
+            let command = command(Mode::Exec, sql, &[], &stamp(1));
+            self.databases.apply(ID, vec![(LogIndex(self.index), command)], &mut self.events);
+        }
+
+        fn read(&mut self, token: u64, sql: &str) {
+            let command: Bytes = command(Mode::Query, sql, &[], &stamp(1));
+            self.databases.read(ID, Token(token), command, &mut self.events);
+            self.databases.run_reads(&mut self.events);
+        }
+
+        /// Write, one command after the other, until the last has to wait at the bound.
+        fn fill_to_the_bound(&mut self) {
+            while !self.open().waits_for_bound() {
+                assert!(self.index < WRITES_MAX, "the bound is never met");
+                self.write(INSERT);
+                self.until("it is applied, or has to wait", |it| {
+                    it.n_applied() == it.index || it.open().waits_for_bound()
+                });
+            }
+            self.write(INSERT);
+            assert_eq!(self.n_applied(), self.index - 1);
+        }
+
+        fn n_applied(&self) -> u64 {
+            let n = self.events.iter().map(|it| match it {
+                Event::Applied { applied, .. } => applied.len() as u64,
+                _ => 0,
+            });
+            n.sum()
+        }
+
+        fn strains(&self) -> Vec<bool> {
+            let strains = self.events.iter().filter_map(|it| match it {
+                Event::Strained { is_strained, .. } => Some(*is_strained),
+                _ => None,
+            });
+            strains.collect()
+        }
+
+        fn answers(&self) -> Vec<(u64, String)> {
+            let answers = self.events.iter().filter_map(|it| match it {
+                Event::ReadFinished { token, outcome: Err(error), .. } => {
+                    Some((token.0, format!("{error:?}")))
+                }
+                Event::ReadFinished { token, .. } => Some((token.0, String::new())),
+                _ => None,
+            });
+            answers.collect()
+        }
+
+        fn open(&self) -> &crate::node::databases::Open {
+            let Some(Slot::Open(open)) = self.databases.slots.get(&ID) else { unreachable!() };
+            open
+        }
+
+        /// Take in what the threads have done, until that.
+        fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+            while !is_so(self) {
+                let done = self.done.recv_timeout(Duration::from_secs(20));
+                let done = done.unwrap_or_else(|_| panic!("never: {what}"));
+                self.databases.on_done(done, &mut self.events);
+                while self.databases.has_work() {
+                    self.databases.go_on(&mut self.events);
+                    self.databases.run_reads(&mut self.events);
+                }
+            }
+        }
+
+        /// So much later.
+        fn after(&mut self, time: Duration) {
+            self.databases.next_timeout();
+            let now = self.clock.now().after(time);
+            self.databases.on_timeout(now, &mut self.events);
+        }
+    }
+
+    #[test]
+    fn at_the_bound_commands_wait_for_the_reader_to_go_and_nobody_is_refused() {
+        let mut core = Core::new();
+        core.read(1, ENDLESS);
+        core.fill_to_the_bound();
+        core.read(2, ENDLESS);
+        assert_eq!(core.databases.long_reads.load().1, 1, "a read began at the bound");
+        core.until("all is applied", |it| it.n_applied() == it.index);
+        assert!(core.open().wal_bytes() < BOUNDS.due, "{:?}", core.open());
+        assert_eq!(core.databases.long_reads.load(), (1, 0));
+        assert_eq!(core.answers().len(), 1);
+        assert!(core.answers()[0].1.contains("busy"), "{:?}", core.answers());
+        assert!(core.strains().is_empty());
+        assert_eq!(core.open().bound, Bound::Kept);
+    }
+
+    #[test]
+    fn what_nobody_here_can_end_is_not_waited_for_and_ends_by_itself() {
+        let mut core = Core::new();
+        let foreign = rusqlite::Connection::open(path_in(core.folder.path(), ID)).unwrap();
+        foreign.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        core.fill_to_the_bound();
+        core.until("writes are refused", |it| it.strains() == [true]);
+        core.until("what was taken is applied", |it| it.n_applied() == it.index);
+        core.read(1, "SELECT count(*) FROM t");
+        assert_eq!(core.answers(), [(1, String::new())]);
+        for _ in 0..3 {
+            core.after(limits::ROOM_RETRY);
+            core.until("a checkpoint was tried", |it| it.open().checkpoint == Checkpoint::Idle);
+        }
+        assert_eq!(core.strains(), [true]);
+        foreign.execute_batch("COMMIT").unwrap();
+        core.after(limits::ROOM_RETRY);
+        core.until("writes are taken again", |it| it.strains() == [true, false]);
+        assert!(core.open().wal_bytes() < BOUNDS.due, "{:?}", core.open());
+    }
+
+    #[test]
+    fn nobody_waits_at_the_bound_for_longer_than_a_moment() {
+        let mut core = Core::new();
+        core.read(1, ENDLESS);
+        core.fill_to_the_bound();
+        let until = core.databases.bound_waits[0].0;
+        core.databases.on_timeout(Instant::START, &mut core.events);
+        assert!(core.strains().is_empty());
+        assert!(core.databases.next_timeout().unwrap() <= until);
+        core.databases.on_timeout(until, &mut core.events);
+        assert_eq!(core.strains(), [true]);
+        core.until("writes are taken again", |it| it.strains() == [true, false]);
+        core.until("what was taken is applied", |it| it.n_applied() == it.index);
+    }
+
+    #[test]
+    fn the_end_of_a_reader_is_enough_for_a_checkpoint() {
+        let mut core = Core::new();
+        core.databases.wal_bounds.max = u64::MAX;
+        core.read(1, ENDLESS);
+        // Longer than one gets that nobody keeps from beginning anew.
+        while core.open().wal_bytes() < BOUNDS.due + 2 * BOUNDS.wait {
+            assert!(core.index < WRITES_MAX, "the -wal does not grow");
+            core.write(INSERT);
+            core.until("it is applied", |it| it.n_applied() == it.index);
+        }
+        assert!(core.answers().is_empty());
+        core.databases.long_reads.stop_all();
+        core.until("the -wal begins anew", |it| it.open().wal_bytes() < BOUNDS.due);
+        assert_eq!(core.answers().len(), 1);
     }
 }

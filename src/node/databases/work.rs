@@ -12,10 +12,10 @@ use crate::node::databases::BUSY_MAX;
 use crate::node::databases::Batch;
 use crate::node::databases::Databases;
 use crate::node::databases::NoRoom;
-use crate::node::databases::Open;
 use crate::node::databases::Slot;
 use crate::node::databases::Work;
 use crate::node::databases::counts::Side;
+use crate::node::databases::open::Open;
 use crate::node::databases::path_in;
 use crate::node::databases::refuse;
 use crate::shard::event::Event;
@@ -174,7 +174,9 @@ impl Databases {
     pub(super) fn start_long_reads(&mut self) {
         let now = self.clock.now();
         let path_of = |id: DatabaseId| path_in(&self.dir, id);
-        while let Some(task) = self.long_reads.start(now, path_of) {
+        // One that begins now would keep the `-wal` from beginning anew.
+        let is_held = |id: DatabaseId| matches!(self.slots.get(&id), Some(Slot::Open(it)) if it.waits_for_bound());
+        while let Some(task) = self.long_reads.start(now, path_of, is_held) {
             self.workers.read(task);
         }
     }
@@ -259,7 +261,7 @@ impl Databases {
                 return;
             }
         }
-        self.checkpoint_if_due(id, events);
+        self.checkpoint_if_due(id);
     }
 
     /// The lock was not to be had; nothing of the rest has run (R21).
@@ -297,7 +299,7 @@ impl Databases {
             match it {
                 NoRoom::Apply(id, batch) => self.work(id, Work::Apply(batch), events),
                 NoRoom::Open(id) => self.open(id),
-                NoRoom::Checkpoint(id) => self.checkpoint_if_due(id, events),
+                NoRoom::Checkpoint(id) => self.checkpoint_if_due(id),
             }
         }
     }

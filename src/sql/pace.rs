@@ -1,0 +1,161 @@
+//! Write-back that begins while a long file is being written, and not with the sync at its end.
+//!
+//! A checkpoint copies up to hundreds of MiB into a database, a long command writes as much to a `-wal`, and all of it
+//! would go to the disk at once, with a sync. A sync of the core's log that comes meanwhile waits behind it. So
+//! threads that have time ([`pace_writes`]) have every [`PIECE_BYTES`] written at once, and wait for the piece before: at most
+//! two are under way. Cores do not: what they write is little, and they wait for nothing.
+//!
+//! Nothing becomes durable by this; the syncs are where they were.
+
+#![expect(unsafe_code, reason = "the system's calls are C functions")]
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::ffi::c_void;
+use std::io;
+use std::io::ErrorKind;
+use std::mem;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use rusqlite::ffi;
+
+/// Bytes that are written together.
+const PIECE_BYTES: u64 = 4 << 20;
+
+/// Begin to write it.
+const BEGIN: u32 = libc::SYNC_FILE_RANGE_WRITE; // tidy: allow(libc) the system's flags
+/// Have it written.
+const WHOLE: u32 = 7; // the one above, waiting before it and after it
+
+thread_local! {
+    /// Whether this thread has time.
+    static HAS_TIME: Cell<bool> = const { Cell::new(false) };
+    /// The descriptor that SQLite last wrote to on this thread.
+    static WRITTEN: Cell<c_int> = const { Cell::new(-1) };
+}
+
+/// From now on, what this thread writes to databases and their logs is written back piece by piece.
+pub fn pace_writes() {
+    HAS_TIME.set(true);
+}
+
+/// How far the write-back of a file is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pace {
+    /// Bytes of the piece so far, and where they lie.
+    bytes: u64,
+    piece: Range<i64>,
+    /// The piece before: on its way.
+    before: Range<i64>,
+}
+
+impl Pace {
+    /// SQLite has written `n` bytes at `at`, on this thread. Whether the disk has failed.
+    pub(super) fn has_failed(&mut self, at: i64, n: u64) -> bool {
+        if !HAS_TIME.get() {
+            return false;
+        }
+        let end = at.saturating_add_unsigned(n);
+        self.piece = if self.bytes == 0 {
+            at..end
+        } else {
+            self.piece.start.min(at)..self.piece.end.max(end)
+        };
+        self.bytes += n;
+        if self.bytes < PIECE_BYTES {
+            return false;
+        }
+        self.bytes = 0;
+        let piece = mem::take(&mut self.piece);
+        let before = mem::replace(&mut self.before, piece.clone());
+        let file = WRITTEN.get();
+        write_back(file, &piece, BEGIN).is_err() || write_back(file, &before, WHOLE).is_err()
+    }
+}
+
+/// Write this range of a file back, as `flags` say. An error is the disk's: it is told once, here, and the
+/// next sync does not tell it again.
+fn write_back(file: c_int, range: &Range<i64>, flags: u32) -> io::Result<()> {
+    if range.is_empty() || file < 0 {
+        return Ok(());
+    }
+    let bytes = range.end - range.start;
+    // SAFETY: takes numbers only.
+    // tidy: allow(libc) SQLite has no such call
+    let code = unsafe { libc::sync_file_range(file, range.start, bytes, flags) };
+    if code == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.kind() {
+        // Not every file can.
+        ErrorKind::Unsupported | ErrorKind::InvalidInput | ErrorKind::NotSeekable => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Have the operating system's VFS note which descriptor it writes to; nothing else changes.
+pub(super) fn watch(unix: NonNull<ffi::sqlite3_vfs>) {
+    let ours: unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize = on_pwrite;
+    // SAFETY: a registered VFS is readable for ever. SQLite casts the call back to what it is before it calls it.
+    unsafe {
+        if let Some(set) = unix.as_ref().xSetSystemCall {
+            let call = mem::transmute::<
+                unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize,
+                unsafe extern "C" fn(),
+            >(ours);
+            set(unix.as_ptr(), c"pwrite".as_ptr(), Some(call));
+        }
+    }
+}
+
+/// What SQLite calls to write to a file.
+unsafe extern "C" fn on_pwrite(file: c_int, from: *const c_void, n: usize, at: i64) -> isize {
+    WRITTEN.set(file);
+    // SAFETY: passed on as it came.
+    // tidy: allow(libc) what SQLite calls otherwise
+    unsafe { libc::pwrite(file, from, n, at) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// What the pace remembers after writes of this size, one after the other.
+    fn after(writes: u64, size: u64) -> (u64, Range<i64>) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = fs::File::create(folder.path().join("f")).unwrap();
+        file.set_len(writes * size).unwrap();
+        WRITTEN.set(file.as_raw_fd());
+        let mut pace = Pace::default();
+        for n in 0..writes {
+            assert!(!pace.has_failed(i64::try_from(n * size).unwrap(), size));
+        }
+        (pace.bytes, pace.before)
+    }
+
+    #[test]
+    fn a_piece_is_written_back_when_it_is_full_where_there_is_time() {
+        let (page, piece) = (4_096, i64::try_from(PIECE_BYTES).unwrap());
+        assert_eq!(after(2_000, page), (0, 0..0), "cores wait for nothing");
+        pace_writes();
+        let n = PIECE_BYTES / page;
+        assert_eq!(after(n - 1, page), (PIECE_BYTES - page, 0..0));
+        assert_eq!(after(n, page), (0, 0..piece));
+        assert_eq!(after(3 * n + 1, page), (page, 2 * piece..3 * piece));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_paced_is_no_failure() {
+        let (read, _write) = io::pipe().unwrap();
+        write_back(read.as_raw_fd(), &(0..4_096), BEGIN).unwrap();
+        assert_eq!(
+            WHOLE,
+            BEGIN | libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER
+        );
+    }
+}
