@@ -1,5 +1,6 @@
 //! Databases that are born, opened, filled to their bounds and closed.
 
+use std::fs; // tidy: allow(std::fs) what lies on the disk is what is tested
 use std::os::unix::fs::FileExt;
 
 use super::*;
@@ -24,14 +25,14 @@ fn what_cannot_be_opened_says_why() {
     Database::create(&path, vfs, "CREATE TABLE t(a)").unwrap();
     assert_eq!(Database::create(&path, vfs, ""), Err(OpenError::Exists));
     assert_eq!(open(), Ok(()));
-    let names: Vec<_> = std::fs::read_dir(folder.path())
+    let names: Vec<_> = fs::read_dir(folder.path())
         .unwrap()
         .map(|it| it.unwrap().file_name().into_string().unwrap())
         .filter(|it| it.contains("new"))
         .collect();
     assert_eq!(names, [""; 0], "left over");
     let garbage = folder.path().join("2.db");
-    std::fs::write(&garbage, "not a database ".repeat(1_000)).unwrap();
+    fs::write(&garbage, "not a database ".repeat(1_000)).unwrap();
     let error = Database::open(&garbage, vfs, Role::Tenant).unwrap_err();
     assert!(matches!(error, OpenError::Fault(Fault::Fence(_))), "{error}");
     let foreign = folder.path().join("3.db");
@@ -57,8 +58,8 @@ fn what_cannot_be_looked_at_is_not_missing() {
 fn a_failed_attempt_to_create_is_no_obstacle() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("1.db");
-    std::fs::write(connection::beside(&path, ".new"), "half a file").unwrap();
-    std::fs::write(connection::beside(&path, "-wal"), "of another life").unwrap();
+    fs::write(connection::beside(&path, ".new"), "half a file").unwrap();
+    fs::write(connection::beside(&path, "-wal"), "of another life").unwrap();
     let error = Database::create(&path, Vfs::system(), "CREATE TABEL t(a)").unwrap_err();
     assert!(matches!(error, OpenError::Fault(_)), "{error}");
     Database::create(&path, Vfs::system(), "CREATE TABLE t(a)").unwrap();
@@ -74,7 +75,7 @@ fn damage_fences_the_database_and_nothing_else() {
     let mut checkpointer = Checkpointer::open(&path, Vfs::system()).unwrap();
     checkpointer.checkpoint().unwrap().unwrap();
     // The page of the table, in the file, while nothing of it is in memory.
-    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let root = fixture.query("SELECT rootpage FROM sqlite_master WHERE name = 't'");
     let root: u64 = root.trim_matches(|it: char| !it.is_ascii_digit()).parse().unwrap();
     file.write_all_at(&[0xff; 4_096], (root - 1) * PAGE_SIZE).unwrap();
