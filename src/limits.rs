@@ -16,6 +16,17 @@ pub const ARGUMENTS_MAX: usize = 32_766;
 pub const SQL_SIZE_MAX: usize = 1_000_000;
 /// Pieces that one SELECT is built from: columns, joins, criteria, conditions, groups and orders (400).
 pub const SELECT_PIECES_MAX: usize = 2_000;
+/// Bytes of what one full-text search is for (400): a row takes it time in proportion to the words of both, and
+/// nothing stops it meanwhile.
+pub const MATCH_SIZE_MAX: usize = 1 << 10;
+/// Words of it, as its tokenizer tells them apart (400). On the worst row of 4 MiB they take a second or two.
+pub const MATCH_WORDS_MAX: usize = 128;
+/// Phrases of it, a word by itself being one (400).
+pub const MATCH_PHRASES_MAX: usize = 64;
+/// Phrases of it in one `NEAR()`, whose square it takes (400): on such a row a second.
+pub const MATCH_NEAR_MAX: usize = 16;
+/// Bytes of the arguments of one tokenizer of full-text search (400).
+pub const TOKENIZER_SIZE_MAX: usize = 2 << 10;
 
 /// Tables, indexes, views and triggers of one database: opening it takes time in proportion to them, and so does
 /// each change of the schema (400). Replicas must agree on this and the next: to change them is to change the format.

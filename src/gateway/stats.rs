@@ -24,9 +24,9 @@ pub const OTHER: &str = "other";
 /// The route of preflight requests.
 pub const PREFLIGHT: &str = "preflight";
 
-/// The limits that a request may be refused by, as the configuration calls them; and one that it does not. What
+/// The limits that a request may be refused by, as the configuration calls them; and some that it does not. What
 /// `connections` refuses is counted by the server.
-const LIMITS: [&str; 12] = [
+const LIMITS: [&str; 13] = [
     "body_bytes",
     "header_bytes",
     "result_rows",
@@ -34,6 +34,7 @@ const LIMITS: [&str; 12] = [
     "statement_ms",
     "statement_steps",
     "statement_memory",
+    "statement_match",
     "value_bytes",
     "temp_bytes",
     "requests_per_second",

@@ -40,6 +40,7 @@ mod authorizer;
 mod functions;
 mod costly;
 mod like;
+mod fulltext;
 mod context;
 mod preparing;
 mod fault;

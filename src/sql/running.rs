@@ -18,6 +18,7 @@ use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
+use crate::sql::fulltext;
 use crate::sql::memory;
 use crate::sql::preparing::Allowance;
 use crate::sql::schema::RANDOM_NAMES;
@@ -362,6 +363,9 @@ fn statement_error(error: SqlError, running: &Running) -> StatementError {
             ),
         ),
         ffi::SQLITE_FULL => StatementError::coded("database_bytes", error.message),
+        ffi::SQLITE_ERROR if error.message.starts_with(fulltext::REFUSED) => {
+            StatementError::coded("statement_match", error.message)
+        }
         ffi::SQLITE_AUTH => StatementError::coded("not_authorized", error.message),
         _ => StatementError::new(error.message),
     }

@@ -33,7 +33,7 @@ use crate::wire::rows::StatementResult;
 const VERSION: u8 = 1;
 
 /// Every code that a statement's error may have.
-pub const CODES: [&str; 17] = [
+pub const CODES: [&str; 18] = [
     "busy",
     "database_bytes",
     "disk_reserve",
@@ -46,6 +46,7 @@ pub const CODES: [&str; 17] = [
     "result_rows",
     "schema_objects",
     "schema_views",
+    "statement_match",
     "statement_memory",
     "statement_ms",
     "statement_steps",

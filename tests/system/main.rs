@@ -6,6 +6,9 @@
     reason = "tests of processes have threads and clocks, and say what they saw"
 )]
 
+// Its SQLite calls functions of the library's (`.cargo/config.toml`), which is otherwise not used here.
+use debros as _;
+
 mod bad_http;
 mod bench;
 mod client;

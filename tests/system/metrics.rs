@@ -17,7 +17,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    fn read(node: &Node) -> Self {
+    pub(crate) fn read(node: &Node) -> Self {
         let client = Client::try_connect(node.metrics_port).expect("the port is open").with_key("");
         let reply = client.get("/metrics").expect("a page");
         assert_eq!(reply.status, 200, "{reply:?}");

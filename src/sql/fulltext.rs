@@ -1,0 +1,343 @@
+//! Full-text search in front of SQLite's own: what is searched for is bounded, and what takes more than its time is
+//! charged for (R12).
+//!
+//! SQLite looks for a match in one instruction, in which no progress handler is called. Most of it takes time in
+//! proportion to what it reads. Some does not:
+//! - `NEAR` looks at the places of each phrase once for each phrase, and a phrase once for each word; so what is
+//!   searched for has bounds ([`limits::MATCH_SIZE_MAX`] and its neighbours), which people do not come near, and
+//!   each row that is looked at is charged;
+//! - `snippet()` looks at each match once for each match, and `highlight()` copies the text for each match:
+//!   charged before they run, and refused if one of them alone would take long;
+//! - a tokenizer takes the square of the characters that are to be its exceptions: they have a bound.
+//!
+//! SQLite is built so that it calls the functions here, which call its own (`.cargo/config.toml`).
+
+#![expect(
+    unsafe_code,
+    reason = "SQLite's own functions are called, and some of what they find is looked at"
+)]
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::ffi::c_char;
+use std::ffi::c_int;
+use std::ffi::c_void;
+use std::slice;
+
+use rusqlite::ffi;
+
+use crate::limits;
+use crate::sql::context;
+use crate::sql::fulltext::pieces::Pieces;
+use crate::sql::fulltext::pieces::TOO_MANY_WORDS;
+use crate::sql::fulltext::pieces::refused;
+use crate::sql::fulltext::sqlite::Near;
+use crate::sql::fulltext::sqlite::Node;
+use crate::sql::fulltext::sqlite::OnWord;
+use crate::sql::fulltext::sqlite::Term;
+use crate::sql::fulltext::sqlite::Tokenize;
+
+mod functions;
+mod pieces;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+pub(super) use pieces::REFUSED;
+
+/// Positions looked at that take about as long as one instruction.
+const LOOKS_PER_STEP: u64 = 16;
+/// What finding a phrase takes, beside its matches, in VM instructions.
+const STEPS_PER_PHRASE: u64 = 32;
+
+thread_local! {
+    /// Words of the search that begins, so far.
+    static WORDS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The natural logarithm, for `bm25()`: that of the C library need not be the same on two machines (R20).
+#[unsafe(export_name = "debros_log")]
+extern "C" fn log(x: f64) -> f64 {
+    libm::log(x)
+}
+
+/// Charge for a search for what `value` says. The code of SQLite with which it is refused, and its message.
+///
+/// # Safety
+/// `value` is valid.
+unsafe fn check_search(value: *mut ffi::sqlite3_value) -> Result<(), (c_int, String)> {
+    // SAFETY: the caller's promise; the length is that of the text, asked for after it.
+    let pieces = unsafe {
+        if !matches!(ffi::sqlite3_value_type(value), ffi::SQLITE_TEXT | ffi::SQLITE_BLOB) {
+            return Ok(());
+        }
+        let text = ffi::sqlite3_value_text(value);
+        if text.is_null() {
+            return Ok(());
+        }
+        let length = usize::try_from(ffi::sqlite3_value_bytes(value)).unwrap_or(0);
+        Pieces::of(slice::from_raw_parts(text, length))
+    };
+    if let Some(refused) = pieces.refused() {
+        return Err((ffi::SQLITE_ERROR, refused));
+    }
+    let phrases = u64::try_from(pieces.phrases).unwrap_or(u64::MAX);
+    if context::charge_search(phrases.saturating_mul(STEPS_PER_PHRASE)) {
+        return Err((ffi::SQLITE_INTERRUPT, String::new()));
+    }
+    Ok(())
+}
+
+/// Leave `message` where SQLite looks for one.
+///
+/// # Safety
+/// `cursor` is valid.
+unsafe fn tell(cursor: *mut ffi::sqlite3_vtab_cursor, message: &str) {
+    let Ok(length) = c_int::try_from(message.len()) else { return };
+    // SAFETY: the caller's promise. SQLite frees the message, which is its own copy.
+    unsafe {
+        let table = &mut *(*cursor).pVtab;
+        ffi::sqlite3_free(table.zErrMsg.cast());
+        table.zErrMsg = ffi::sqlite3_mprintf(c"%.*s".as_ptr(), length, message.as_ptr());
+    }
+}
+
+#[unsafe(export_name = "fts5FilterMethod")]
+unsafe extern "C" fn filter5(
+    cursor: *mut ffi::sqlite3_vtab_cursor,
+    plan: c_int,
+    text: *const c_char,
+    n: c_int,
+    values: *mut *mut ffi::sqlite3_value,
+) -> c_int {
+    // SAFETY: SQLite passes a valid cursor, `n` valid values, and a text that has, for each of them, a letter
+    // and some digits.
+    unsafe {
+        if n > 0 {
+            let values = slice::from_raw_parts(values, usize::try_from(n).unwrap_or(0));
+            let kinds = CStr::from_ptr(text).to_bytes().iter().filter(|it| !it.is_ascii_digit());
+            for (kind, value) in kinds.zip(values) {
+                if !matches!(kind, b'M' | b'L' | b'G') {
+                    continue;
+                }
+                if let Err((code, message)) = check_search(*value) {
+                    tell(cursor, &message);
+                    return code;
+                }
+            }
+        }
+        WORDS.set(0);
+        let code = sqlite::debros_filter5(cursor, plan, text, n, values);
+        if code != ffi::SQLITE_OK && WORDS.get() > limits::MATCH_WORDS_MAX {
+            tell(cursor, &refused(TOO_MANY_WORDS, limits::MATCH_WORDS_MAX));
+        }
+        code
+    }
+}
+
+/// Who is told of each word, while it is counted.
+struct Counter {
+    data: *mut c_void,
+    on_word: OnWord,
+}
+
+/// Run `tokenize`; what is searched for may have so many words and no more.
+///
+/// # Safety
+/// As SQLite calls a tokenizer.
+unsafe fn count_words(
+    tokenize: Tokenize,
+    tokenizer: *mut c_void,
+    data: *mut c_void,
+    flags: c_int,
+    text: *const c_char,
+    length: c_int,
+    on_word: OnWord,
+) -> c_int {
+    // SAFETY: the caller's promise; the counter lives until the tokenizer is done.
+    unsafe {
+        if flags & ffi::FTS5_TOKENIZE_QUERY == 0 {
+            return tokenize(tokenizer, data, flags, text, length, on_word);
+        }
+        let mut counter = Counter { data, on_word };
+        tokenize(tokenizer, (&raw mut counter).cast(), flags, text, length, count_word)
+    }
+}
+
+unsafe extern "C" fn count_word(
+    data: *mut c_void,
+    flags: c_int,
+    word: *const c_char,
+    length: c_int,
+    from: c_int,
+    to: c_int,
+) -> c_int {
+    let n_words = WORDS.get() + 1;
+    WORDS.set(n_words);
+    if n_words > limits::MATCH_WORDS_MAX {
+        return ffi::SQLITE_ERROR;
+    }
+    // SAFETY: it is the counter that `count_words` passed on.
+    unsafe {
+        let counter = &*data.cast::<Counter>();
+        (counter.on_word)(counter.data, flags, word, length, from, to)
+    }
+}
+
+#[unsafe(export_name = "fts5UnicodeTokenize")]
+unsafe extern "C" fn tokens_unicode(
+    tokenizer: *mut c_void,
+    data: *mut c_void,
+    flags: c_int,
+    text: *const c_char,
+    length: c_int,
+    on_word: OnWord,
+) -> c_int {
+    // SAFETY: SQLite passes what its tokenizer wants.
+    unsafe {
+        count_words(sqlite::debros_tokens_unicode, tokenizer, data, flags, text, length, on_word)
+    }
+}
+
+#[unsafe(export_name = "fts5AsciiTokenize")]
+unsafe extern "C" fn tokens_ascii(
+    tokenizer: *mut c_void,
+    data: *mut c_void,
+    flags: c_int,
+    text: *const c_char,
+    length: c_int,
+    on_word: OnWord,
+) -> c_int {
+    // SAFETY: SQLite passes what its tokenizer wants.
+    unsafe {
+        count_words(sqlite::debros_tokens_ascii, tokenizer, data, flags, text, length, on_word)
+    }
+}
+
+#[unsafe(export_name = "fts5TriTokenize")]
+unsafe extern "C" fn tokens_trigram(
+    tokenizer: *mut c_void,
+    data: *mut c_void,
+    flags: c_int,
+    text: *const c_char,
+    length: c_int,
+    on_word: OnWord,
+) -> c_int {
+    // SAFETY: SQLite passes what its tokenizer wants.
+    unsafe {
+        count_words(sqlite::debros_tokens_trigram, tokenizer, data, flags, text, length, on_word)
+    }
+}
+
+#[unsafe(export_name = "fts3FilterMethod")]
+unsafe extern "C" fn filter3(
+    cursor: *mut ffi::sqlite3_vtab_cursor,
+    plan: c_int,
+    text: *const c_char,
+    n: c_int,
+    values: *mut *mut ffi::sqlite3_value,
+) -> c_int {
+    /// Plans from here on have what is searched for as their first value.
+    const FULL_TEXT: c_int = 2;
+    // SAFETY: SQLite passes a valid cursor and `n` valid values.
+    unsafe {
+        if n > 0
+            && plan & 0xffff >= FULL_TEXT
+            && let Err((code, message)) = check_search(*values)
+        {
+            tell(cursor, &message);
+            return code;
+        }
+        sqlite::debros_filter3(cursor, plan, text, n, values)
+    }
+}
+
+/// The next row where phrases may be: charges for what was looked at in it.
+#[unsafe(export_name = "fts5ExprNodeNext_STRING")]
+unsafe extern "C" fn next5(
+    expression: *mut c_void,
+    node: *mut Node,
+    has_from: c_int,
+    from: i64,
+) -> c_int {
+    // SAFETY: SQLite passes a valid expression and node of phrases. Where a row was found, each phrase has its
+    // terms, and each of those its places, as the program that is linked with this one has them. (It comes with
+    // its source, and is of one version.)
+    // JUSTIFICATION: without it a search that looks at many rows and finds none takes as long as it likes.
+    unsafe {
+        let code = sqlite::debros_next5(expression, node, has_from, from);
+        if code != ffi::SQLITE_OK || (*node).is_end != 0 {
+            return code;
+        }
+        if context::charge_search(looks(&*(*node).near) / LOOKS_PER_STEP) {
+            return ffi::SQLITE_INTERRUPT;
+        }
+        code
+    }
+}
+
+/// Positions that were looked at to find out whether phrases are near each other.
+///
+/// # Safety
+/// `near` is SQLite's, and has places in a row.
+unsafe fn looks(near: &Near) -> u64 {
+    let count = |it: c_int| u64::try_from(it).unwrap_or(0);
+    let length = |it: c_int| usize::try_from(it).unwrap_or(0);
+    // SAFETY: the caller's promise: behind the description stand as many phrases, and terms, as it says.
+    unsafe {
+        let phrases = slice::from_raw_parts(near.phrases.as_ptr(), length(near.n_phrases));
+        let (mut of_phrases, mut of_first) = (0_u64, 0_u64);
+        for phrase in phrases {
+            let terms =
+                slice::from_raw_parts((**phrase).terms.as_ptr(), length((**phrase).n_terms));
+            let of_term = |it: &Term| it.places.as_ref().map_or(0, |it| count(it.n_data));
+            of_phrases = of_phrases.saturating_add(terms.iter().map(of_term).sum());
+            of_first = of_first.saturating_add(terms.first().map_or(0, of_term));
+        }
+        let n_phrases = count(near.n_phrases);
+        let of_near = if n_phrases > 1 { of_first.saturating_mul(n_phrases) } else { 0 };
+        of_phrases.saturating_add(of_near)
+    }
+}
+
+#[unsafe(export_name = "unicodeCreate")]
+unsafe extern "C" fn unicode3(
+    n: c_int,
+    arguments: *const *const c_char,
+    made: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite passes `n` texts, and a place.
+    unsafe {
+        if is_too_long(n, arguments) {
+            return ffi::SQLITE_ERROR;
+        }
+        sqlite::debros_unicode3(n, arguments, made)
+    }
+}
+
+#[unsafe(export_name = "fts5UnicodeCreate")]
+unsafe extern "C" fn unicode5(
+    data: *mut c_void,
+    arguments: *mut *const c_char,
+    n: c_int,
+    made: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite passes `n` texts, and a place.
+    unsafe {
+        if is_too_long(n, arguments) {
+            return ffi::SQLITE_ERROR;
+        }
+        sqlite::debros_unicode5(data, arguments, n, made)
+    }
+}
+
+/// Whether a tokenizer has more arguments than it may.
+///
+/// # Safety
+/// There are `n` texts at `arguments`.
+unsafe fn is_too_long(n: c_int, arguments: *const *const c_char) -> bool {
+    let n = usize::try_from(n).unwrap_or(0);
+    // SAFETY: the caller's promise.
+    let bytes = (0..n).map(|at| unsafe { CStr::from_ptr(*arguments.add(at)).count_bytes() });
+    bytes.sum::<usize>() > limits::TOKENIZER_SIZE_MAX
+}
