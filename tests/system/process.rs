@@ -275,3 +275,13 @@ pub(crate) fn status_kb(pid: u32, key: &str) -> u64 {
     });
     value.expect("the kernel tells")
 }
+
+/// Processor time of a process since it began, in milliseconds, in steps of 10.
+pub(crate) fn cpu_ms(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // Its name, which may hold anything, is in parentheses; the times are the fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let times = fields.split(' ').skip(11).take(2);
+    let hundredths: u64 = times.map(|it| it.parse::<u64>().expect("a number")).sum();
+    hundredths * 10
+}
