@@ -10,6 +10,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tracing::warn;
@@ -18,7 +19,6 @@ use crate::disk;
 use crate::disk::fail_stop;
 use crate::disk::manifest;
 use crate::disk::stopwatch::Slow;
-use crate::limits;
 use crate::shard::event::Token;
 use crate::sql::Batch;
 use crate::sql::Checkpointer;
@@ -35,8 +35,10 @@ use crate::types::Floor;
 use crate::types::Incarnation;
 use crate::types::LogIndex;
 
-/// How often a `-wal` whose content is moved is tried to begin anew, at once.
-const RESTARTS_MAX: u32 = 3;
+/// How often a `-wal` whose content is moved is tried to begin anew: twice at once, then after a pause each.
+const RESTARTS_MAX: u32 = 4;
+/// For a read on the core to end: commands wait meanwhile.
+const RESTART_PAUSE: Duration = Duration::from_millis(3);
 
 /// Something to do.
 #[derive(Debug)]
@@ -68,6 +70,8 @@ pub enum Job {
         database: DatabaseId,
         /// Where.
         path: PathBuf,
+        /// Commands wait for it.
+        is_urgent: bool,
     },
     /// The same once more, now that its core is not writing; the `-wal` starts again from its beginning.
     FinishCheckpoint {
@@ -75,6 +79,8 @@ pub enum Job {
         database: DatabaseId,
         /// Where.
         path: PathBuf,
+        /// Bytes of a `-wal` that has begun anew are fewer.
+        due: u64,
     },
     /// Checkpoint and close.
     Evict {
@@ -122,7 +128,8 @@ pub enum Done {
         /// All of the `-wal` is in the database.
         is_complete: bool,
         /// Bytes of the `-wal` now: few if it has begun anew, which a reader may have prevented. None: nothing
-        /// was committed to it; if all of it is in the database, the next commit begins it anew.
+        /// was committed to it; if all of it is in the database, the next commit begins it anew, or a reader keeps
+        /// it from that.
         wal_bytes: Option<u64>,
     },
     /// Commands ran on a thread ([`crate::disk::workers`]).
@@ -218,7 +225,7 @@ impl Helper {
         let (urgent, todo_first) = flume::unbounded::<Job>();
         let (tokens, given) = flume::unbounded::<()>();
         let thread = thread::spawn(move || {
-            crate::sql::pace_writes();
+            crate::sql::pace_writes(|error| fail_stop("write a database back", error));
             let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
             for () in given {
                 let job = todo_first.try_recv().or_else(|_| todo.try_recv());
@@ -238,7 +245,8 @@ impl Helper {
 
     /// Give it something to do.
     pub fn give(&self, job: Job) {
-        let is_urgent = matches!(job, Job::FinishCheckpoint { .. });
+        let is_urgent =
+            matches!(job, Job::FinishCheckpoint { .. } | Job::Checkpoint { is_urgent: true, .. });
         let jobs = if is_urgent { &self.urgent } else { &self.jobs };
         // The thread outlives this handle.
         jobs.send(job).expect("the helper thread lives as long as its handle");
@@ -292,12 +300,14 @@ impl Worker {
                 }
                 Done::ManifestsWritten
             }
-            Job::Checkpoint { database, path } => {
+            Job::Checkpoint { database, path, is_urgent: _ } => {
                 self.checkpoint(database, &path);
                 Done::Checkpointed { database }
             }
-            Job::FinishCheckpoint { database, path } => {
-                let (is_complete, wal_bytes) = self.finish_checkpoint(database, &path);
+            Job::FinishCheckpoint { database, path, due } => {
+                #[expect(clippy::disallowed_methods, reason = "this is the helper thread")]
+                let pause = || thread::sleep(RESTART_PAUSE);
+                let (is_complete, wal_bytes) = self.finish_checkpoint(database, &path, due, pause);
                 Done::CheckpointFinished { database, is_complete, wal_bytes }
             }
             Job::Evict { database, path, open, readers } => {
@@ -346,19 +356,32 @@ impl Worker {
         }
     }
 
-    /// Move the rest, and have the `-wal` begin anew. A read that lies across the very moment of that, if only for
-    /// a few microseconds on the core, prevents it: then once more, which is about a page. Whether all
-    /// is moved, and what [`Done::CheckpointFinished`] says of the `-wal`.
-    fn finish_checkpoint(&mut self, database: DatabaseId, path: &Path) -> (bool, Option<u64>) {
-        let mut n_left = RESTARTS_MAX;
-        loop {
-            let is_complete = self.checkpoint(database, path);
-            let wal_bytes = self.touch(database);
-            n_left -= 1;
-            if !is_complete || wal_bytes.is_none_or(|it| it < limits::WAL_BYTES) || n_left == 0 {
-                return (is_complete, wal_bytes);
+    /// Move the rest, and have the `-wal` begin anew: fewer than `due` bytes. A read that lies across the very moment
+    /// of that, if only for a few microseconds on the core, prevents it: then once more. What is left by then is
+    /// the page of the first attempt, so that this counts as moved, even where that read keeps the page from it.
+    /// Whether all is moved, and what [`Done::CheckpointFinished`] says of the `-wal`.
+    fn finish_checkpoint(
+        &mut self,
+        database: DatabaseId,
+        path: &Path,
+        due: u64,
+        mut pause: impl FnMut(),
+    ) -> (bool, Option<u64>) {
+        let (mut is_complete, mut wal_bytes) = (false, None);
+        for n_tries in 1..=RESTARTS_MAX {
+            // What is not moved cannot begin anew, and would only grow by the attempt.
+            if self.checkpoint(database, path) {
+                is_complete = true;
+                wal_bytes = self.touch(database).or(wal_bytes);
+            }
+            if !is_complete || wal_bytes.is_none_or(|it| it < due) {
+                break;
+            }
+            if (2..RESTARTS_MAX).contains(&n_tries) {
+                pause();
             }
         }
+        (is_complete, wal_bytes)
     }
 
     /// The header and folder syncs of a `-wal` that begins anew happen here, not on the core (R21). Bytes of the
@@ -424,8 +447,19 @@ mod tests {
         (path, Box::new(open))
     }
 
+    fn worker() -> Worker {
+        Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() }
+    }
+
+    /// A reader of the database as it is now.
+    fn reader(path: &Path) -> rusqlite::Connection {
+        let reader = rusqlite::Connection::open(path).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        reader
+    }
+
     fn evict(path: &Path, open: Box<Database>) {
-        let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
+        let mut worker = worker();
         let path = path.to_owned();
         let done = worker.perform(Job::Evict { database: ID, path, open, readers: Vec::new() });
         assert!(matches!(done, Some(Done::Evicted { .. })));
@@ -451,8 +485,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, open) = filled(&folder);
         // A process that is not ours would do the same.
-        let foreign = rusqlite::Connection::open(&path).unwrap();
-        foreign.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        let foreign = reader(&path);
         let open = {
             let mut open = open;
             let insert = command(Mode::Exec, "INSERT INTO t VALUES (9)", &[], &stamp(2));
@@ -464,5 +497,65 @@ mod tests {
         foreign.execute_batch("COMMIT").unwrap();
         let open = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
         assert_eq!(open.applied(), LogIndex(6));
+    }
+
+    /// Bytes of one page in a `-wal`, and then some: what has begun anew is shorter.
+    const DUE: u64 = 8_192;
+
+    #[test]
+    fn a_read_that_ends_in_a_moment_does_not_keep_a_log_from_beginning_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, _open) = filled(&folder);
+        let (reader, mut n_pauses) = (reader(&path), 0);
+        let done = worker().finish_checkpoint(ID, &path, DUE, || {
+            n_pauses += 1;
+            reader.execute_batch("ROLLBACK").unwrap_or_default();
+        });
+        assert!(matches!(done, (true, Some(bytes)) if bytes < DUE), "{done:?}");
+        assert_eq!(n_pauses, 1);
+    }
+
+    #[test]
+    fn a_log_does_not_grow_by_what_keeps_it_from_beginning_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut open) = filled(&folder);
+        let (mut worker, mut n_pauses) = (worker(), 0);
+        let at_the_end = reader(&path);
+        let bytes = wal_of(&path).metadata().unwrap().len();
+        let (is_complete, wal_bytes) = worker.finish_checkpoint(ID, &path, DUE, || n_pauses += 1);
+        let wal_bytes = wal_bytes.unwrap();
+        assert!(is_complete && wal_bytes >= DUE, "its own page is counted: {wal_bytes}");
+        assert_eq!(n_pauses, RESTARTS_MAX - 2);
+        let grown = wal_of(&path).metadata().unwrap().len();
+        assert!((bytes..bytes + DUE).contains(&grown), "{grown}, {bytes} before");
+        let insert = command(Mode::Exec, "INSERT INTO t VALUES (9)", &[], &stamp(2));
+        open.apply(&[Entry { index: LogIndex(6), command: insert }]).unwrap();
+        let grown = wal_of(&path).metadata().unwrap().len();
+        let done = worker.finish_checkpoint(ID, &path, DUE, || unreachable!("it cannot help"));
+        assert_eq!(done, (false, None));
+        assert_eq!(wal_of(&path).metadata().unwrap().len(), grown);
+        drop(at_the_end);
+    }
+
+    #[test]
+    fn what_commands_wait_for_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, _open) = filled(&folder);
+        let (reports, done) = flume::bounded(0);
+        let helper = Helper::start(move |it| reports.send(it).unwrap_or_default());
+        // It waits with the first until that is taken, or it has not even begun.
+        let id = |n| DatabaseId { incarnation: Incarnation(n), ..ID };
+        helper.give(Job::Sync { paths: Vec::new() });
+        helper.give(Job::Sync { paths: Vec::new() });
+        assert!(matches!(done.recv(), Ok(Done::Synced)));
+        for (n, is_urgent) in [(1, false), (2, true)] {
+            helper.give(Job::Checkpoint { database: id(n), path: path.clone(), is_urgent });
+        }
+        assert!(matches!(done.recv(), Ok(Done::Synced)));
+        let next = || match done.recv() {
+            Ok(Done::Checkpointed { database }) => database,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([next(), next()], [id(2), id(1)]);
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::disk::fail_stop;
 use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
 use crate::disk::priority;
@@ -176,7 +177,7 @@ fn spawn<T: Send + 'static>(
 ) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         priority::give_way();
-        crate::sql::pace_writes();
+        crate::sql::pace_writes(|error| fail_stop("write a database back", error));
         for task in todo {
             match catch_unwind(AssertUnwindSafe(|| perform(task))) {
                 Ok(done) => report(done),

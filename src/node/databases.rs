@@ -79,7 +79,7 @@ enum NoRoom {
     Apply(DatabaseId, Batch),
     /// A database that was not opened.
     Open(DatabaseId),
-    /// A `-wal` that is too long, and could not be moved into its file. A foreign reader may be in the way, too.
+    /// A `-wal` that is long, and could not begin anew. A reader may have been in the way, too.
     Checkpoint(DatabaseId),
 }
 
@@ -122,7 +122,8 @@ pub(super) struct Databases {
     retry_at: Option<Instant>,
     long_reads: LongReads,
     wal_bounds: WalBounds,
-    /// Databases whose commands wait until their `-wal` keeps its bound, and until when; soonest first.
+    /// Databases whose commands wait until their `-wal` keeps its bound, and until when; soonest first. Each is there
+    /// once at most, and leaves a moment after it was closed.
     bound_waits: VecDeque<(Instant, DatabaseId)>,
     clock: Clock,
     helper: Helper,
@@ -374,7 +375,7 @@ impl Databases {
                             database.learn(text);
                         }
                         events.push(Event::ReadFinished { database: id, token, outcome });
-                        self.on_reader_gone(id, token);
+                        self.on_reader_gone(id);
                     }
                     Err(fault) => {
                         self.on_fault(id, fault, events);

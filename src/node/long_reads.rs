@@ -186,6 +186,13 @@ impl LongReads {
         }
     }
 
+    /// Stop all reads of a database whose log has been too long for too long (R23).
+    pub(super) fn stop_of(&self, database: DatabaseId) {
+        for active in self.active.iter().filter(|it| it.database == database) {
+            active.brake.pull(Why::Log);
+        }
+    }
+
     /// The oldest read of a database that has a thread.
     pub(super) fn oldest(&self, database: DatabaseId) -> Option<Token> {
         self.active.iter().find(|it| it.database == database).map(|it| it.token)

@@ -255,6 +255,10 @@ impl Cores<'_> {
         self.gauge("database_bytes", help, |it| it.core.databases.bytes);
         let help = "Checkpoints begun.";
         self.counter("checkpoints_total", help, |it| it.core.databases.counts.checkpoints);
+        let help = "How often a write-ahead log came to its bound, so that commands waited.";
+        self.counter("wal_waits_total", help, |it| it.core.databases.counts.wal_waits);
+        let help = "How often it stayed there, so that writes were refused.";
+        self.counter("wal_refusals_total", help, |it| it.core.databases.counts.wal_refusals);
         let help = "Bytes of the longest write-ahead log of a database.";
         self.gauge("wal_max_bytes", help, |it| it.core.databases.wal_bytes_max);
     }

@@ -5,15 +5,13 @@
 //! threads that have time ([`pace_writes`]) have every [`PIECE_BYTES`] written at once, and wait for the piece before: at most
 //! two are under way. Cores do not: what they write is little, and they wait for nothing.
 //!
-//! Nothing becomes durable by this; the syncs are where they were.
-
-#![expect(unsafe_code, reason = "the system's calls are C functions")]
+//! Nothing becomes durable by this; the syncs are where they were. But an error of the disk that is told here may be
+//! told to no sync that comes later, through whatever descriptor, so that the process must not go on (R8).
 
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ffi::c_void;
 use std::io;
-use std::io::ErrorKind;
 use std::mem;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -28,16 +26,20 @@ const BEGIN: u32 = libc::SYNC_FILE_RANGE_WRITE; // tidy: allow(libc) the system'
 /// Have it written.
 const WHOLE: u32 = 7; // the one above, waiting before it and after it
 
+/// Ends the process.
+type Stop = fn(&io::Error) -> !;
+
 thread_local! {
-    /// Whether this thread has time.
-    static HAS_TIME: Cell<bool> = const { Cell::new(false) };
+    /// What to do if the disk fails, on a thread that has time.
+    static STOP: Cell<Option<Stop>> = const { Cell::new(None) };
     /// The descriptor that SQLite last wrote to on this thread.
     static WRITTEN: Cell<c_int> = const { Cell::new(-1) };
 }
 
-/// From now on, what this thread writes to databases and their logs is written back piece by piece.
-pub fn pace_writes() {
-    HAS_TIME.set(true);
+/// From now on, what this thread writes to databases and their logs is written back piece by piece. `stop` is called if
+/// the disk fails at that.
+pub fn pace_writes(stop: Stop) {
+    STOP.set(Some(stop));
 }
 
 /// How far the write-back of a file is.
@@ -51,11 +53,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// SQLite has written `n` bytes at `at`, on this thread. Whether the disk has failed.
-    pub(super) fn has_failed(&mut self, at: i64, n: u64) -> bool {
-        if !HAS_TIME.get() {
-            return false;
-        }
+    /// SQLite has written `n` bytes at `at`, on this thread.
+    pub(super) fn on_written(&mut self, at: i64, n: u64) {
+        let Some(stop) = STOP.get() else { return };
         let end = at.saturating_add_unsigned(n);
         self.piece = if self.bytes == 0 {
             at..end
@@ -64,53 +64,62 @@ impl Pace {
         };
         self.bytes += n;
         if self.bytes < PIECE_BYTES {
-            return false;
+            return;
         }
         self.bytes = 0;
         let piece = mem::take(&mut self.piece);
         let before = mem::replace(&mut self.before, piece.clone());
         let file = WRITTEN.get();
-        write_back(file, &piece, BEGIN).is_err() || write_back(file, &before, WHOLE).is_err()
+        let done = write_back(file, &piece, BEGIN).and_then(|()| write_back(file, &before, WHOLE));
+        match done {
+            Ok(()) => {}
+            Err(error) if is_of_disk(&error) => stop(&error),
+            // Not every file can, and not every system lets us.
+            Err(_) => STOP.set(None),
+        }
     }
 }
 
-/// Write this range of a file back, as `flags` say. An error is the disk's: it is told once, here, and the
-/// next sync does not tell it again.
+/// Whether something that was written may be lost.
+fn is_of_disk(error: &io::Error) -> bool {
+    // tidy: allow(libc) the system's numbers
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT))
+}
+
+/// Write this range of a file back, as `flags` say.
 fn write_back(file: c_int, range: &Range<i64>, flags: u32) -> io::Result<()> {
     if range.is_empty() || file < 0 {
         return Ok(());
     }
     let bytes = range.end - range.start;
+    // JUSTIFICATION: the standard library syncs whole files only, 256 MiB at once: what this is there to avoid.
+    #[expect(unsafe_code, reason = "the system's call is a C function")]
     // SAFETY: takes numbers only.
     // tidy: allow(libc) SQLite has no such call
     let code = unsafe { libc::sync_file_range(file, range.start, bytes, flags) };
-    if code == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.kind() {
-        // Not every file can.
-        ErrorKind::Unsupported | ErrorKind::InvalidInput | ErrorKind::NotSeekable => Ok(()),
-        _ => Err(error),
-    }
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Have the operating system's VFS note which descriptor it writes to; nothing else changes.
 pub(super) fn watch(unix: NonNull<ffi::sqlite3_vfs>) {
     let ours: unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize = on_pwrite;
+    // JUSTIFICATION: SQLite tells its descriptors to nobody, and one of our own would cost the process its locks (R25).
+    #[expect(unsafe_code, reason = "SQLite takes system calls as C functions")]
     // SAFETY: a registered VFS is readable for ever. SQLite casts the call back to what it is before it calls it.
-    unsafe {
-        if let Some(set) = unix.as_ref().xSetSystemCall {
-            let call = mem::transmute::<
-                unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize,
-                unsafe extern "C" fn(),
-            >(ours);
-            set(unix.as_ptr(), c"pwrite".as_ptr(), Some(call));
-        }
-    }
+    let code = unsafe {
+        let set = unix.as_ref().xSetSystemCall.expect("the VFS for unix has it");
+        let call = mem::transmute::<
+            unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize,
+            unsafe extern "C" fn(),
+        >(ours);
+        set(unix.as_ptr(), c"pwrite".as_ptr(), Some(call))
+    };
+    assert_eq!(code, ffi::SQLITE_OK, "SQLite has a call of that name");
 }
 
 /// What SQLite calls to write to a file.
+// JUSTIFICATION: as above.
+#[expect(unsafe_code, reason = "SQLite calls it")]
 unsafe extern "C" fn on_pwrite(file: c_int, from: *const c_void, n: usize, at: i64) -> isize {
     WRITTEN.set(file);
     // SAFETY: passed on as it came.
@@ -133,7 +142,7 @@ mod tests {
         WRITTEN.set(file.as_raw_fd());
         let mut pace = Pace::default();
         for n in 0..writes {
-            assert!(!pace.has_failed(i64::try_from(n * size).unwrap(), size));
+            pace.on_written(i64::try_from(n * size).unwrap(), size);
         }
         (pace.bytes, pace.before)
     }
@@ -142,7 +151,7 @@ mod tests {
     fn a_piece_is_written_back_when_it_is_full_where_there_is_time() {
         let (page, piece) = (4_096, i64::try_from(PIECE_BYTES).unwrap());
         assert_eq!(after(2_000, page), (0, 0..0), "cores wait for nothing");
-        pace_writes();
+        pace_writes(|error| unreachable!("{error}"));
         let n = PIECE_BYTES / page;
         assert_eq!(after(n - 1, page), (PIECE_BYTES - page, 0..0));
         assert_eq!(after(n, page), (0, 0..piece));
@@ -150,9 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_paced_is_no_failure() {
+    fn only_a_failure_of_the_disk_stops_the_process() {
         let (read, _write) = io::pipe().unwrap();
-        write_back(read.as_raw_fd(), &(0..4_096), BEGIN).unwrap();
+        let error = write_back(read.as_raw_fd(), &(0..4_096), BEGIN).unwrap_err();
+        assert!(!is_of_disk(&error), "{error}");
+        for (code, is_lost) in [(5, true), (28, true), (122, true), (1, false), (12, false)] {
+            assert_eq!(is_of_disk(&io::Error::from_raw_os_error(code)), is_lost, "{code}");
+        }
+        pace_writes(|error| unreachable!("{error}"));
+        WRITTEN.set(read.as_raw_fd());
+        Pace::default().on_written(0, PIECE_BYTES);
+        assert!(STOP.get().is_none(), "what cannot be done is tried again and again");
         assert_eq!(
             WHOLE,
             BEGIN | libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER

@@ -480,8 +480,8 @@ unsafe extern "C" fn x_write(
         let (below, methods) = file_below(file);
         context::charge_page();
         let code = methods.xWrite.expect("every file has xWrite")(below, from, n, at);
-        if code == ffi::SQLITE_OK && (*shim).is_lasting && (*shim).pace.has_failed(at, n_bytes) {
-            return watch(ffi::SQLITE_IOERR_WRITE);
+        if code == ffi::SQLITE_OK && (*shim).is_lasting {
+            (*shim).pace.on_written(at, n_bytes);
         }
         watch_room(code)
     }

@@ -6,7 +6,11 @@
 //! ```
 //!
 //! Passed, the reader in the way is stopped, and neither commands nor more long reads begin. Nobody is told:
-//! it takes as long as the copying. Strained, writes are refused, and the others go on.
+//! it takes as long as the copying. Strained, writes are refused, and the others go on, long reads that begin then
+//! among them; once nothing but such a read can be in the way, it is as if passed again, with writes refused.
+
+use tracing::info;
+use tracing::warn;
 
 use crate::disk::helper::Job;
 use crate::limits;
@@ -16,7 +20,6 @@ use crate::node::databases::Slot;
 use crate::node::databases::open::Bound;
 use crate::node::databases::open::Checkpoint;
 use crate::shard::event::Event;
-use crate::shard::event::Token;
 use crate::types::DatabaseId;
 use crate::types::Instant;
 
@@ -35,8 +38,10 @@ impl Databases {
             open.checkpoint_at = wal_bytes + bounds.due;
             open.wait_at = (wal_bytes + bounds.wait).min(bounds.max);
             open.in_the_way = self.long_reads.oldest(id);
+            open.has_reader_left = false;
+            let is_urgent = open.waits_for_bound();
             self.counts.checkpoints += 1;
-            self.helper.give(Job::Checkpoint { database: id, path });
+            self.helper.give(Job::Checkpoint { database: id, path, is_urgent });
         }
     }
 
@@ -51,26 +56,50 @@ impl Databases {
         if wal_bytes < bounds.due {
             open.checkpoint_at = bounds.due;
         }
+        let is_due = wal_bytes > open.checkpoint_at || open.bound != Bound::Kept;
         if wal_bytes > bounds.max && open.bound == Bound::Kept {
-            let until = self.clock.now().after(limits::WAL_WAIT_MAX);
-            open.bound = Bound::Passed { until };
-            self.bound_waits.push_back((until, id));
+            let is_idle = open.checkpoint == Checkpoint::Idle;
+            self.counts.wal_waits += 1;
+            info!(
+                partition = id.partition.0,
+                incarnation = id.incarnation.0,
+                wal_bytes,
+                "write-ahead log is at its bound; commands wait"
+            );
+            self.wait_for_bound(id);
             // One that is under way may turn out complete.
-            if open.checkpoint == Checkpoint::Idle {
+            if is_idle {
                 self.long_reads.stop_oldest(id);
             }
+            return self.checkpoint(id);
         }
-        if wal_bytes > open.checkpoint_at || open.bound != Bound::Kept {
+        if is_due {
             self.checkpoint(id);
         }
     }
 
-    /// A read on a thread has ended. If it was in the way of a checkpoint, that need not wait any longer.
-    pub(super) fn on_reader_gone(&mut self, id: DatabaseId, token: Token) {
-        if let Some(Slot::Open(open)) = self.slots.get_mut(&id)
-            && open.in_the_way == Some(token)
-            && open.wal_bytes() >= self.wal_bounds.due
-        {
+    /// Neither commands nor more long reads begin for a moment.
+    fn wait_for_bound(&mut self, id: DatabaseId) {
+        if let Some(Slot::Open(open)) = self.slots.get_mut(&id) {
+            let until = self.clock.now().after(limits::WAL_WAIT_MAX);
+            open.bound = Bound::Passed { until };
+            self.bound_waits.retain(|(_, it)| *it != id);
+            self.bound_waits.push_back((until, id));
+        }
+    }
+
+    /// A read on a thread has ended. If it was in the way of a checkpoint, and no other is, that need not wait any
+    /// longer. Where some always are, each end of one would be a checkpoint for nothing, unless no more begin.
+    pub(super) fn on_reader_gone(&mut self, id: DatabaseId) {
+        let is_read = self.long_reads.oldest(id).is_some();
+        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+        if open.checkpoint != Checkpoint::Idle {
+            open.has_reader_left = true;
+            return;
+        }
+        let is_gone = open.in_the_way.is_some_and(|it| !self.long_reads.is_active(it));
+        let is_worth_it = !is_read || open.waits_for_bound();
+        if is_gone && is_worth_it && open.wal_bytes() >= self.wal_bounds.due {
             self.checkpoint(id);
         }
     }
@@ -93,7 +122,8 @@ impl Databases {
             && open.here.is_some()
         {
             open.checkpoint = Checkpoint::Finishing;
-            self.helper.give(Job::FinishCheckpoint { database: id, path });
+            let due = self.wal_bounds.due;
+            self.helper.give(Job::FinishCheckpoint { database: id, path, due });
         }
     }
 
@@ -111,15 +141,17 @@ impl Databases {
             return;
         }
         open.checkpoint = Checkpoint::Idle;
-        // If nothing was committed to what is moved, the next commit begins it anew.
-        let wal_bytes = wal_bytes.or_else(|| is_complete.then_some(0));
+        // If nothing was committed to what is moved, the next commit begins it anew. At the bound that must be certain.
+        let is_kept = open.bound == Bound::Kept;
+        let wal_bytes = wal_bytes.or_else(|| (is_complete && is_kept).then_some(0));
         if let (Some(database), Some(bytes)) = (&open.here, wal_bytes) {
             database.learn_wal_bytes(bytes);
         }
         if open.wal_bytes() < bounds.due {
             open.checkpoint_at = bounds.due;
             open.in_the_way = None;
-            if std::mem::replace(&mut open.bound, Bound::Kept) == Bound::Strained {
+            open.bound = Bound::Kept;
+            if std::mem::take(&mut open.is_refusing) {
                 events.push(Event::Strained { database: id, is_strained: false });
             }
             self.start_long_reads();
@@ -132,20 +164,23 @@ impl Databases {
     /// A checkpoint has ended, and the `-wal` has not begun anew.
     fn on_incomplete(&mut self, id: DatabaseId, is_complete: bool, events: &mut Vec<Event>) {
         let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
-        let is_gone = open.in_the_way.is_some_and(|it| !self.long_reads.is_active(it));
+        // Whether it was the one that was there first, or came later: it may have been in the way.
+        let is_gone = std::mem::take(&mut open.has_reader_left);
         open.in_the_way = self.long_reads.oldest(id);
-        let (bound, is_blocked) = (open.bound, open.in_the_way.is_some());
-        if bound != Bound::Kept {
-            self.long_reads.stop_oldest(id);
-        }
-        match bound {
-            // The reader that was in the way has left meanwhile.
-            Bound::Kept | Bound::Passed { .. } if is_gone => self.checkpoint(id),
+        let is_blocked = open.in_the_way.is_some();
+        match open.bound {
+            Bound::Kept if is_gone && !is_blocked => self.checkpoint_later(id),
             Bound::Kept => {}
+            Bound::Passed { .. } if is_gone => self.checkpoint(id),
             // Its end begins the next.
-            Bound::Passed { .. } if is_blocked => {}
+            Bound::Passed { .. } if is_blocked => self.long_reads.stop_oldest(id),
             // It must have been reads on the core, which are short.
             Bound::Passed { .. } if is_complete => self.checkpoint_later(id),
+            // What was to blame is gone: only reads that have begun since can keep it from beginning anew.
+            Bound::Strained if is_complete && is_blocked => {
+                self.wait_for_bound(id);
+                self.long_reads.stop_oldest(id);
+            }
             // The disk is full, or the reader is not ours.
             Bound::Passed { .. } | Bound::Strained => self.strain(id, events),
         }
@@ -164,11 +199,31 @@ impl Databases {
     /// The `-wal` stays too long: refuse writes until it is not, which is tried now and then.
     fn strain(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
         let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
-        if std::mem::replace(&mut open.bound, Bound::Strained) != Bound::Strained {
+        if !std::mem::replace(&mut open.is_refusing, true) {
+            self.counts.wal_refusals += 1;
+            warn!(
+                partition = id.partition.0,
+                incarnation = id.incarnation.0,
+                wal_bytes = open.wal_bytes(),
+                "write-ahead log stays at its bound; writes are refused"
+            );
             events.push(Event::Strained { database: id, is_strained: true });
+        }
+        if std::mem::replace(&mut open.bound, Bound::Strained) != Bound::Strained {
+            // Those that were there at the bound; the ones that begin from now on are not to blame.
+            self.long_reads.stop_of(id);
             self.start_long_reads();
         }
         self.checkpoint_later(id);
+    }
+
+    /// Try once more what was tried a moment ago, if it is not in vain.
+    pub(super) fn checkpoint_again(&mut self, id: DatabaseId) {
+        let Some(Slot::Open(open)) = self.slots.get(&id) else { return };
+        let is_long = open.wal_bytes() >= self.wal_bounds.due;
+        if open.bound != Bound::Kept || is_long && self.long_reads.oldest(id).is_none() {
+            self.checkpoint(id);
+        }
     }
 
     fn checkpoint_later(&mut self, id: DatabaseId) {
@@ -199,6 +254,7 @@ mod tests {
     use crate::node::databases::Threads;
     use crate::node::databases::open::WalBounds;
     use crate::node::databases::path_in;
+    use crate::shard::event::Token;
     use crate::sql::testing::command;
     use crate::sql::testing::stamp;
     use crate::types::Incarnation;
@@ -302,6 +358,32 @@ mod tests {
             answers.collect()
         }
 
+        fn open_mut(&mut self) -> &mut crate::node::databases::Open {
+            let Some(Slot::Open(open)) = self.databases.slots.get_mut(&ID) else { unreachable!() };
+            open
+        }
+
+        /// At the bound, with the second pass of a checkpoint under way.
+        fn finishing_at_the_bound() -> Self {
+            let mut core = Self::new();
+            core.until("all is applied", |it| it.n_applied() == it.index);
+            core.databases.wait_for_bound(ID);
+            let open = core.open_mut();
+            open.here.as_ref().unwrap().learn_wal_bytes(BOUNDS.max + 1);
+            open.checkpoint = Checkpoint::Finishing;
+            core
+        }
+
+        /// Write past what nobody keeps from beginning anew, to where no checkpoint is under way.
+        fn pin(&mut self) {
+            while self.open().wal_bytes() < BOUNDS.due + 2 * BOUNDS.wait {
+                assert!(self.index < WRITES_MAX, "the -wal does not grow");
+                self.write(INSERT);
+                self.until("it is applied", |it| it.n_applied() == it.index);
+            }
+            self.until("no checkpoint", |it| it.open().checkpoint == Checkpoint::Idle);
+        }
+
         fn open(&self) -> &crate::node::databases::Open {
             let Some(Slot::Open(open)) = self.databases.slots.get(&ID) else { unreachable!() };
             open
@@ -354,15 +436,63 @@ mod tests {
         core.until("what was taken is applied", |it| it.n_applied() == it.index);
         core.read(1, "SELECT count(*) FROM t");
         assert_eq!(core.answers(), [(1, String::new())]);
-        for _ in 0..3 {
-            core.after(limits::ROOM_RETRY);
+        core.until("a checkpoint was tried", |it| it.open().checkpoint == Checkpoint::Idle);
+        core.after(limits::ROOM_RETRY);
+        assert_eq!(core.open().checkpoint, Checkpoint::Running);
+        core.write(INSERT);
+        assert!(core.open().batch.is_none(), "a command waits for what does not end");
+        core.until("it is applied", |it| it.n_applied() == it.index);
+        core.read(2, ENDLESS);
+        for _ in 0..20 {
             core.until("a checkpoint was tried", |it| it.open().checkpoint == Checkpoint::Idle);
+            core.after(limits::ROOM_RETRY);
         }
         assert_eq!(core.strains(), [true]);
+        assert_eq!(core.answers().len(), 1, "a read is stopped that is not in the way");
+        core.until("a checkpoint was tried", |it| it.open().checkpoint == Checkpoint::Idle);
         foreign.execute_batch("COMMIT").unwrap();
         core.after(limits::ROOM_RETRY);
         core.until("writes are taken again", |it| it.strains() == [true, false]);
         assert!(core.open().wal_bytes() < BOUNDS.due, "{:?}", core.open());
+        let counts = core.databases.counts;
+        assert_eq!((counts.wal_waits, counts.wal_refusals), (1, 1));
+    }
+
+    #[test]
+    fn a_reader_that_came_and_went_may_have_been_in_the_way() {
+        let mut core = Core::finishing_at_the_bound();
+        core.databases.on_reader_gone(ID);
+        core.databases.on_checkpointed(ID, false, None, &mut core.events);
+        assert_eq!(core.open().checkpoint, Checkpoint::Running);
+        core.until("the -wal begins anew", |it| it.open().bound == Bound::Kept);
+        assert!(core.strains().is_empty());
+    }
+
+    #[test]
+    fn that_a_log_has_begun_anew_is_not_guessed_at_the_bound() {
+        let mut core = Core::finishing_at_the_bound();
+        core.databases.on_checkpointed(ID, true, None, &mut core.events);
+        assert!(core.open().wal_bytes() > BOUNDS.due, "{:?}", core.open());
+        assert!(core.open().waits_for_bound());
+        core.after(limits::ROOM_RETRY);
+        core.until("the -wal begins anew", |it| it.open().bound == Bound::Kept);
+        assert!(core.strains().is_empty());
+    }
+
+    #[test]
+    fn no_checkpoint_is_begun_where_another_reader_is_in_the_way() {
+        let mut core = Core::new();
+        core.databases.wal_bounds.max = u64::MAX;
+        core.read(1, ENDLESS);
+        core.read(2, ENDLESS);
+        core.pin();
+        let n = core.databases.counts.checkpoints;
+        core.databases.long_reads.stop_oldest(ID);
+        core.until("one has ended", |it| it.answers().len() == 1);
+        core.after(limits::ROOM_RETRY);
+        assert_eq!(core.databases.counts.checkpoints, n);
+        core.databases.long_reads.stop_oldest(ID);
+        core.until("the -wal begins anew", |it| it.open().wal_bytes() < BOUNDS.due);
     }
 
     #[test]
@@ -385,12 +515,7 @@ mod tests {
         let mut core = Core::new();
         core.databases.wal_bounds.max = u64::MAX;
         core.read(1, ENDLESS);
-        // Longer than one gets that nobody keeps from beginning anew.
-        while core.open().wal_bytes() < BOUNDS.due + 2 * BOUNDS.wait {
-            assert!(core.index < WRITES_MAX, "the -wal does not grow");
-            core.write(INSERT);
-            core.until("it is applied", |it| it.n_applied() == it.index);
-        }
+        core.pin();
         assert!(core.answers().is_empty());
         core.databases.long_reads.stop_all();
         core.until("the -wal begins anew", |it| it.open().wal_bytes() < BOUNDS.due);

@@ -34,6 +34,9 @@ pub(in crate::node) struct Counts {
     pub(in crate::node) reads_to_threads: u64,
     /// Checkpoints begun.
     pub(in crate::node) checkpoints: u64,
+    /// How often commands had to wait because a `-wal` was at its bound; and how often that did not help.
+    pub(in crate::node) wal_waits: u64,
+    pub(in crate::node) wal_refusals: u64,
 }
 
 impl Counts {

@@ -41,7 +41,11 @@ pub(super) struct Open {
     pub(super) wait_at: u64,
     /// The oldest read on a thread when the last checkpoint began, unless the `-wal` has begun anew since.
     pub(super) in_the_way: Option<Token>,
+    /// A read on a thread has ended since the checkpoint began that is under way.
+    pub(super) has_reader_left: bool,
     pub(super) bound: Bound,
+    /// Writes are refused, until the `-wal` has begun anew.
+    pub(super) is_refusing: bool,
 }
 
 /// How far a checkpoint is.
@@ -79,7 +83,9 @@ impl Open {
             checkpoint_at: bounds.due,
             wait_at: bounds.max,
             in_the_way: None,
+            has_reader_left: false,
             bound: Bound::Kept,
+            is_refusing: false,
         }
     }
 
@@ -90,8 +96,11 @@ impl Open {
         }
         match self.checkpoint {
             Checkpoint::Idle => self.here.is_some(),
+            // Nothing is left to wait for where it is too long for good.
             Checkpoint::Running | Checkpoint::Due => {
-                self.here.as_ref().is_some_and(|it| it.wal_bytes() <= self.wait_at)
+                let may_grow =
+                    |it: &Database| self.bound == Bound::Strained || it.wal_bytes() <= self.wait_at;
+                self.here.as_deref().is_some_and(may_grow)
             }
             Checkpoint::Finishing => false,
         }
