@@ -2,6 +2,8 @@
 //!
 //! What lies where is in [`wal::generations`](crate::wal::generations), which decides; here are the files.
 
+use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -12,14 +14,18 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use tracing::info;
+use tracing::warn;
 
 use crate::disk;
 use crate::disk::segments;
+use crate::disk::segments::SYNC_EVERY;
+use crate::limits;
 use crate::types::ShardId;
 use crate::wal::generations;
 use crate::wal::generations::Files;
-use crate::wal::generations::Generation;
 use crate::wal::generations::GenerationError;
+use crate::wal::generations::LogGeneration;
+use crate::wal::generations::NewLayout;
 use crate::wal::recovery::Recovered;
 use crate::wal::recovery::RecoveryError;
 use crate::wal::whole;
@@ -61,6 +67,33 @@ pub enum BootError {
         /// What is wrong with them.
         why: String,
     },
+    /// Logs were written anew, and do not count: what is read of them is not what was written.
+    #[error(
+        "the logs in {path} that were written anew for {wanted} shards do not read back; those of {found} \
+         shards are untouched: start with {found} shards"
+    )]
+    NotReadBack {
+        /// The folder of all logs.
+        path: PathBuf,
+        /// How many shards the old logs belong to.
+        found: u16,
+        /// How many the new ones.
+        wanted: u16,
+        /// What is wrong with those.
+        #[source]
+        source: Box<Self>,
+    },
+    /// Logs were written anew, and the next start finds whether they count or the old ones.
+    #[error("the logs are written anew for {wanted} shards, but {path} is not: start again")]
+    Unsettled {
+        /// `CURRENT`.
+        path: PathBuf,
+        /// How many shards the new logs belong to.
+        wanted: u16,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// There is no room to write the logs anew (R4).
     #[error(
         "the logs in {path} belong to {found} shards, the configuration says {wanted}, and the disk has no \
@@ -82,7 +115,7 @@ pub enum BootError {
 #[derive(Clone, Debug)]
 pub struct LogDirectories {
     wal: PathBuf,
-    generation: Generation,
+    generation: LogGeneration,
 }
 
 impl LogDirectories {
@@ -96,7 +129,7 @@ impl LogDirectories {
             segments::sync_directory(data_dir)
         };
         make().map_err(io_error(&wal))?;
-        let mut files = Folder(wal.clone());
+        let mut files = Folder::new(&wal);
         let found = generations::find(&mut files).and_then(|it| match it {
             Some(generation) => Ok(generation),
             None => generations::create(&mut files, n_shards),
@@ -108,7 +141,7 @@ impl LogDirectories {
     /// Find the logs under `data_dir`, which must be there. The caller holds the lock of the data directory.
     pub fn open_any(data_dir: &Path) -> Result<Self, BootError> {
         let wal = data_dir.join("wal");
-        let found = generations::find(&mut Folder(wal.clone()));
+        let found = generations::find(&mut Folder::new(&wal));
         let Some(generation) = found.map_err(|it| BootError::of(&wal, it))? else {
             let source = io::ErrorKind::NotFound.into();
             return Err(BootError::Io { path: wal.join("CURRENT"), source });
@@ -138,10 +171,18 @@ impl LogDirectories {
         recovered.map_err(|it| BootError::of(&self.wal, it))
     }
 
-    /// Remove logs that do not count, which a crash has left beside these. Only once these are recovered.
+    /// Remove logs that do not count: those before a change of the number of shards, and what a crash has left
+    /// of one. Only once these are recovered, and what they say is accepted. What cannot be removed stays, with
+    /// a warning.
     pub fn tidy(&self) -> Result<(), BootError> {
-        let removed = generations::tidy(&mut self.files(), self.generation);
-        if removed.map_err(|it| BootError::of(&self.wal, it))? {
+        let done = generations::tidy(&mut self.files(), self.generation);
+        let done = done.map_err(|it| BootError::of(&self.wal, it))?;
+        for error in &done.left {
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            let wal = self.wal.display();
+            warn!(%wal, %error, cause, "logs that do not count stay, and take room: remove them");
+        }
+        if done.is_any && done.left.is_empty() {
             info!("removed logs that a change of the number of shards had left");
         }
         Ok(())
@@ -149,7 +190,7 @@ impl LogDirectories {
 
     /// Write these logs anew for `n_shards`, and go on with those (R4). `logs` is what
     /// [`recover`](Self::recover) gave for each, `key` gives secret numbers. If that fails before the last
-    /// step, the old ones are as they were.
+    /// step, the old ones are as they were. They stay until [`tidy`](Self::tidy).
     pub fn rewrite(
         self,
         logs: Vec<Recovered>,
@@ -157,7 +198,6 @@ impl LogDirectories {
         key: impl FnMut() -> u64,
     ) -> Result<(Self, Vec<Recovered>), BootError> {
         assert!(n_shards > 0, "a node has at least one shard");
-        self.tidy()?;
         let found = self.n_shards();
         let partitions = logs.iter().flat_map(|it| it.partitions.values());
         let bytes = partitions.map(whole::size_of).sum::<u64>() + u64::from(n_shards) * (64 << 10);
@@ -165,25 +205,24 @@ impl LogDirectories {
             let path = self.wal.clone();
             BootError::NoRoom { path, found, wanted: n_shards, bytes }
         };
+        let mut files = self.files();
+        let cleared = generations::remove_unfinished(&mut files, self.generation);
+        cleared.map_err(|it| BootError::of(&self.wal, it))?;
         // Filling the disk to find that out would take the room that others need.
         if disk::free_bytes(&self.wal).map_err(io_error(&self.wal))? < bytes {
             return Err(no_room());
         }
-        let mut files = self.files();
-        let written = generations::rewrite(&mut files, self.generation, logs, n_shards, key);
+        let layout = NewLayout { n_shards, segment_size: limits::LOG_SEGMENT_SIZE };
+        let written = generations::rewrite(&mut files, self.generation, logs, layout, key);
         let (generation, logs) = written.map_err(|error| match error {
             GenerationError::Io { source, .. } if disk::lacks_room(&source) => no_room(),
             error => BootError::of(&self.wal, error),
         })?;
-        let new = Self { generation, ..self };
-        // From here on the old ones only take room.
-        let removed = generations::tidy(&mut new.files(), generation);
-        removed.map_err(|it| BootError::of(&new.wal, it))?;
-        Ok((new, logs))
+        Ok((Self { generation, ..self }, logs))
     }
 
     fn files(&self) -> Folder {
-        Folder(self.wal.clone())
+        Folder::new(&self.wal)
     }
 }
 
@@ -196,6 +235,13 @@ impl BootError {
                 Self::Recovery { path: wal.join(path), source }
             }
             GenerationError::Impossible(why) => Self::Impossible { path: wal.to_owned(), why },
+            GenerationError::NotReadBack { found, wanted, source } => {
+                let source = Box::new(Self::of(wal, *source));
+                Self::NotReadBack { path: wal.to_owned(), found, wanted, source }
+            }
+            GenerationError::Unsettled { wanted, source } => {
+                Self::Unsettled { path: wal.join("CURRENT"), wanted, source }
+            }
         }
     }
 }
@@ -207,52 +253,95 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> BootError {
 
 /// A folder of the file system.
 #[derive(Debug)]
-struct Folder(PathBuf);
+struct Folder {
+    path: PathBuf,
+    /// Files written since they were synced. The descriptor that wrote is the one that syncs: an error of the
+    /// medium is told to that one for sure (R8).
+    writers: BTreeMap<String, Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    file: File,
+    /// Bytes since the last sync.
+    n_unsynced: usize,
+}
+
+impl Folder {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), writers: BTreeMap::new() }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.path.join(path)
+    }
+}
 
 impl Files for Folder {
     fn names(&mut self, folder: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.0.join(folder))? {
+        for entry in fs::read_dir(self.at(folder))? {
             // Ours are ASCII.
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
     }
 
+    fn is_folder(&mut self, path: &str) -> bool {
+        self.at(path).is_dir()
+    }
+
     fn size(&mut self, file: &str) -> io::Result<u64> {
-        Ok(fs::metadata(self.0.join(file))?.len())
+        Ok(fs::metadata(self.at(file))?.len())
     }
 
     fn read(&mut self, file: &str, offset: u64, size: usize) -> io::Result<Bytes> {
-        let file = File::open(self.0.join(file))?;
+        let file = File::open(self.at(file))?;
         let mut bytes = vec![0; size];
         file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes.into())
     }
 
     fn make_folder(&mut self, folder: &str) -> io::Result<()> {
-        fs::create_dir_all(self.0.join(folder))
+        fs::create_dir_all(self.at(folder))
     }
 
     fn append(&mut self, file: &str, bytes: &[u8]) -> io::Result<()> {
-        let file = File::options().append(true).create(true).open(self.0.join(file));
-        file?.write_all(bytes)
+        let mut writer = if let Some(writer) = self.writers.remove(file) {
+            writer
+        } else {
+            let file = File::options().append(true).create(true).open(self.at(file))?;
+            Writer { file, n_unsynced: 0 }
+        };
+        writer.file.write_all(bytes)?;
+        writer.n_unsynced += bytes.len();
+        if writer.n_unsynced >= SYNC_EVERY {
+            writer.file.sync_data()?;
+            writer.n_unsynced = 0;
+        }
+        self.writers.insert(file.to_owned(), writer);
+        Ok(())
     }
 
     fn sync(&mut self, file: &str) -> io::Result<()> {
-        File::open(self.0.join(file))?.sync_all()
+        match self.writers.remove(file) {
+            Some(writer) => writer.file.sync_all(),
+            None => File::open(self.at(file))?.sync_all(),
+        }
     }
 
     fn sync_names(&mut self, folder: &str) -> io::Result<()> {
-        segments::sync_directory(&self.0.join(folder))
+        segments::sync_directory(&self.at(folder))
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.0.join(from), self.0.join(to))
+        fs::rename(self.at(from), self.at(to))
     }
 
     fn remove(&mut self, path: &str) -> io::Result<()> {
-        let path = self.0.join(path);
+        let below = format!("{path}/");
+        self.writers.retain(|it, _| it != path && !it.starts_with(&below));
+        let path = self.at(path);
         if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
     }
 }
@@ -323,6 +412,7 @@ mod tests {
     #[test]
     fn logs_are_written_anew_for_another_number_of_shards() {
         let directory = tempfile::tempdir().unwrap();
+        let wal = directory.path().join("wal");
         let mut n = LogDirectories::open(directory.path(), 1).unwrap().n_shards();
         for (number, n_shards) in [(2, 3), (3, 1), (4, 2)] {
             let logs = LogDirectories::open(directory.path(), n_shards).unwrap();
@@ -331,9 +421,94 @@ mod tests {
             let (logs, recovered) = logs.rewrite(old, n_shards, || 7).unwrap();
             assert_eq!(recovered.len(), usize::from(n_shards));
             assert_eq!(logs.of(ShardId(0)), directory.path().join(format!("wal/{number}/0")));
-            let names = Folder(directory.path().join("wal")).names("").unwrap();
+            assert_eq!(Folder::new(&wal).names("").unwrap().len(), 3, "the old ones are there");
+            logs.tidy().unwrap();
+            let names = Folder::new(&wal).names("").unwrap();
             assert_eq!(names.len(), 2, "CURRENT and one generation: {names:?}");
             n = n_shards;
+        }
+    }
+
+    #[test]
+    fn names_that_only_look_like_numbers_are_neither_logs_nor_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = directory.path().join("wal");
+        LogDirectories::open(directory.path(), 2).unwrap();
+        let others = ["+1", "007", "9", "keep"];
+        for name in others {
+            fs::create_dir(wal.join(name)).unwrap();
+        }
+        fs::create_dir(wal.join("1/+0")).unwrap();
+        fs::write(wal.join("1/2"), "a file").unwrap();
+        fs::write(wal.join("2"), "a file").unwrap();
+        let logs = LogDirectories::open(directory.path(), 2).unwrap();
+        assert_eq!(logs.n_shards(), 2);
+        logs.tidy().unwrap();
+        for name in others.into_iter().chain(["1", "2"]) {
+            assert!(wal.join(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_removed_does_not_keep_the_logs_from_being_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = directory.path().join("wal");
+        let logs = LogDirectories::open(directory.path(), 1).unwrap();
+        fs::create_dir(wal.join("0")).unwrap();
+        let mut files = Stubborn(Folder::new(&wal));
+        let done = generations::tidy(&mut files, logs.generation).unwrap();
+        assert_eq!(done.left.len(), 1);
+        assert_eq!(done.left[0].to_string(), "cannot use 0");
+        // What is in the way of new logs is another matter.
+        fs::create_dir(wal.join("2")).unwrap();
+        let layout = NewLayout { n_shards: 2, segment_size: 1 << 20 };
+        let old = vec![logs.recover(ShardId(0)).unwrap()];
+        let written = generations::rewrite(&mut files, logs.generation, old, layout, || 7);
+        assert_eq!(written.unwrap_err().to_string(), "cannot use 2");
+    }
+
+    /// One from which nothing can be removed.
+    struct Stubborn(Folder);
+
+    impl Files for Stubborn {
+        fn names(&mut self, folder: &str) -> io::Result<Vec<String>> {
+            self.0.names(folder)
+        }
+
+        fn is_folder(&mut self, path: &str) -> bool {
+            self.0.is_folder(path)
+        }
+
+        fn size(&mut self, file: &str) -> io::Result<u64> {
+            self.0.size(file)
+        }
+
+        fn read(&mut self, file: &str, offset: u64, size: usize) -> io::Result<Bytes> {
+            self.0.read(file, offset, size)
+        }
+
+        fn make_folder(&mut self, folder: &str) -> io::Result<()> {
+            self.0.make_folder(folder)
+        }
+
+        fn append(&mut self, file: &str, bytes: &[u8]) -> io::Result<()> {
+            self.0.append(file, bytes)
+        }
+
+        fn sync(&mut self, file: &str) -> io::Result<()> {
+            self.0.sync(file)
+        }
+
+        fn sync_names(&mut self, folder: &str) -> io::Result<()> {
+            self.0.sync_names(folder)
+        }
+
+        fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+
+        fn remove(&mut self, _: &str) -> io::Result<()> {
+            Err(io::ErrorKind::PermissionDenied.into())
         }
     }
 }

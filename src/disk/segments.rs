@@ -26,7 +26,7 @@ use crate::wal::generations;
 use crate::wal::record::SegmentId;
 
 /// Bytes written between two syncs: a larger heap of unsynced bytes would make the log's own syncs wait.
-const SYNC_EVERY: usize = 4 << 20;
+pub(super) const SYNC_EVERY: usize = 4 << 20;
 const CHUNK: usize = 1 << 20;
 
 /// Where a segment lies.

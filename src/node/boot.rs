@@ -231,6 +231,8 @@ fn recover_cores(config: &Config, clock: Clock) -> Result<Vec<core::Found>, Boot
     for core in &mut cores {
         core.catalog = catalog.clone();
     }
+    // All of them are accepted: nobody needs older ones any more.
+    directories.tidy().map_err(|error| refused(&error))?;
     Ok(cores)
 }
 
@@ -240,15 +242,15 @@ fn recover_logs(
     clock: Clock,
 ) -> Result<(LogDirectories, Vec<Recovered>), BootError> {
     let n_shards = config.runtime.shards;
-    let refused = |error: LogError| BootError::Refused(format!("cannot start: {}", chain(&error)));
+    let refused = |error: LogError| refused(&error);
     let directories = LogDirectories::open(&config.database.data_dir, n_shards).map_err(refused)?;
     let logs = directories.shards().map(|shard| directories.recover(shard));
     let logs = logs.collect::<Result<Vec<_>, _>>().map_err(refused)?;
-    let partitions = logs.iter().flat_map(|it| it.partitions.keys());
-    check_partitions(partitions, config.database.shard_count)?;
+    let kept = || logs.iter().flat_map(|it| &it.partitions);
+    let is_used = kept().any(|(_, it)| it.is_used());
+    check_partitions(kept().map(|(id, _)| *id).max(), is_used, config.database.shard_count)?;
     let from = directories.n_shards();
     if from == n_shards {
-        directories.tidy().map_err(refused)?;
         return Ok((directories, logs));
     }
     let began = clock.now();
@@ -262,6 +264,10 @@ fn recover_logs(
     Ok((directories, logs))
 }
 
+fn refused(error: &LogError) -> BootError {
+    BootError::Refused(format!("cannot start: {}", chain(error)))
+}
+
 /// An error and its causes, in one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -273,18 +279,21 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// How many partitions there are is settled when a network is born (R30).
-fn check_partitions<'a>(
-    kept: impl Iterator<Item = &'a PartitionId>,
+/// How many partitions there are is settled when a network is born (R30). Each shard writes down the births of
+/// its own: until the network is used, the `last` one that a log knows need not be the last one there is.
+fn check_partitions(
+    last: Option<PartitionId>,
+    is_used: bool,
     n_partitions: u16,
 ) -> Result<(), BootError> {
-    match kept.max() {
-        None => Ok(()),
-        Some(last) if last.0 == n_partitions => Ok(()),
-        Some(last) => Err(BootError::Refused(format!(
-            "cannot start: database.shard_count is {n_partitions}, but this network was born with \
-             {last}: set it back"
-        ))),
+    match last {
+        Some(last) if last.0 > n_partitions || (last.0 < n_partitions && is_used) => {
+            Err(BootError::Refused(format!(
+                "cannot start: database.shard_count is {n_partitions}, but this network was born with \
+                 {last}: set it back"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -376,4 +385,24 @@ fn announce(config: &Config, address: SocketAddr, own_key: &ApiKey, clock: Clock
     );
     // Nobody may be listening; the log has the address as well.
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_number_of_partitions_is_refused_once_it_matters() {
+        let (used, unused) = (true, false);
+        for (name, last, is_used, is_fine) in [
+            ("nothing yet", None, unused, true),
+            ("as born", Some(16), used, true),
+            ("fewer in use", Some(15), used, false),
+            ("a first start that was cut short", Some(15), unused, true),
+            ("more", Some(17), unused, false),
+        ] {
+            let checked = check_partitions(last.map(PartitionId), is_used, 16);
+            assert_eq!(checked.is_ok(), is_fine, "{name}");
+        }
+    }
 }

@@ -7,8 +7,11 @@
 //! ```
 //!
 //! Another number of shards writes a whole new generation, syncs it, reads it back, and then switches by
-//! renaming `CURRENT`; the old generation goes last. So a crash at any step leaves the old logs or the new
-//! ones, whole, and what it leaves beside them [`tidy`] removes.
+//! renaming `CURRENT`; the old generation goes last, once what is in the new one is accepted. So a crash at any
+//! step leaves the old logs or the new ones, whole, and what it leaves beside them [`tidy`] removes.
+//!
+//! A `CURRENT` that was read need not be on the medium: whoever renamed it may have been killed before that was
+//! synced. So [`find`] syncs it before anything is done because of it.
 //!
 //! Deliberately absent: files; they are behind [`Files`], so that the simulator can lose power at every step.
 
@@ -42,13 +45,15 @@ const FIRST: u64 = 1;
 pub trait Files {
     /// The names in a folder, in any order.
     fn names(&mut self, folder: &str) -> io::Result<Vec<String>>;
+    /// Whether a path is that of a folder; not if there is nothing.
+    fn is_folder(&mut self, path: &str) -> bool;
     /// Bytes of a file.
     fn size(&mut self, file: &str) -> io::Result<u64>;
     /// `size` bytes of a file from `offset` on.
     fn read(&mut self, file: &str, offset: u64, size: usize) -> io::Result<Bytes>;
     /// Make a folder; one that is there stays as it is.
     fn make_folder(&mut self, folder: &str) -> io::Result<()>;
-    /// Write behind the end of a file, which is made if it is not there.
+    /// Write behind the end of a file, which is made if it is not there. Bytes may wait for [`Self::sync`].
     fn append(&mut self, file: &str, bytes: &[u8]) -> io::Result<()>;
     /// Bring a file's bytes to the medium.
     fn sync(&mut self, file: &str) -> io::Result<()>;
@@ -87,21 +92,51 @@ pub enum GenerationError {
     /// The logs cannot be what one node wrote.
     #[error("{0}")]
     Impossible(String),
+    /// What was written anew is not what is read. The old logs count and are as they were.
+    #[error(
+        "the logs written anew for {wanted} shards do not read back; those of {found} shards are untouched: \
+         start with {found} shards"
+    )]
+    NotReadBack {
+        /// How many shards the old logs belong to.
+        found: u16,
+        /// How many the new ones.
+        wanted: u16,
+        /// What is wrong with those.
+        #[source]
+        source: Box<Self>,
+    },
+    /// The new logs are there, whole; whether they count or the old ones is for the next start to find.
+    #[error("the logs are written anew for {wanted} shards, but CURRENT is not: start again")]
+    Unsettled {
+        /// How many shards the new logs belong to.
+        wanted: u16,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// The logs that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation {
+pub struct LogGeneration {
     /// Its number, and its folder's name.
     pub number: u64,
     /// How many shards it was written by.
     pub n_shards: u16,
 }
 
-impl Generation {
+impl LogGeneration {
     /// The folder of a shard's log.
     pub fn folder_of(self, shard: ShardId) -> String {
         format!("{}/{}", self.number, shard.0)
+    }
+
+    /// The number of the one that is written next.
+    fn next(self) -> Result<u64, GenerationError> {
+        let none =
+            || GenerationError::Impossible(format!("{} is the last generation", self.number));
+        self.number.checked_add(1).ok_or_else(none)
     }
 
     /// Its shards.
@@ -121,8 +156,13 @@ pub fn parse_segment_name(name: &str) -> Option<SegmentId> {
     u64::from_str_radix(digits, 16).ok().map(SegmentId)
 }
 
-/// The logs that count; none if none were ever written.
-pub fn find(files: &mut impl Files) -> Result<Option<Generation>, GenerationError> {
+/// The number that a name in decimal means, if any. There is one name for each.
+fn parse_number(name: &str) -> Option<u64> {
+    name.parse::<u64>().ok().filter(|it| it.to_string() == name)
+}
+
+/// The logs that count; none if none were ever written. That they do is on the medium from then on.
+pub fn find(files: &mut impl Files) -> Result<Option<LogGeneration>, GenerationError> {
     let text = match files.size(CURRENT) {
         Ok(size) => {
             let size = usize::try_from(size.min(1 << 10)).expect("small");
@@ -134,10 +174,15 @@ pub fn find(files: &mut impl Files) -> Result<Option<Generation>, GenerationErro
     let text = String::from_utf8_lossy(&text);
     let number = parse_current(&text).map_err(GenerationError::Current)?;
     let folder = number.to_string();
+    // Its name first: what is done next may be to remove what an older CURRENT names.
+    files.sync(CURRENT).map_err(io_error(CURRENT))?;
+    files.sync_names("").map_err(io_error(""))?;
     let names = files.names(&folder).map_err(io_error(&folder))?;
-    let shards = names.iter().filter(|it| it.parse::<u16>().is_ok()).count();
+    let is_shard =
+        |it: &&String| parse_number(it).is_some() && files.is_folder(&format!("{folder}/{it}"));
+    let shards = names.iter().filter(is_shard).count();
     match u16::try_from(shards) {
-        Ok(n_shards) if n_shards > 0 => Ok(Some(Generation { number, n_shards })),
+        Ok(n_shards) if n_shards > 0 => Ok(Some(LogGeneration { number, n_shards })),
         _ => Err(GenerationError::Impossible(format!(
             "{folder} has logs of {shards} shards: restore it"
         ))),
@@ -156,19 +201,23 @@ fn parse_current(text: &str) -> Result<u64, String> {
         }
         None => return Err(format!("does not begin with {MAGIC:?} and a version")),
     }
-    let generation = lines.next().and_then(|it| it.parse().ok());
+    let generation = lines.next().and_then(parse_number);
     generation.ok_or_else(|| "names no generation".to_owned())
 }
 
 /// Lay out logs where there are none.
-pub fn create(files: &mut impl Files, n_shards: u16) -> Result<Generation, GenerationError> {
-    let generation = Generation { number: FIRST, n_shards };
+pub fn create(files: &mut impl Files, n_shards: u16) -> Result<LogGeneration, GenerationError> {
+    let generation = LogGeneration { number: FIRST, n_shards };
     for name in files.names("").map_err(io_error(""))? {
         // A start that was cut short leaves empty folders; logs without CURRENT are another matter.
-        let Ok(number) = name.parse::<u64>() else { continue };
+        if parse_number(&name).is_none() || !files.is_folder(&name) {
+            continue;
+        }
         for shard in files.names(&name).map_err(io_error(&name))? {
-            let folder = format!("{number}/{shard}");
-            if !files.names(&folder).map_err(io_error(&folder))?.is_empty() {
+            let folder = format!("{name}/{shard}");
+            if !files.is_folder(&folder)
+                || !files.names(&folder).map_err(io_error(&folder))?.is_empty()
+            {
                 let why = "is missing, although there are logs: restore it".to_owned();
                 return Err(GenerationError::Current(why));
             }
@@ -177,14 +226,15 @@ pub fn create(files: &mut impl Files, n_shards: u16) -> Result<Generation, Gener
     }
     make_folders(files, generation)?;
     sync_folders(files, generation)?;
-    switch(files, generation)?;
+    write_current(files, generation)?;
+    switch(files).map_err(io_error(CURRENT))?;
     Ok(generation)
 }
 
 /// Read the log of one shard.
 pub fn recover(
     files: &mut impl Files,
-    generation: Generation,
+    generation: LogGeneration,
     shard: ShardId,
 ) -> Result<Recovered, GenerationError> {
     let folder = generation.folder_of(shard);
@@ -199,48 +249,121 @@ pub fn recover(
     recovered.map_err(|source| GenerationError::Recovery { path: folder, source })
 }
 
-/// Remove what lies beside the logs that count: a generation that was never finished, or the one before. Only
-/// for who has recovered the former.
-pub fn tidy(files: &mut impl Files, generation: Generation) -> Result<bool, GenerationError> {
-    let mut is_any = false;
+/// What [`tidy`] has done.
+#[derive(Debug, Default)]
+pub struct Tidied {
+    /// Whether there was anything to remove.
+    pub is_any: bool,
+    /// What could not be removed, and only takes room.
+    pub left: Vec<GenerationError>,
+}
+
+/// Remove what lies beside the logs that count: a generation that was never finished, or those before. Only
+/// for who has recovered the former, and accepted what they say.
+pub fn tidy(files: &mut impl Files, generation: LogGeneration) -> Result<Tidied, GenerationError> {
+    let mut done = Tidied::default();
     for name in files.names("").map_err(io_error(""))? {
-        let is_other = name.parse::<u64>().is_ok_and(|it| it != generation.number);
-        if is_other || name == TEMPORARY {
-            files.remove(&name).map_err(io_error(&name))?;
-            is_any = true;
+        let is_leftover = match parse_number(&name) {
+            // One that was never finished is the next; nothing else here is ours to remove.
+            Some(number) => {
+                let is_ours =
+                    number < generation.number || Some(number) == generation.number.checked_add(1);
+                is_ours && files.is_folder(&name)
+            }
+            None => name == TEMPORARY,
+        };
+        if is_leftover {
+            done.is_any = true;
+            done.left.extend(files.remove(&name).map_err(io_error(&name)).err());
         }
     }
-    if is_any {
+    if done.is_any {
         // A name that came back would mix what is removed with what is written next.
         files.sync_names("").map_err(io_error(""))?;
     }
-    Ok(is_any)
+    Ok(done)
 }
 
 /// What must be the same of a partition before and after: all but the entries, these by number and checksum.
 type Fingerprint = (Meta, usize, u32);
 
-/// Write the logs of `old` anew, for `n_shards`, and have them count from then on; what they say is that of
-/// `logs`, which is all that the old ones say. `key` gives a secret number for each log.
+/// How logs are laid out anew.
+#[derive(Clone, Copy, Debug)]
+pub struct NewLayout {
+    /// How many shards there are from then on.
+    pub n_shards: u16,
+    /// Bytes after which a segment is ended.
+    pub segment_size: u64,
+}
+
+/// Write the logs of `old` anew, and have them count from then on; what they say is that of `logs`, one for
+/// each shard of `old`, which is all that the old ones say. `key` gives a secret number for each log. What
+/// lies where they are written is removed first.
 ///
-/// An error before the switch leaves the old ones, and what was begun is removed. The old ones are not: that
-/// [`tidy`] does, for who is given the new.
+/// After an error the old logs count and what was begun is removed, unless it is
+/// [`Unsettled`](GenerationError::Unsettled). The old ones are not removed: that [`tidy`] does.
 pub fn rewrite(
     files: &mut impl Files,
-    old: Generation,
+    old: LogGeneration,
     logs: Vec<Recovered>,
-    n_shards: u16,
+    layout: NewLayout,
     key: impl FnMut() -> u64,
-) -> Result<(Generation, Vec<Recovered>), GenerationError> {
-    let new = Generation { number: old.number + 1, n_shards };
+) -> Result<(LogGeneration, Vec<Recovered>), GenerationError> {
+    let new = LogGeneration { number: old.next()?, n_shards: layout.n_shards };
+    refuse_silent(old, &logs)?;
     let partitions = merge(logs)?;
-    let written = write(files, new, partitions, key);
+    remove_unfinished(files, old)?;
+    let written = write(files, new, partitions, layout.segment_size, key).and_then(|wanted| {
+        let recovered = read_back(files, new, wanted).map_err(|source| {
+            let (found, wanted) = (old.n_shards, new.n_shards);
+            GenerationError::NotReadBack { found, wanted, source: Box::new(source) }
+        })?;
+        write_current(files, new)?;
+        Ok(recovered)
+    });
     let recovered = written.inspect_err(|_| {
         // Nobody reads it. What cannot be removed now, the next start removes.
-        let _ = files.remove(&new.number.to_string());
+        let _ = remove_unfinished(files, old);
     })?;
-    switch(files, new)?;
+    let unsettled = |source| GenerationError::Unsettled { wanted: new.n_shards, source };
+    switch(files).map_err(unsettled)?;
     Ok((new, recovered))
+}
+
+/// Remove what was begun of the generation behind `old`, which counts.
+pub fn remove_unfinished(
+    files: &mut impl Files,
+    old: LogGeneration,
+) -> Result<(), GenerationError> {
+    let folder = old.next()?.to_string();
+    let names = files.names("").map_err(io_error(""))?;
+    let mut is_any = false;
+    for name in [folder.as_str(), TEMPORARY] {
+        if names.iter().any(|it| it == name) {
+            files.remove(name).map_err(io_error(name))?;
+            is_any = true;
+        }
+    }
+    if is_any { files.sync_names("").map_err(io_error("")) } else { Ok(()) }
+}
+
+/// A log that says nothing beside those of a node that was in use has lost its files (R27): written anew, its
+/// partitions would be gone for good.
+fn refuse_silent(old: LogGeneration, logs: &[Recovered]) -> Result<(), GenerationError> {
+    let all = || logs.iter().flat_map(|it| &it.partitions);
+    if !all().any(|(_, it)| it.is_used()) {
+        return Ok(());
+    }
+    let last = all().map(|(id, _)| id.0).max().unwrap_or(0);
+    for (shard, log) in old.shards().zip(logs) {
+        let is_owner = (0..=last).any(|it| PartitionId(it).shard(old.n_shards) == shard);
+        if is_owner && log.partitions.is_empty() {
+            let folder = old.folder_of(shard);
+            let why = format!("{folder} says nothing, although other logs do: restore it");
+            return Err(GenerationError::Impossible(why));
+        }
+    }
+    Ok(())
 }
 
 fn merge(
@@ -256,23 +379,32 @@ fn merge(
     Ok(all)
 }
 
-/// Write, sync and read back a generation.
+/// Write and sync a generation. What is to be read back.
 fn write(
     files: &mut impl Files,
-    new: Generation,
+    new: LogGeneration,
     partitions: BTreeMap<PartitionId, RecoveredPartition>,
+    segment_size: u64,
     mut key: impl FnMut() -> u64,
-) -> Result<Vec<Recovered>, GenerationError> {
+) -> Result<BTreeMap<PartitionId, Fingerprint>, GenerationError> {
     make_folders(files, new)?;
     for shard in new.shards() {
         let own = partitions.iter().filter(|(id, _)| id.shard(new.n_shards) == shard);
         let own = own.map(|(id, it)| (*id, it));
-        write_log(files, new, Layout::new(shard, new.n_shards, key()), own)?;
+        let layout = Layout { segment_size, ..Layout::new(shard, new.n_shards, key()) };
+        write_log(files, new, layout, own)?;
     }
     sync_folders(files, new)?;
     // What is to be read back takes the memory of what was read.
-    let wanted = partitions.into_iter().map(|(id, it)| (id, fingerprint(&it)));
-    let mut wanted: BTreeMap<PartitionId, Fingerprint> = wanted.collect();
+    Ok(partitions.into_iter().map(|(id, it)| (id, fingerprint(&it))).collect())
+}
+
+/// Read a generation that was just written: it must say what is `wanted`, all of it and nothing else.
+fn read_back(
+    files: &mut impl Files,
+    new: LogGeneration,
+    mut wanted: BTreeMap<PartitionId, Fingerprint>,
+) -> Result<Vec<Recovered>, GenerationError> {
     let mut recovered = Vec::new();
     for shard in new.shards() {
         let log = recover(files, new, shard)?;
@@ -292,29 +424,30 @@ fn write(
     }
 }
 
+/// Write the log of one shard; each segment is synced before the next one begins.
 fn write_log<'a>(
     files: &mut impl Files,
-    generation: Generation,
+    generation: LogGeneration,
     layout: Layout,
     partitions: impl Iterator<Item = (PartitionId, &'a RecoveredPartition)> + Clone,
 ) -> Result<(), GenerationError> {
     let folder = generation.folder_of(layout.shard);
-    let mut segments = Vec::new();
+    let mut open: Option<String> = None;
     let written = whole::write(layout, partitions, |segment, bytes| {
-        if segments.last() != Some(&segment) {
-            segments.push(segment);
+        let path = format!("{folder}/{}", segment_name(segment));
+        if let Some(before) = open.replace(path.clone()).filter(|it| *it != path) {
+            files.sync(&before)?;
         }
-        files.append(&format!("{folder}/{}", segment_name(segment)), bytes)
+        files.append(&path, bytes)
     });
     written.map_err(|error| match error {
         WholeError::Io(source) => GenerationError::Io { path: folder.clone(), source },
         error @ WholeError::Impossible { .. } => GenerationError::Impossible(error.to_string()),
     })?;
-    for segment in segments {
-        let path = format!("{folder}/{}", segment_name(segment));
-        files.sync(&path).map_err(io_error(&path))?;
+    match open {
+        Some(last) => files.sync(&last).map_err(io_error(&last)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn fingerprint(partition: &RecoveredPartition) -> Fingerprint {
@@ -327,7 +460,7 @@ fn fingerprint(partition: &RecoveredPartition) -> Fingerprint {
     (whole::without_entries(partition), partition.entries.len(), crc)
 }
 
-fn make_folders(files: &mut impl Files, generation: Generation) -> Result<(), GenerationError> {
+fn make_folders(files: &mut impl Files, generation: LogGeneration) -> Result<(), GenerationError> {
     let folder = generation.number.to_string();
     files.make_folder(&folder).map_err(io_error(&folder))?;
     for shard in generation.shards() {
@@ -338,7 +471,7 @@ fn make_folders(files: &mut impl Files, generation: Generation) -> Result<(), Ge
 }
 
 /// Bring all names of a generation to the medium, its own last.
-fn sync_folders(files: &mut impl Files, generation: Generation) -> Result<(), GenerationError> {
+fn sync_folders(files: &mut impl Files, generation: LogGeneration) -> Result<(), GenerationError> {
     for shard in generation.shards() {
         let folder = generation.folder_of(shard);
         files.sync_names(&folder).map_err(io_error(&folder))?;
@@ -348,19 +481,23 @@ fn sync_folders(files: &mut impl Files, generation: Generation) -> Result<(), Ge
     files.sync_names("").map_err(io_error(""))
 }
 
-/// Have a generation count that is on the medium.
-fn switch(files: &mut impl Files, generation: Generation) -> Result<(), GenerationError> {
+/// Bring to the medium what `CURRENT` is to say, beside it.
+fn write_current(files: &mut impl Files, generation: LogGeneration) -> Result<(), GenerationError> {
     let text = format!("{MAGIC} {VERSION}\n{}\n", generation.number);
     let mut write = || {
         if files.size(TEMPORARY).is_ok() {
             files.remove(TEMPORARY)?;
         }
         files.append(TEMPORARY, text.as_bytes())?;
-        files.sync(TEMPORARY)?;
-        files.rename(TEMPORARY, CURRENT)?;
-        files.sync_names("")
+        files.sync(TEMPORARY)
     };
-    write().map_err(io_error(CURRENT))
+    write().map_err(io_error(TEMPORARY))
+}
+
+/// Have the generation count for which [`write_current`] was called, and which is on the medium.
+fn switch(files: &mut impl Files) -> io::Result<()> {
+    files.rename(TEMPORARY, CURRENT)?;
+    files.sync_names("")
 }
 
 fn io_error(path: &str) -> impl FnOnce(io::Error) -> GenerationError {

@@ -142,6 +142,13 @@ pub struct RecoveredPartition {
     pub tombstones: Vec<ReplicaId>,
 }
 
+impl RecoveredPartition {
+    /// Whether anybody has written to it: an entry that a new leader appends carries nothing and no time.
+    pub fn is_used(&self) -> bool {
+        self.last_stamp > Timestamp(0) || self.entries.iter().any(|it| !it.payload.is_empty())
+    }
+}
+
 /// What a log needs in order to go on behind another. The default is behind nothing.
 #[derive(Debug, Default)]
 pub struct Tail {

@@ -27,7 +27,7 @@ use crate::wal::record::SegmentId;
 use crate::wal::recovery::RecoveredPartition;
 
 /// Bytes of records after which a batch is written; one of an entry that is larger holds just that.
-const BATCH_SIZE: usize = 1 << 20;
+const BATCH_SIZE: u64 = 1 << 20;
 
 /// How a whole log is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +129,7 @@ impl<A: FnMut(SegmentId, &[u8]) -> io::Result<()>> Writer<A> {
         let ledger = self.ledgers.get_mut(&partition).expect("all were there at the beginning");
         let applied = ledger.apply(record, size, place);
         applied.map_err(|why| WholeError::Impossible { partition, why })?;
-        if self.batch.len() >= BATCH_SIZE {
+        if self.batch.len() as u64 >= self.layout.segment_size.min(BATCH_SIZE) {
             self.write_batch()?;
             if self.end.offset >= self.layout.segment_size {
                 self.open_segment()?;

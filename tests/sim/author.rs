@@ -171,7 +171,7 @@ pub(crate) fn next(
 }
 
 /// Writes to the logs of all partitions of a node, and keeps what they should say.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Author {
     dice: Dice,
     model: Model,

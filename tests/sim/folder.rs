@@ -198,6 +198,10 @@ impl Files for Folder {
         Ok(own.map(|it| it.rsplit('/').next().unwrap_or(it).to_owned()).collect())
     }
 
+    fn is_folder(&mut self, path: &str) -> bool {
+        self.live.get(path) == Some(&Node::Folder)
+    }
+
     fn size(&mut self, file: &str) -> io::Result<u64> {
         Ok(self.file(file)?.live.len() as u64)
     }

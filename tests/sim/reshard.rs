@@ -11,8 +11,9 @@ use debros::types::PartitionId;
 use debros::types::ShardId;
 use debros::wal::generations;
 use debros::wal::generations::Files;
-use debros::wal::generations::Generation;
 use debros::wal::generations::GenerationError;
+use debros::wal::generations::LogGeneration;
+use debros::wal::generations::NewLayout;
 use debros::wal::generations::segment_name;
 use debros::wal::log::Log;
 use debros::wal::log::LogIo;
@@ -24,6 +25,7 @@ use debros::wal::whole;
 use debros::wal::whole::Layout;
 
 use crate::author::Author;
+use crate::author::pick;
 use crate::folder::Failure;
 use crate::folder::Folder;
 
@@ -32,6 +34,8 @@ use crate::seeds::for_each_seed;
 /// Seeds that once failed, with what they taught us. Never remove one.
 const PINNED: &[u64] = &[];
 const RUNS: u64 = 40;
+/// Those in which each step of two starts fails.
+const RUNS_TWICE: u64 = 4;
 const N_PARTITIONS: u64 = 7;
 const N_SHARDS_MAX: u64 = 5;
 
@@ -43,10 +47,11 @@ enum Done {
 }
 
 /// A node's logs, and what they should say.
+#[derive(Clone)]
 struct World {
     dice: Dice,
     files: Folder,
-    generation: Generation,
+    generation: LogGeneration,
     author: Author,
 }
 
@@ -78,6 +83,11 @@ impl World {
                 .map(|it| PartitionId(u16::try_from(it).expect("small")))
                 .filter(|it| it.shard(self.generation.n_shards) == shard)
                 .collect();
+            for id in &own {
+                if !self.author.wrote().contains_key(id) {
+                    log.stage(&self.author.write(*id)); // it is born
+                }
+            }
             for _ in 0..if own.is_empty() { 0 } else { self.dice.below(60) } {
                 let own = own[usize::try_from(self.dice.below(own.len() as u64)).expect("small")];
                 log.stage(&self.author.write(own));
@@ -143,24 +153,38 @@ impl World {
     }
 
     /// What a start finds on `files`: it must say what was written.
-    fn check(&self, files: &mut Folder) -> (Generation, Vec<Recovered>) {
+    fn check(&self, files: &mut Folder) -> (LogGeneration, Vec<Recovered>) {
         let generation = generations::find(files).expect("a whole CURRENT").expect("a CURRENT");
         let logs = recover(files, generation).expect("a crash is not corruption");
         assert!(said_by(&logs) == *self.author.wrote(), "the logs say something else");
         (generation, logs)
     }
 
-    /// Begin to write the logs anew.
-    fn rewrite(
+    /// Start on `files` as a node does that has `n_shards`, up to where it serves.
+    fn start(
         &self,
         files: &mut Folder,
         n_shards: u16,
-    ) -> Result<(Generation, Vec<Recovered>), GenerationError> {
-        let (generation, logs) = self.check(files);
+        mut dice: Dice,
+    ) -> Result<(LogGeneration, Vec<Recovered>), GenerationError> {
+        let generation = generations::find(files)?.expect("a CURRENT");
+        let logs = recover(files, generation).expect("a crash is not corruption");
+        assert!(said_by(&logs) == *self.author.wrote(), "the logs say something else");
+        let (generation, logs) = if generation.n_shards == n_shards {
+            (generation, logs)
+        } else {
+            // Small ones are many.
+            let segment_size = [32 << 10, 256 << 10, 64 << 20][pick(&mut dice, 3)];
+            let layout = NewLayout { n_shards, segment_size };
+            generations::rewrite(files, generation, logs, layout, || dice.roll())?
+        };
         generations::tidy(files, generation)?;
-        let (new, logs) = generations::rewrite(files, generation, logs, n_shards, || 99)?;
-        generations::tidy(files, new)?;
-        Ok((new, logs))
+        Ok((generation, logs))
+    }
+
+    /// A process has died, and with it the machine, or not; what the next one finds.
+    fn died(&mut self, files: &Folder) -> Folder {
+        if self.dice.below(2) == 0 { files.sound() } else { files.after_power_loss(&mut self.dice) }
     }
 }
 
@@ -168,15 +192,24 @@ fn n_shards(dice: &mut Dice) -> u16 {
     u16::try_from(1 + dice.below(N_SHARDS_MAX)).expect("small")
 }
 
-fn recover(files: &mut Folder, generation: Generation) -> Result<Vec<Recovered>, GenerationError> {
+fn recover(
+    files: &mut Folder,
+    generation: LogGeneration,
+) -> Result<Vec<Recovered>, GenerationError> {
     generation.shards().map(|shard| generations::recover(files, generation, shard)).collect()
+}
+
+/// The steps of a start, and the one behind the last; of many those at both ends and some in between.
+fn steps(dice: &mut Dice, n: u64) -> Vec<u64> {
+    let n_ends = 12;
+    (0..=n).filter(|it| *it < n_ends || n - it < n_ends || dice.below(n) < n_ends).collect()
 }
 
 fn said_by(logs: &[Recovered]) -> BTreeMap<PartitionId, RecoveredPartition> {
     logs.iter().flat_map(|it| it.partitions.clone()).collect()
 }
 
-fn assert_only(files: &mut Folder, generation: Generation) {
+fn assert_only(files: &mut Folder, generation: LogGeneration) {
     let mut names = files.names("").expect("the folder is there");
     names.sort_unstable();
     assert_eq!(names, [generation.number.to_string(), "CURRENT".to_owned()]);
@@ -187,13 +220,14 @@ fn logs_say_the_same_for_any_number_of_shards_and_go_on() {
     for_each_seed(PINNED, RUNS, |seed| {
         let mut world = World::new(seed);
         for _ in 0..4 {
+            let dice = Dice::new(world.dice.roll());
             let wanted = n_shards(&mut world.dice);
             let mut files = world.files.clone();
-            let (generation, logs) = world.rewrite(&mut files, wanted).expect("a sound disk");
+            let (generation, logs) = world.start(&mut files, wanted, dice).expect("a sound disk");
             assert_eq!((generation.n_shards, logs.len()), (wanted, usize::from(wanted)));
             for (shard, log) in generation.shards().zip(&logs) {
                 assert!(log.partitions.keys().all(|it| it.shard(wanted) == shard));
-                assert!(!log.is_torn);
+                assert!(!log.is_torn || generation == world.generation);
             }
             assert!(said_by(&logs) == *world.author.wrote(), "what is given is what is there");
             assert_only(&mut files, generation);
@@ -213,24 +247,21 @@ fn power_lost_at_any_step_leaves_the_old_logs_or_the_new_ones() {
     for_each_seed(PINNED, RUNS, |seed| {
         let mut world = World::new(seed);
         let wanted = n_shards(&mut world.dice);
+        let dice = Dice::new(world.dice.roll());
         let mut sound = world.files.sound();
-        world.rewrite(&mut sound, wanted).expect("a sound disk");
+        world.start(&mut sound, wanted, dice).expect("a sound disk");
         for step in 0..=sound.n_changes() {
             let mut files = world.files.failing(Failure::Power(step));
-            let written = world.rewrite(&mut files, wanted);
+            let written = world.start(&mut files, wanted, dice);
             assert_eq!(written.is_ok(), step == sound.n_changes());
             // The process dies as well; with it or after it the machine.
-            let mut found = if world.dice.below(4) == 0 {
-                files.sound()
-            } else {
-                files.after_power_loss(&mut world.dice)
-            };
+            let mut found = world.died(&files);
             let (generation, _) = world.check(&mut found);
             assert!([wanted, world.generation.n_shards].contains(&generation.n_shards));
             n_new += u64::from(generation.number > world.generation.number);
             // The next start has yet another number in mind.
             let other = n_shards(&mut world.dice);
-            let (generation, _) = world.rewrite(&mut found, other).expect("a sound disk");
+            let (generation, _) = world.start(&mut found, other, dice).expect("a sound disk");
             assert_only(&mut found, generation);
             let mut found = found.after_power_loss(&mut world.dice);
             world.check(&mut found);
@@ -240,15 +271,86 @@ fn power_lost_at_any_step_leaves_the_old_logs_or_the_new_ones() {
 }
 
 #[test]
+fn power_lost_at_any_step_of_the_start_after_a_crash_loses_nothing() {
+    let (mut n_served, mut n_same) = (0, 0);
+    for_each_seed(PINNED, RUNS_TWICE, |seed| {
+        let mut world = World::new(seed);
+        let wanted = n_shards(&mut world.dice);
+        let dice = Dice::new(world.dice.roll());
+        let mut sound = world.files.sound();
+        world.start(&mut sound, wanted, dice).expect("a sound disk");
+        for first in steps(&mut world.dice, sound.n_changes()) {
+            let mut files = world.files.failing(Failure::Power(first));
+            let _ = world.start(&mut files, wanted, dice); // how far it came is not the point
+            let found = world.died(&files);
+            let (generation, _) = world.check(&mut found.clone());
+            // As often as not the number is the one that it finds, or the one before.
+            let other = match world.dice.below(4) {
+                0 => generation.n_shards,
+                1 => world.generation.n_shards,
+                _ => n_shards(&mut world.dice),
+            };
+            let mut whole = found.sound();
+            world.start(&mut whole, other, dice).expect("a sound disk");
+            for second in steps(&mut world.dice, whole.n_changes()) {
+                let mut world = world.clone();
+                let mut files = found.failing(Failure::Power(second));
+                let started = world.start(&mut files, other, dice);
+                world.files = files.sound();
+                if let Ok((generation, _)) = started {
+                    // It serves: what it acknowledges is there later.
+                    world.generation = generation;
+                    world.go_on();
+                    n_served += 1;
+                    n_same += u64::from(second == 2); // nothing but to find it
+                }
+                let mut found = world.files.after_power_loss(&mut world.dice);
+                let (generation, _) = world.check(&mut found);
+                // Whoever starts then can go on, too.
+                world.start(&mut found, wanted, dice).expect("a sound disk");
+                assert!(generation.number <= 3, "at most two changes were made");
+            }
+        }
+    });
+    let is_one = std::env::var_os("SIM_SEED").is_some();
+    assert!(is_one || (n_served > 100 && n_same > 10), "{n_served} served, {n_same} with the same");
+}
+
+#[test]
+fn an_emptied_log_is_not_written_anew() {
+    for_each_seed(PINNED, RUNS, |seed| {
+        let mut world = World::new(seed);
+        let wanted = n_shards(&mut world.dice);
+        let old = world.generation;
+        if old.n_shards == 1 {
+            return; // that is a node that begins
+        }
+        let shard =
+            ShardId(u16::try_from(pick(&mut world.dice, old.n_shards.into())).expect("small"));
+        let folder = old.folder_of(shard);
+        for name in world.files.names(&folder).expect("the folder is there") {
+            world.files.remove(&format!("{folder}/{name}")).expect("a sound disk");
+        }
+        let logs = world.recover().expect("an empty log is a log");
+        let layout = NewLayout { n_shards: wanted, segment_size: 64 << 20 };
+        let written = generations::rewrite(&mut world.files, old, logs, layout, || 1);
+        let error = written.expect_err("partitions are missing").to_string();
+        assert_eq!(error, format!("{folder} says nothing, although other logs do: restore it"));
+        assert_only(&mut world.files, old);
+    });
+}
+
+#[test]
 fn a_full_disk_leaves_the_old_logs_and_nothing_else() {
     for_each_seed(PINNED, RUNS, |seed| {
         let mut world = World::new(seed);
         let wanted = n_shards(&mut world.dice);
+        let dice = Dice::new(world.dice.roll());
         let mut sound = world.files.sound();
-        world.rewrite(&mut sound, wanted).expect("a sound disk");
+        world.start(&mut sound, wanted, dice).expect("a sound disk");
         for step in 0..sound.n_changes() {
             let mut files = world.files.failing(Failure::Room(step));
-            let mut found = match world.rewrite(&mut files, wanted) {
+            let mut found = match world.start(&mut files, wanted, dice) {
                 Err(GenerationError::Io { source, .. }) => {
                     assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
                     files.sound()
@@ -258,7 +360,6 @@ fn a_full_disk_leaves_the_old_logs_and_nothing_else() {
             };
             let (generation, _) = world.check(&mut found);
             assert_eq!(generation, world.generation);
-            generations::tidy(&mut found, generation).expect("a sound disk");
             assert_only(&mut found, generation);
         }
     });
@@ -283,6 +384,21 @@ fn a_long_log_is_cut_into_segments_that_are_checked_like_any_other() {
         assert!(names.len() > 2, "{names:?}");
         let log = generations::recover(&mut files, generation, ShardId(0)).expect("a whole log");
         assert!(log.partitions == *author.wrote());
+        // Without one of its segments, or with part of it, it is another log; the last may always be torn.
+        let mut names = names;
+        names.sort_unstable();
+        for name in &names[..names.len() - 1] {
+            let path = format!("1/0/{name}");
+            let mut damaged = files.clone();
+            damaged.remove(&path).expect("a sound disk");
+            let found = generations::recover(&mut damaged, generation, ShardId(0));
+            assert!(found.is_err(), "{path} is not missed");
+            let size = files.size(&path).expect("it is there");
+            let half = files.read(&path, 0, usize::try_from(size / 2).expect("small"));
+            damaged.append(&path, &half.expect("it is there")).expect("a sound disk");
+            let found = generations::recover(&mut damaged, generation, ShardId(0));
+            assert!(found.is_err(), "half of {path} is not missed");
+        }
         // The last batch is called durable like all others.
         let mut dice = Dice::new(seed);
         for name in names {
