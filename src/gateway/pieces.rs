@@ -43,17 +43,20 @@ const PIECE_SIZE_MIN: usize = 9;
 
 /// Whether results are too large to be written at once.
 pub(super) fn are_large(results: &[StatementResult]) -> bool {
-    let mut held = 0;
+    let mut held = 0_usize;
     for result in results {
         let rows = match result {
             StatementResult::Rows(rows) => Some(rows),
             StatementResult::Counts { returned, .. } => returned.as_ref(),
         };
-        match rows.map(|it| &it.values) {
-            Some(Values::Held(bytes)) => held += bytes.len(),
-            Some(Values::Spooled(_)) => return true,
-            None => {}
+        let Some(rows) = rows else { continue };
+        match &rows.values {
+            Values::Held(bytes) => held = held.saturating_add(bytes.len()),
+            Values::Spooled(_) => return true,
         }
+        // They stand in front of all rows, and in each that is an object.
+        let names = rows.columns.iter().map(|it| it.name.len() + 4).sum::<usize>();
+        held = held.saturating_add(names.saturating_mul(rows.count.saturating_add(1)));
     }
     held > limits::RESULT_HELD_SIZE_MAX
 }
@@ -559,6 +562,12 @@ pub(crate) mod tests {
         let half = || StatementResult::Rows(rows(&["t"], &[Value::Text(&text)]));
         assert!(!are_large(&[half()]));
         assert!(are_large(&[half(), half()]));
+        // Names count with each row, and without any.
+        let name = "n".repeat(limits::RESULT_HELD_SIZE_MAX / 100);
+        let nulls = |n| [StatementResult::Rows(rows(&[&name], &vec![Value::Null; n]))];
+        assert!(!are_large(&nulls(90)));
+        assert!(are_large(&nulls(110)));
+        assert!(are_large(&(0..110).flat_map(|_| nulls(0)).collect::<Vec<_>>()));
         let small = spooled(&rows(&["t"], &[Value::Null]), 0, u64::MAX);
         assert!(are_large(&[StatementResult::Rows(small)]));
     }
