@@ -3,8 +3,10 @@
 //!
 //! A reply is first planned: texts, and lists of rows between them. What the plan says is written when the connection
 //! asks for a piece, and no further: whatever a result's size, a reply holds a window of its values, and the text
-//! of about a piece. A row that is larger than the window is written value by value, and a value that is larger than a
-//! piece in parts.
+//! of about a piece. A piece ends behind the row, or the part of a value, with which it is full: it may be longer by the
+//! text of a row that fits into the window (four pieces, which escapes may make six times as long, and the names of the
+//! columns). A row that is larger than the window is written value by value, and a value that is larger than a piece in
+//! parts.
 //!
 //! A failure ends the connection in the middle of the reply: the status has been sent, and nothing that looks complete
 //! may follow it.
@@ -15,6 +17,8 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 
@@ -144,7 +148,12 @@ impl Pieces for Printing {
             match work.as_mut().poll(cx) {
                 Poll::Ready(Ok(())) => self.work = None,
                 Poll::Ready(Err(error)) => {
-                    warn!(%error, "failed to read a result that is being sent");
+                    // Each client could have one logged: each time they are twice as many, one is.
+                    static N: AtomicU64 = AtomicU64::new(0);
+                    let n = N.fetch_add(1, Ordering::Relaxed) + 1;
+                    if n.is_power_of_two() {
+                        warn!(%error, n, "failed to read a result that is being sent");
+                    }
                     self.work = None;
                     self.text.take();
                     return Poll::Ready(Some(Err(error)));
@@ -154,7 +163,9 @@ impl Pieces for Printing {
                 Poll::Pending => {}
             }
         }
-        let text = self.text.take();
+        // The next piece is as long, and a little longer, unless this is the last.
+        let size = if self.work.is_some() { self.piece + self.piece / 8 } else { 0 };
+        let text = self.text.replace(Vec::with_capacity(size));
         Poll::Ready((!text.is_empty()).then(|| Ok(text.into())))
     }
 }

@@ -42,7 +42,7 @@ pub fn pace_writes() {
 
 /// How far the write-back of a file is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pace {
+pub struct Pace {
     /// Bytes of the piece so far, and where they lie.
     bytes: u64,
     piece: Range<i64>,
@@ -51,10 +51,21 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// The piece that was last begun to be written.
+    #[cfg(test)]
+    pub(crate) fn on_its_way(&self) -> Range<i64> {
+        self.before.clone()
+    }
+
     /// SQLite has written `n` bytes at `at`, on this thread. Whether the disk has failed.
     pub(super) fn has_failed(&mut self, at: i64, n: u64) -> bool {
+        self.on_write(WRITTEN.get(), at, n).is_err()
+    }
+
+    /// This thread has written `n` bytes at `at` to the file with this number. An error is the disk's.
+    pub fn on_write(&mut self, file: c_int, at: i64, n: u64) -> io::Result<()> {
         if !HAS_TIME.get() {
-            return false;
+            return Ok(());
         }
         let end = at.saturating_add_unsigned(n);
         self.piece = if self.bytes == 0 {
@@ -64,13 +75,13 @@ impl Pace {
         };
         self.bytes += n;
         if self.bytes < PIECE_BYTES {
-            return false;
+            return Ok(());
         }
         self.bytes = 0;
         let piece = mem::take(&mut self.piece);
         let before = mem::replace(&mut self.before, piece.clone());
-        let file = WRITTEN.get();
-        write_back(file, &piece, BEGIN).is_err() || write_back(file, &before, WHOLE).is_err()
+        write_back(file, &piece, BEGIN)?;
+        write_back(file, &before, WHOLE)
     }
 }
 
