@@ -124,8 +124,11 @@ pub const RESULT_HELD_SIZE_MAX: usize = 256 << 10;
 pub const PIECE_SIZE: usize = 64 << 10;
 /// Files with results that a shard has open at once; more are told `overloaded`.
 pub const SPOOLS_MAX: usize = 512;
-/// Bytes in them; more are told `overloaded`. They also leave the reserve of the disk alone (507).
+/// Bytes in them; more are told `overloaded`. Of both a namespace may have as much as it leaves to the others.
 pub const SPOOLED_BYTES_MAX: u64 = 4 << 30;
+/// Bytes in them beyond which what is put there is written to the disk at once, piece by piece, so that the next sync of
+/// a log finds little to wait for. Below, a file that is gone soon is never written.
+pub const SPOOLED_BYTES_UNWRITTEN: u64 = 64 << 20;
 /// Bytes after which the disk is asked for its room again while a result is put there.
 pub const SPOOL_LOOK_BYTES: u64 = 1 << 20;
 /// Connections that only read and wait for work, per shard.
@@ -236,6 +239,7 @@ const _: () = {
     // Who waits for a `-wal` is answered in time.
     assert!(WAL_WAIT_MAX.as_millis() * 2 < REQUEST_DEADLINE.as_millis());
     assert!(PIECE_SIZE <= RESULT_HELD_SIZE_MAX);
+    assert!(SPOOLED_BYTES_UNWRITTEN < SPOOLED_BYTES_MAX);
     // Each has a result of the default size, or nearly as many have.
     assert!(SPOOLED_BYTES_MAX >= RESULT_BYTES.0 * 64);
     // The length of a batch is a u32, and one more record goes into one that is not full.

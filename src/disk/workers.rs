@@ -224,7 +224,7 @@ fn read_whole(
     let reader = reader.map_or_else(|| open(database, &path), Ok);
     let (reader, result) = match reader {
         Ok(mut reader) => {
-            let read = || reader.read(&command, &brake, &mut is_late, Some(spools.spill()));
+            let read = || reader.read(&command, &brake, &mut is_late, Some(spools.spill(database)));
             let result = guarded(stops, database, read);
             let is_fit = result.as_ref().is_ok_and(|it| it.is_fit);
             (is_fit.then_some(reader), result)

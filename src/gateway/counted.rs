@@ -10,7 +10,6 @@ use std::task::ready;
 use bytes::Bytes;
 
 use crate::gateway::stats::Stats;
-use crate::gateway::tenants::Usage;
 use crate::http::body::Content;
 use crate::http::body::Pieces;
 use crate::types::Namespace;
@@ -50,7 +49,6 @@ impl Pieces for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let usage = Usage { sent_bytes: self.sent, ..Usage::default() };
-        self.stats.borrow_mut().count_tenant(&self.namespace, &usage);
+        self.stats.borrow_mut().count_sent(&self.namespace, self.sent);
     }
 }

@@ -3,8 +3,10 @@
 //!
 //! A reply is first planned: texts, and lists of rows between them. What the plan says is written when the connection
 //! asks for a piece, and no further: whatever a result's size, a reply holds a window of its values, and the text
-//! of about a piece. A row that is larger than the window is written value by value, and a value that is larger than a
-//! piece in parts.
+//! of about a piece. A piece ends behind the row, or the part of a value, with which it is full: it may be longer by the
+//! text of a row that fits into the window (four pieces, which escapes may make six times as long, and the names of the
+//! columns). A row that is larger than the window is written value by value, and a value that is larger than a piece in
+//! parts.
 //!
 //! A failure ends the connection in the middle of the reply: the status has been sent, and nothing that looks complete
 //! may follow it.
@@ -15,6 +17,8 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 
@@ -43,17 +47,20 @@ const PIECE_SIZE_MIN: usize = 9;
 
 /// Whether results are too large to be written at once.
 pub(super) fn are_large(results: &[StatementResult]) -> bool {
-    let mut held = 0;
+    let mut held = 0_usize;
     for result in results {
         let rows = match result {
             StatementResult::Rows(rows) => Some(rows),
             StatementResult::Counts { returned, .. } => returned.as_ref(),
         };
-        match rows.map(|it| &it.values) {
-            Some(Values::Held(bytes)) => held += bytes.len(),
-            Some(Values::Spooled(_)) => return true,
-            None => {}
+        let Some(rows) = rows else { continue };
+        match &rows.values {
+            Values::Held(bytes) => held = held.saturating_add(bytes.len()),
+            Values::Spooled(_) => return true,
         }
+        // They stand in front of all rows, and in each that is an object.
+        let names = rows.columns.iter().map(|it| it.name.len() + 4).sum::<usize>();
+        held = held.saturating_add(names.saturating_mul(rows.count.saturating_add(1)));
     }
     held > limits::RESULT_HELD_SIZE_MAX
 }
@@ -141,7 +148,12 @@ impl Pieces for Printing {
             match work.as_mut().poll(cx) {
                 Poll::Ready(Ok(())) => self.work = None,
                 Poll::Ready(Err(error)) => {
-                    warn!(%error, "failed to read a result that is being sent");
+                    // Each client could have one logged: each time they are twice as many, one is.
+                    static N: AtomicU64 = AtomicU64::new(0);
+                    let n = N.fetch_add(1, Ordering::Relaxed) + 1;
+                    if n.is_power_of_two() {
+                        warn!(%error, n, "failed to read a result that is being sent");
+                    }
                     self.work = None;
                     self.text.take();
                     return Poll::Ready(Some(Err(error)));
@@ -151,7 +163,9 @@ impl Pieces for Printing {
                 Poll::Pending => {}
             }
         }
-        let text = self.text.take();
+        // The next piece is as long, and a little longer, unless this is the last.
+        let size = if self.work.is_some() { self.piece + self.piece / 8 } else { 0 };
+        let text = self.text.replace(Vec::with_capacity(size));
         Poll::Ready((!text.is_empty()).then(|| Ok(text.into())))
     }
 }
@@ -559,6 +573,12 @@ pub(crate) mod tests {
         let half = || StatementResult::Rows(rows(&["t"], &[Value::Text(&text)]));
         assert!(!are_large(&[half()]));
         assert!(are_large(&[half(), half()]));
+        // Names count with each row, and without any.
+        let name = "n".repeat(limits::RESULT_HELD_SIZE_MAX / 100);
+        let nulls = |n| [StatementResult::Rows(rows(&[&name], &vec![Value::Null; n]))];
+        assert!(!are_large(&nulls(90)));
+        assert!(are_large(&nulls(110)));
+        assert!(are_large(&(0..110).flat_map(|_| nulls(0)).collect::<Vec<_>>()));
         let small = spooled(&rows(&["t"], &[Value::Null]), 0, u64::MAX);
         assert!(are_large(&[StatementResult::Rows(small)]));
     }

@@ -115,6 +115,11 @@ impl Stats {
         self.tenants.count(namespace, usage);
     }
 
+    /// Further bytes were sent in a reply to a namespace, whose request is counted.
+    pub fn count_sent(&mut self, namespace: &Namespace, bytes: u64) {
+        self.tenants.count_sent(namespace, bytes);
+    }
+
     /// What it is now.
     pub fn snapshot(&self) -> Snapshot {
         let mut named: Vec<_> =

@@ -133,6 +133,15 @@ impl Tenants {
         }
     }
 
+    /// Count bytes that were sent after their request was counted.
+    pub fn count_sent(&mut self, namespace: &Namespace, bytes: u64) {
+        let usage = match self.places.get(namespace) {
+            Some(Place::Named(at)) => &mut self.named[*at].usage,
+            Some(Place::Candidate(_)) | None => &mut self.other,
+        };
+        usage.sent_bytes += bytes;
+    }
+
     fn end_round(&mut self) {
         self.n_in_round = 0;
         for (namespace, _) in &self.candidates {
@@ -206,6 +215,19 @@ mod tests {
         assert_eq!(named + tenants.other().requests, 900);
         assert_eq!(tenants.other().sent_bytes, (300 - 64) * 30);
         assert!(tenants.places.len() <= NAMED_MAX + CANDIDATES_MAX);
+    }
+
+    #[test]
+    fn bytes_that_follow_are_no_further_request() {
+        let mut tenants = full();
+        let (before, recent) = (tenants.n_in_round, tenants.named[3].recent);
+        for n in [3, 900] {
+            tenants.count_sent(&name(n), 7);
+        }
+        assert_eq!((tenants.n_in_round, tenants.named[3].recent), (before, recent));
+        assert_eq!(tenants.named[3].usage.sent_bytes, 4 * 10 + 7);
+        assert_eq!(*tenants.other(), Usage { sent_bytes: 7, ..Usage::default() });
+        assert!(tenants.candidates.is_empty());
     }
 
     /// 64 named ones, the first with one request and each further one with more.

@@ -2,7 +2,7 @@
 //!
 //! What lies in a file is read on the core as far as the system has it in memory, which is a copy of
 //! [`PIECE_SIZE`](crate::limits::PIECE_SIZE) bytes at most, a few microseconds; what would wait for the disk is read on
-//! the thread that a core has for that.
+//! one of the threads that a core has for that.
 
 use std::io;
 use std::sync::Arc;

@@ -28,8 +28,9 @@ use crate::shard::fair::Fair;
 /// Bytes reserved for a body before any of it has arrived: a length is only a promise.
 const RESERVE_SIZE: usize = 64 << 10;
 
-/// Pieces of a body that are sent before other connections have their turn.
-const PIECES_IN_A_ROW: u32 = 4;
+/// Pieces of a body that hyper is given until it is told to wait. It asks once more in the same turn, so that twice as
+/// many are sent before other connections have theirs.
+const PIECES_IN_A_ROW: u32 = 2;
 
 /// What a reply has to say.
 #[derive(Debug)]
@@ -117,8 +118,11 @@ impl Body for Outgoing {
         }
         let piece = ready!(pieces.poll_piece(cx));
         this.n_in_a_row += 1;
-        if !matches!(piece, Some(Ok(_))) {
-            this.end();
+        match piece {
+            Some(Ok(_)) => {}
+            // It is never at its end: the connection has to show that.
+            Some(Err(_)) => this.content = Content::Whole(Bytes::new()),
+            None => this.end(),
         }
         Poll::Ready(piece.map(|it| it.map(Frame::data)))
     }

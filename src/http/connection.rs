@@ -2,10 +2,14 @@
 
 use std::future;
 use std::future::Future;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::FutureExt;
@@ -19,6 +23,7 @@ use http::header;
 use http::request::Parts;
 use http_body::Body;
 use hyper::body::Incoming;
+use socket2::SockRef;
 use tracing::Level;
 
 use crate::http::Moved;
@@ -96,6 +101,7 @@ async fn drive<S: Service>(
     seat: Option<Seat>,
     shared: Rc<Shared<S>>,
 ) {
+    let socket = stream.as_raw_fd();
     let io = HyperStream::new(stream, ahead, Rc::clone(&shared.scratch), Rc::clone(&activity));
     let is_seated = seat.is_some();
     let requests =
@@ -127,11 +133,21 @@ async fn drive<S: Service>(
         served
     })
     .await;
+    let is_cut_off =
+        activity.phase() == Phase::Write && !matches!(end, End::Served(Ok(())) | End::Moved(_));
+    if is_cut_off {
+        // The connection, which owns it, is still there.
+        reset_at_close(socket);
+    }
     match end {
         End::Served(Ok(())) if !activity.leaves_unread() => {}
         End::Served(result) => {
             if let Err(error) = result {
                 tracing::debug!(%error, "a connection failed");
+            }
+            if is_cut_off {
+                // To linger would end it properly first.
+                return;
             }
             let mut io = connection.into_parts().io;
             if let Some(refusal) = io.take_refusal() {
@@ -153,6 +169,16 @@ async fn drive<S: Service>(
         }
         End::Aborted => {}
     }
+}
+
+/// Have this socket, which must be open, end without a word when it is closed: its reply is cut off. One that only the
+/// end of the connection delimits (HTTP/1.0) would look complete otherwise.
+fn reset_at_close(socket: RawFd) {
+    // SAFETY: it is open, says the caller, and is not kept.
+    #[expect(unsafe_code, reason = "the stream that owns it is lent to hyper")]
+    let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+    // A socket that has failed by itself is not taken for one that ended well.
+    let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Word a refusal that hyper would have sent without a word. Left unfinished if the peer takes too long.

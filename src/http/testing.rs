@@ -129,6 +129,18 @@ impl Client {
         self.gather(|it| it.ends_with(end.as_bytes())).await
     }
 
+    /// Whether the connection is reset, after whatever comes before.
+    pub(crate) async fn is_reset(&mut self) -> bool {
+        let mut chunk = vec![0; 64 << 10];
+        loop {
+            match self.stream.read(&mut chunk).await {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.to_string().contains("reset"),
+            }
+        }
+    }
+
     async fn gather(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> String {
         let mut bytes = std::mem::take(&mut self.pending);
         let mut chunk = vec![0; 64 << 10];

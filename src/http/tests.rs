@@ -278,6 +278,23 @@ fn a_body_that_breaks_looks_broken() {
 }
 
 #[test]
+fn a_reply_that_is_cut_off_is_not_taken_for_a_whole_one() {
+    on_executor(async {
+        let mut options = options();
+        options.timeouts.write = Duration::from_millis(200);
+        let server = Running::start(options, Echo::default());
+        for (path, is_cut_off) in [("/pieces", false), ("/broken", true), ("/endless", true)] {
+            let mut client = server.connect().await;
+            client.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+            if path == "/endless" {
+                until(|| server.counters().timeouts == 1).await;
+            }
+            assert_eq!(client.is_reset().await, is_cut_off, "{path}");
+        }
+    });
+}
+
+#[test]
 fn pieces_are_made_as_they_are_taken_and_a_slow_client_is_left() {
     on_executor(async {
         let mut options = options();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use glommio::LocalExecutorBuilder;
 use glommio::Placement;
+use glommio::PoolPlacement;
 use tracing::info;
 
 use crate::auth::key::Keys;
@@ -47,6 +48,9 @@ use crate::wal::recovery::Recovered;
 /// How long cores may take to finish what they have begun, beyond what their clients may take.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
+/// Threads of a core for calls that block: one may wait for the disk while another is asked.
+const BLOCKING_THREADS: usize = 2;
+
 /// Run a node until SIGINT or SIGTERM.
 pub fn run(mut config: Config) -> Result<(), BootError> {
     let clock = Clock::start();
@@ -61,7 +65,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
     let _lock = preflight::lock(&config.node.data_dir)?;
     let _database_lock = lock_database_dir(&config)?;
     let temporary = preflight::environment(&config.database.data_dir)?;
-    let cpus = check_machine(&config)?;
+    let (cpus, n_spools) = check_machine(&config)?;
     let refused = |error: SecretError| BootError::Refused(format!("cannot start: {error}"));
     let identity = Identity::load_or_create(&config.node.data_dir).map_err(refused)?;
     let own_key = identity::load_or_create_api_key(&config.node.data_dir).map_err(refused)?;
@@ -103,7 +107,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
         let workers = {
             let now = move || clock.now();
             let stops = Stops::of(&config.database.data_dir);
-            let spools = Spools::start(temporary.clone(), settings::spools(&config));
+            let spools = Spools::start(temporary.clone(), settings::spools(&config, n_spools));
             Workers::start(&stops, settings::times(&config), spools, now, report.clone())
         };
         let threads = Threads { helper: Helper::start(report), workers };
@@ -171,8 +175,9 @@ fn refuse_what_cannot_be(config: &Config) -> Result<(), BootError> {
     Ok(())
 }
 
-/// What the machine must offer. The processors that the cores are pinned to.
-fn check_machine(config: &Config) -> Result<Vec<usize>, BootError> {
+/// What the machine must offer. The processors that the cores are pinned to, and how many files with large results each
+/// may have.
+fn check_machine(config: &Config) -> Result<(Vec<usize>, usize), BootError> {
     let runtime = &config.runtime;
     let cpus = preflight::cpus();
     if usize::from(runtime.shards) > cpus.len() {
@@ -181,9 +186,10 @@ fn check_machine(config: &Config) -> Result<Vec<usize>, BootError> {
     let limits = &config.limits;
     let connections = u64::from(limits.connections);
     let open_databases = u64::from(limits.open_databases);
-    preflight::resources(runtime.shards, runtime.io_memory.0, open_databases, connections)?;
+    let n_spools =
+        preflight::resources(runtime.shards, runtime.io_memory.0, open_databases, connections)?;
     preflight::io_uring(settings::bytes(runtime.io_memory.0))?;
-    Ok(cpus)
+    Ok((cpus, n_spools))
 }
 
 /// A database directory of its own is locked as well: another node might be told to use it.
@@ -344,6 +350,8 @@ fn spawn(
     let name = format!("debros-{}", boot.found.shard.0);
     LocalExecutorBuilder::new(Placement::Fixed(cpus[at]))
         .name(&name)
+        // What waits for the disk, or writes a page of metrics, is not to take the core's own processor.
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
         .io_memory(settings::bytes(config.runtime.io_memory.0))
         .spin_before_park(config.runtime.spin)
         .spawn(move || core::run(boot))

@@ -97,13 +97,14 @@ pub(super) fn io_uring(io_memory: usize) -> Result<(), BootError> {
     }
 }
 
-/// Whether enough memory may be locked for the rings, and enough files opened.
+/// Whether enough memory may be locked for the rings, and enough files opened. How many of them each core may have
+/// for large results.
 pub(super) fn resources(
     n_shards: u16,
     io_memory: u64,
     open_databases: u64,
     connections: u64,
-) -> Result<(), BootError> {
+) -> Result<usize, BootError> {
     let needs = (u64::from(n_shards) * RINGS * io_memory).max(MEMLOCK_MIN);
     let has = memlock();
     if has < MEMLOCK_MIN || (!is_root() && has < needs) {
@@ -124,7 +125,15 @@ pub(super) fn resources(
             wanted, "fewer files may be open than the limits of the configuration add up to"
         );
     }
-    Ok(())
+    Ok(spools_of_core(has - least, wanted - least))
+}
+
+/// What large results may have if there are `has` of `wanted` files: as large a part of theirs as the others of
+/// their own, but one at least.
+fn spools_of_core(has: u64, wanted: u64) -> usize {
+    let all = limits::SPOOLS_MAX as u64;
+    let granted = (all * has.min(wanted)).checked_div(wanted).unwrap_or(all);
+    usize::try_from(granted.max(1)).unwrap_or(limits::SPOOLS_MAX)
 }
 
 fn is_root() -> bool {
@@ -236,5 +245,19 @@ pub(super) fn lock(data_dir: &Path) -> Result<std::fs::File, BootError> {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(BootError::Locked(data_dir.to_owned())),
         Err(std::fs::TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_results_get_their_part_of_the_files_that_there_are() {
+        let all = limits::SPOOLS_MAX;
+        let cases = [(0, 0, all), (9, 0, all), (900, 900, all), (450, 900, all / 2), (0, 900, 1)];
+        for (has, wanted, want) in cases {
+            assert_eq!(spools_of_core(has, wanted), want, "{has} of {wanted}");
+        }
     }
 }

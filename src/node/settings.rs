@@ -53,12 +53,18 @@ pub(super) fn times(config: &Config) -> Times {
     Times { statement: config.limits.statement_time, slow_statement: config.logging.slow_statement }
 }
 
-/// What one core's files with large results may take.
-pub(super) fn spools(config: &Config) -> spool::Bounds {
+/// What one core's files with large results may take, of which so many may be open. They end where a disk that was
+/// low is found to have room again, and what all threads put there between two looks is left free as well: so they
+/// take nothing from those who write.
+pub(super) fn spools(config: &Config, files: usize) -> spool::Bounds {
+    let reserve = config.limits.disk_reserve.0;
+    let n_threads = u64::from(config.runtime.shards) * limits::READER_THREADS as u64;
+    let margin = (reserve / 10).saturating_add(n_threads * limits::SPOOL_LOOK_BYTES);
     spool::Bounds {
-        files: limits::SPOOLS_MAX,
+        files,
         bytes: limits::SPOOLED_BYTES_MAX,
-        reserve: config.limits.disk_reserve.0,
+        unwritten: limits::SPOOLED_BYTES_UNWRITTEN,
+        reserve: reserve.saturating_add(margin),
     }
 }
 
@@ -76,4 +82,28 @@ pub(super) fn seed() -> u64 {
 /// A size in memory.
 pub(super) fn bytes(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+    use crate::config::overrides::Environment;
+    use crate::config::overrides::Flags;
+    use crate::shard::room::Reserve;
+    use crate::shard::room::Room;
+
+    #[test]
+    fn large_results_leave_a_disk_that_was_low_time_to_get_out_of_it() {
+        let (environment, flags) = (Environment::new(), Flags::default());
+        let overrides = Overrides { environment: &environment, flags: &flags, cores: 4 };
+        let config = Config::parse(None, &overrides).unwrap();
+        let kept = spools(&config, 9).reserve;
+        // Each thread has looked, and then puts there what it may before it looks again.
+        let put = limits::SPOOL_LOOK_BYTES
+            * limits::READER_THREADS as u64
+            * u64::from(config.runtime.shards);
+        let room = Reserve::new(config.limits.disk_reserve.0);
+        assert_eq!(room.room(Room::Low, kept - put), Room::Enough);
+    }
 }

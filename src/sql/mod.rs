@@ -76,6 +76,7 @@ pub use maintenance::Checkpointer;
 pub use maintenance::export;
 pub use maintenance::sync_wal;
 pub use memory::give_back_if_due;
+pub use pace::Pace;
 pub use pace::pace_writes;
 pub use reader::Brake;
 pub use reader::LongRead;

@@ -44,7 +44,7 @@ pub fn pace_writes(stop: Stop) {
 
 /// How far the write-back of a file is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pace {
+pub struct Pace {
     /// Bytes of the piece so far, and where they lie.
     bytes: u64,
     piece: Range<i64>,
@@ -53,9 +53,25 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// The piece that was last begun to be written.
+    #[cfg(test)]
+    pub(crate) fn on_its_way(&self) -> Range<i64> {
+        self.before.clone()
+    }
+
     /// SQLite has written `n` bytes at `at`, on this thread.
     pub(super) fn on_written(&mut self, at: i64, n: u64) {
         let Some(stop) = STOP.get() else { return };
+        if let Err(error) = self.on_write(WRITTEN.get(), at, n) {
+            stop(&error);
+        }
+    }
+
+    /// This thread has written `n` bytes at `at` to the file with this number. An error is the disk's.
+    pub fn on_write(&mut self, file: c_int, at: i64, n: u64) -> io::Result<()> {
+        if STOP.get().is_none() {
+            return Ok(());
+        }
         let end = at.saturating_add_unsigned(n);
         self.piece = if self.bytes == 0 {
             at..end
@@ -64,18 +80,20 @@ impl Pace {
         };
         self.bytes += n;
         if self.bytes < PIECE_BYTES {
-            return;
+            return Ok(());
         }
         self.bytes = 0;
         let piece = mem::take(&mut self.piece);
         let before = mem::replace(&mut self.before, piece.clone());
-        let file = WRITTEN.get();
         let done = write_back(file, &piece, BEGIN).and_then(|()| write_back(file, &before, WHOLE));
         match done {
-            Ok(()) => {}
-            Err(error) if is_of_disk(&error) => stop(&error),
+            Err(error) if is_of_disk(&error) => Err(error),
             // Not every file can, and not every system lets us.
-            Err(_) => STOP.set(None),
+            Err(_) => {
+                STOP.set(None);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 }

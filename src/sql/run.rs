@@ -38,6 +38,7 @@ use crate::sql::running::is_given_up;
 use crate::sql::running::out_of_steps;
 use crate::sql::running::stop_if_failed;
 use crate::sql::running::too_late;
+use crate::sql::spooled;
 use crate::sql::spooled::Room;
 use crate::sql::statement;
 use crate::sql::statement::Row;
@@ -175,6 +176,7 @@ impl Database {
             Kind::Storage => self.run_key(command, &running),
             _ => self.run_statements(command, &mut running),
         };
+        spooled::shrink(&mut self.scratch);
         let ended = ended.and_then(|results| match self.check_kept(command, setting, &results) {
             Ok(Ok(())) => Ok(results),
             Ok(Err(error)) => Err(Halt::ErrorAfter(error)),
@@ -495,17 +497,19 @@ fn run_one(
             return Ok(());
         }
         count += 1;
-        row.encode(n_columns, room.scratch);
         if count > rows_max {
             let message = format!("result has too many rows: at most {rows_max}");
             return Err(RowsEnd::Limit(StatementError::coded("result_rows", message)));
         }
-        let size = room.size().saturating_add(count.saturating_mul(names));
-        if size > bytes_max {
-            let message = format!("result is too large: at most {bytes_max} bytes");
-            return Err(RowsEnd::Limit(StatementError::coded("result_bytes", message)));
-        }
-        room.on_row(size)
+        let names = count.saturating_mul(names);
+        row.encode_each(n_columns, |value| {
+            let size = room.size().saturating_add(names).saturating_add(value.size());
+            if size > bytes_max {
+                return Err(RowsEnd::Limit(too_large(bytes_max)));
+            }
+            room.put(value, size)
+        })?;
+        room.on_row(room.size().saturating_add(names))
     });
     match ran {
         Ok(()) => {}
@@ -520,10 +524,22 @@ fn run_one(
     let Some(columns) = columns else {
         return Ok(None);
     };
-    let size = room.size() + count * names;
+    // Without a row they stand in front of none.
+    let size = room.size().saturating_add(count.max(1).saturating_mul(names));
+    if size > bytes_max {
+        let error = too_large(bytes_max);
+        return Err(match cached.nature {
+            Nature::Read => Halt::Error(error),
+            _ => Halt::ErrorAfter(error),
+        });
+    }
     running.bytes_left -= u64::try_from(size).expect("a size");
     let values = room.end().map_err(Halt::Error)?;
     Ok(Some(Rows { columns: Arc::clone(columns), count, values }))
+}
+
+fn too_large(bytes_max: usize) -> StatementError {
+    StatementError::coded("result_bytes", format!("result is too large: at most {bytes_max} bytes"))
 }
 
 /// Whether a row of `PRAGMA table_list` is the engine's.

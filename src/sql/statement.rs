@@ -476,12 +476,27 @@ impl Row<'_> {
 
     /// Append the first `n` values to `out`. Text that is not UTF-8 gets replacement characters.
     pub(super) fn encode(&self, n: usize, out: &mut BytesMut) {
+        let encoded = self.encode_each(n, |value| {
+            value.encode(out);
+            Ok::<_, SqlError>(())
+        });
+        encoded.expect("nothing stops it");
+    }
+
+    /// Give the first `n` values to `encode`, which may stop there by an error: where values share their memory, a row
+    /// is far larger encoded than it is here. Text that is not UTF-8 has got replacement characters.
+    pub(super) fn encode_each<E>(
+        &self,
+        n: usize,
+        mut encode: impl FnMut(Value<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         for at in 0..c_int::try_from(n).expect("a count") {
             match self.value(at) {
-                Ok(value) => value.encode(out),
-                Err(text) => Value::Text(&String::from_utf8_lossy(text)).encode(out),
+                Ok(value) => encode(value)?,
+                Err(text) => encode(Value::Text(&String::from_utf8_lossy(text)))?,
             }
         }
+        Ok(())
     }
 
     /// The value of column `at`, or the bytes of a text that is not UTF-8.

@@ -293,7 +293,7 @@ impl Statements {
             row.encode(1, scratch);
             Ok::<_, SqlError>(())
         })?;
-        Ok(Rows { columns, count: 1, values: scratch.split().freeze().into() })
+        Ok(Rows { columns, count: 1, values: spooled::take(scratch).into() })
     }
 
     /// The keys, each with a nought; and behind them, with a one, the key to go on from, if there may be more. They

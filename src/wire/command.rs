@@ -67,6 +67,16 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// Bytes of tag and content.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Null => 1,
+            Self::Integer(_) | Self::Real(_) => 9,
+            Self::Text(it) => 5 + it.len(),
+            Self::Blob(it) => 5 + it.len(),
+        }
+    }
+
     /// Append tag and content to `out`.
     pub fn encode(self, out: &mut impl BufMut) {
         match self {

@@ -71,6 +71,11 @@ fn metric(node: &Node, name: &str) -> u64 {
     values.into_iter().sum()
 }
 
+/// Whether no file with a result is left.
+fn are_closed(node: &Node) -> bool {
+    metric(node, "spools") == 0 && metric(node, "spooled_bytes") == 0
+}
+
 /// Files that have no name and lie where temporary ones do.
 fn unnamed_files(node: &Node) -> usize {
     let files = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("it runs");
@@ -154,7 +159,7 @@ fn a_large_result_is_what_its_rows_are() {
     assert_eq!(returned["rows_affected"], 2_000);
     let some = query(&client, "SELECT n, t, b, r FROM big WHERE id BETWEEN 2 AND 2001 ORDER BY id");
     assert_eq!(returned["rows"], some.json()["rows"]);
-    wait_until("the files are closed", || (metric(&node, "spools") == 0).then_some(()));
+    wait_until("the files are closed", || are_closed(&node).then_some(()));
     assert_eq!(metric(&node, "spooled_bytes"), 0);
     assert!(node.alarms().is_empty(), "{:?}", node.alarms());
 }
@@ -196,7 +201,7 @@ fn limits_are_told_before_anything_is_sent() {
     let bytes = json!({ "sql": "SELECT a.*, b.t AS u FROM big a, big b WHERE b.id = 5" });
     let (status, error) = client.refused("/v1/rqlite/query", &bytes);
     assert_eq!((status, error.contains("too large")), (400, true), "{error}");
-    wait_until("the files are closed", || (metric(&node, "spools") == 0).then_some(()));
+    wait_until("the files are closed", || are_closed(&node).then_some(()));
     assert!(metric(&node, "spools_total") >= 2, "both went to a file");
     let old = node.client();
     let body = json!({ "sql": ALL }).to_string();
@@ -216,7 +221,7 @@ fn slow_clients_cost_no_memory_and_hold_up_nobody() {
     // What one costs for the first time, others do not cost again.
     drop(query(&node.client(), ALL));
     drop(begin_to_read(node.port));
-    wait_until("the files are closed", || (metric(&node, "spools") == 0).then_some(()));
+    wait_until("the files are closed", || are_closed(&node).then_some(()));
     assert_eq!(unnamed_files(&node), 0);
     let resident = status_kb(node.pid(), "VmRSS");
     let mut slow = Vec::new();
@@ -256,7 +261,7 @@ fn slow_clients_cost_no_memory_and_hold_up_nobody() {
     }
     drop(slow);
     wait_until("the files are closed", || {
-        (metric(&node, "spools") == 0 && unnamed_files(&node) == 0).then_some(())
+        (are_closed(&node) && unnamed_files(&node) == 0).then_some(())
     });
     assert_eq!(metric(&node, "spooled_bytes"), 0);
     assert!(node.alarms().is_empty(), "{:?}", node.alarms());

@@ -290,7 +290,7 @@ mod tests {
             let report = move |it| drop(report.send(it));
             let times = Times { statement: Duration::from_secs(100), slow_statement: None };
             let (stops, clock) = (Stops::of(folder.path()), Clock::start());
-            let bounds = Bounds { files: 9, bytes: 1 << 30, reserve: 0 };
+            let bounds = Bounds { files: 9, bytes: 1 << 30, unwritten: 1 << 30, reserve: 0 };
             let spools = Spools::start(folder.path().to_owned(), bounds);
             let helper = Helper::start(report.clone());
             let workers = Workers::start(&stops, times, spools, move || clock.now(), report);

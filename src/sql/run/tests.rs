@@ -584,3 +584,31 @@ fn rows_of_many_pages_are_deleted_where_there_is_time() {
     assert_eq!(apply("DELETE FROM t WHERE a > 3", Share::Whole), Rest::None);
     assert_eq!(fixture.query("SELECT a, length(b) FROM t"), "[a,length(b)](1,1)(2,900000)");
 }
+
+#[test]
+fn a_row_whose_values_share_their_memory_stops_at_the_limit() {
+    let mut fixture = fixture();
+    // SQLite has the text once; the row would have two thousand.
+    let columns = vec!["?1"; 2_000].join(",");
+    let text = "x".repeat(4 << 20);
+    let limits = CommandLimits { result_bytes: 32 << 20, value_bytes: 8 << 20, ..LIMITS };
+    let stamp = Stamp { limits, ..stamp(1) };
+    let command = command(Mode::Query, &format!("SELECT {columns}"), &[Value::Text(&text)], &stamp);
+    let read = fixture.database.read(&[command], &mut |_| false).unwrap();
+    let want = "error result_bytes: result is too large: at most 33554432 bytes";
+    assert_eq!(print(&read[0]), want);
+    assert_eq!(fixture.database.scratch.capacity(), 0, "its memory is given back");
+}
+
+#[test]
+fn names_count_once_without_rows() {
+    let name = "n".repeat(200);
+    let sql = format!("SELECT 1 AS {name} WHERE false");
+    let mut fixture = fixture();
+    for (result_bytes, is_small) in [(204, true), (203, false)] {
+        let stamp = Stamp { limits: CommandLimits { result_bytes, ..LIMITS }, ..stamp(1) };
+        let command = command(Mode::Query, &sql, &[], &stamp);
+        let read = fixture.database.read(&[command], &mut |_| false).unwrap();
+        assert_eq!(read[0].is_ok(), is_small, "{result_bytes}: {read:?}");
+    }
+}
