@@ -94,9 +94,12 @@ impl Stops {
         Self { path: data_dir.join(NAME).into() }
     }
 
-    /// Add a stop; it is on disk when this returns. May be called by several threads at once.
+    /// Add a stop; it is on disk when this returns. May be called by several threads at once: one after the other
+    /// has the file, so that none takes what another has written for a head that was cut short.
     pub fn record(&self, stop: &Stop) -> io::Result<()> {
         let mut file = fs::OpenOptions::new().create(true).append(true).open(&self.path)?;
+        // Given back when the file is closed, by a panic too.
+        file.lock()?;
         let found = fs::read(&self.path)?;
         let is_new = !found.contains(&b'\n');
         if is_new && !found.is_empty() {
@@ -104,8 +107,7 @@ impl Stops {
             file.set_len(0)?;
         }
         let head = if is_new { format!("{MAGIC}{VERSION}\n") } else { String::new() };
-        // Begins with a line break: what is there may have been cut short. One call, so that lines of
-        // several threads stay apart.
+        // Begins with a line break: what is there may have been cut short.
         file.write_all(format!("{head}\n{}", line_of(stop)).as_bytes())?;
         file.sync_all()?;
         if is_new { self.sync_name() } else { Ok(()) }
@@ -262,6 +264,32 @@ mod tests {
             stops.record(&one).unwrap();
             let last = stops.read().unwrap().pop();
             assert_eq!(last, Some(one.clone()), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_several_threads_add_at_once_is_all_there() {
+        const N_THREADS: usize = 8;
+        const N_ROUNDS: usize = 50;
+        let dir = tempfile::tempdir().unwrap();
+        let stops = Stops::of(dir.path());
+        for round in 0..N_ROUNDS {
+            fs::write(dir.path().join(NAME), &MAGIC[..5]).unwrap();
+            let barrier = std::sync::Barrier::new(N_THREADS);
+            std::thread::scope(|scope| {
+                for nth in 0..N_THREADS as u64 {
+                    let (stops, barrier) = (&stops, &barrier);
+                    scope.spawn(move || {
+                        barrier.wait();
+                        stops.record(&stop(Kind::Fault, Some(nth), "full")).unwrap();
+                    });
+                }
+            });
+            let mut found: Vec<_> =
+                stops.read().unwrap().iter().map(|it| it.index.unwrap().0).collect();
+            found.sort_unstable();
+            let want: Vec<_> = (0..N_THREADS as u64).collect();
+            assert_eq!(found, want, "round {round}");
         }
     }
 

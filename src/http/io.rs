@@ -80,15 +80,10 @@ impl HyperStream {
     /// Keep back what hyper says when it could not read a head: a status, and no word of what is wrong. It comes
     /// while no request is under way, and is the last that hyper writes.
     fn keeps_back(&mut self, bytes: &[u8]) -> bool {
-        let is_between = matches!(self.activity.phase(), Phase::Head | Phase::Idle);
-        if !is_between || !bytes.starts_with(b"HTTP/1.") {
+        if !matches!(self.activity.phase(), Phase::Head | Phase::Idle) {
             return false;
         }
-        self.refusal = match bytes.get(9..12) {
-            Some(b"400") => Some(Refusal::HeadBroken),
-            Some(b"414" | b"431") => Some(Refusal::HeadTooLarge),
-            _ => None,
-        };
+        self.refusal = refusal_in(bytes);
         self.refusal.is_some()
     }
 
@@ -146,8 +141,10 @@ impl hyper::rt::Write for HyperStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if slices.first().is_some_and(|it| this.keeps_back(it)) {
-            return Poll::Ready(Ok(slices.iter().map(|it| it.len()).sum()));
+        if let [only] = slices
+            && this.keeps_back(only)
+        {
+            return Poll::Ready(Ok(only.len()));
         }
         Pin::new(&mut this.stream).poll_write_vectored(cx, slices)
     }
@@ -166,5 +163,47 @@ impl hyper::rt::Write for HyperStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().poll_close(cx)
+    }
+}
+
+/// What hyper wants to say, if these bytes are a refusal of its own: a head that says there is no body, and nothing
+/// behind it.
+fn refusal_in(bytes: &[u8]) -> Option<Refusal> {
+    let text = str::from_utf8(bytes).ok()?;
+    let head = text.strip_prefix("HTTP/1.1 ")?.strip_suffix("\r\n\r\n")?;
+    let is_alone = !head.contains("\r\n\r\n") && head.contains("\r\ncontent-length: 0\r\n");
+    match head.get(..3).filter(|_| is_alone)? {
+        "400" => Some(Refusal::HeadBroken),
+        "414" | "431" => Some(Refusal::HeadTooLarge),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_head_and_nothing_else() {
+        let date = "date: Mon, 23 Nov 2026 00:00:00 GMT";
+        let fields = format!("connection: close\r\ncontent-length: 0\r\n{date}\r\n\r\n");
+        let refusal = |status: &str| format!("HTTP/1.1 {status}\r\n{fields}");
+        let broken = refusal("400 Bad Request");
+        for (text, want) in [
+            (broken.clone(), Some(Refusal::HeadBroken)),
+            (refusal("414 URI Too Long"), Some(Refusal::HeadTooLarge)),
+            (refusal("431 Request Header Fields Too Large"), Some(Refusal::HeadTooLarge)),
+            (refusal("200 OK"), None),
+            (refusal("404 Not Found"), None),
+            (format!("{broken}and more"), None),
+            (format!("{broken}{broken}"), None),
+            (broken[..broken.len() - 1].to_owned(), None),
+            (format!(" {broken}"), None),
+            ("HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), None),
+            ("HTTP/1.1 400 Bad Request".to_owned(), None),
+            ("HTTP/1.1 ".to_owned(), None),
+        ] {
+            assert_eq!(refusal_in(text.as_bytes()), want, "{text:?}");
+        }
     }
 }

@@ -32,6 +32,10 @@ use crate::http::testing::on_executor;
 use crate::limits;
 use crate::types::ShardId;
 
+/// What hyper says to a head that it cannot read.
+const BARE_REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\
+    date: Mon, 23 Nov 2026 00:00:00 GMT\r\n\r\n";
+
 /// Echoes bodies; `/panic` panics, `/wait` waits for the gate.
 #[derive(Default)]
 struct Echo {
@@ -47,13 +51,15 @@ struct Echo {
 struct Countdown {
     left: u32,
     breaks_at: Option<u32>,
+    /// What each says instead.
+    says: Option<&'static str>,
     is_there: bool,
     n_made: Rc<Cell<u32>>,
 }
 
 impl Countdown {
     fn new(left: u32, breaks_at: Option<u32>) -> Self {
-        Self { left, breaks_at, is_there: false, n_made: Rc::default() }
+        Self { left, breaks_at, says: None, is_there: false, n_made: Rc::default() }
     }
 }
 
@@ -72,6 +78,9 @@ impl Pieces for Countdown {
         }
         self.left -= 1;
         self.n_made.set(self.n_made.get() + 1);
+        if let Some(text) = self.says {
+            return Poll::Ready(Some(Ok(text.into())));
+        }
         let text = format!("{:>1$}\n", self.left, if self.left > 1_000 { 9_999 } else { 2 });
         Poll::Ready(Some(Ok(text.into())))
     }
@@ -112,6 +121,10 @@ impl Service for Echo {
             }
             "/large" => return Response::new(Bytes::from(vec![b'x'; 24 << 20]).into()),
             "/pieces" => return Response::new(Content::Pieces(Box::new(Countdown::new(20, None)))),
+            "/refusals" => {
+                let countdown = Countdown { says: Some(BARE_REFUSAL), ..Countdown::new(9, None) };
+                return Response::new(Content::Pieces(Box::new(countdown)));
+            }
             "/broken" => {
                 return Response::new(Content::Pieces(Box::new(Countdown::new(20, Some(7)))));
             }
@@ -227,6 +240,28 @@ fn an_old_client_gets_pieces_until_the_end_of_the_connection() {
         client.send("HEAD /pieces HTTP/1.1\r\nHost: x\r\n\r\n".to_owned() + &post("/", "on")).await;
         let text = client.until("on").await;
         assert!(!text.contains("19"), "{text}");
+    });
+}
+
+#[test]
+fn a_body_that_reads_like_a_refusal_is_a_body() {
+    on_executor(async {
+        let server = Running::start(options(), Echo::default());
+        let mut client = server.connect().await;
+        // Its pieces are written as they are, each by itself.
+        client.send("GET /refusals HTTP/1.0\r\n\r\n").await;
+        let text = client.read_to_end().await;
+        assert_eq!(text.matches(BARE_REFUSAL).count(), 9, "{text}");
+        let mut client = server.connect().await;
+        let large = BARE_REFUSAL.repeat(6_000);
+        let requests = [BARE_REFUSAL, &large, BARE_REFUSAL].map(|it| post("/", it));
+        client.send(requests.concat() + "nonsense\r\n\r\n").await;
+        for want in [BARE_REFUSAL, &large, BARE_REFUSAL] {
+            let (status, _, body) = client.reply().await.unwrap();
+            assert!(status == 200 && body == want, "{status}, {} bytes", body.len());
+        }
+        assert_eq!(client.brief().await.get(..4), Some("400 "));
+        assert_eq!(client.brief().await, "closed");
     });
 }
 

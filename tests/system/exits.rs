@@ -98,22 +98,11 @@ fn nodes_on_one_machine_do_not_get_into_each_others_way() {
 }
 
 #[test]
-fn another_number_of_shards_or_partitions_is_refused() {
+fn another_number_of_partitions_is_refused() {
     let mut node = Node::start(1);
     assert!(node.stop().success());
     let data = node.data_dir();
     let free = format!("127.0.0.1:{}", free_port());
-    let mut changed = binary();
-    changed.arg("node").arg("--data").arg(&data).args([
-        "--shards",
-        "2",
-        "--gateway-addr",
-        &free,
-        "--metrics-addr=",
-    ]);
-    let (code, _, stderr) = run(&mut changed);
-    assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("shards"), "{stderr}");
     let mut config = tempfile::NamedTempFile::new().expect("a file");
     config.write_all(b"database:\n  shard_count: 4\n").expect("it takes the text");
     let mut changed = binary();

@@ -61,8 +61,6 @@ const SCHEMA: &[&str] = &[
 
 /// Most memory that the node may ever hold.
 const MEMORY_KB_MAX: u64 = 320 << 10;
-/// Which share of the core's turns may take so long, in seconds of processor time, while hostile statements run.
-const TURNS: [(&str, f64); 2] = [("0.004096", 0.99), ("0.016384", 0.999)];
 /// Longest that any statement may take: before it, the node would have to say that it does not know.
 const STATEMENT_MAX: Duration = Duration::from_secs(14);
 
@@ -212,13 +210,7 @@ fn hostile_statements_end_and_hurt_nobody_else() {
     // the processors from the core. What a neighbour waits for on the core itself is counted in processor time.
     let bound = (quiet[1] * 10).max(Duration::from_millis(150));
     assert!(beside[1] < bound, "quiet {quiet:?}, beside hostile statements {beside:?}");
-    let page = Page::read(&node);
-    let turns = page.sum("turn_cpu_seconds_count", &[]);
-    for (end, share) in TURNS {
-        let within = page.sum("turn_cpu_seconds_bucket", &[&format!("le=\"{end}\"")]);
-        println!("turns of at most {end} s: {within} of {turns}");
-        assert!(within >= turns * share, "{within} of {turns} turns took at most {end} s");
-    }
+    Page::read(&node).assert_short_turns();
 
     let count = node.client().with_key("k2").rows("SELECT count(*) FROM mine");
     node.kill();

@@ -9,6 +9,9 @@ use crate::client::Client;
 use crate::process::Node;
 use crate::process::wait_until;
 
+/// Which share of the cores' turns may take so long, in seconds of processor time, whatever clients do.
+const SHORT_TURNS: [(&str, f64); 2] = [("0.004096", 0.99), ("0.016384", 0.999)];
+
 /// A page that has passed every rule of the format that it could break.
 pub(crate) struct Page {
     /// By name and labels, as they stand there.
@@ -85,6 +88,16 @@ impl Page {
                 assert!((self.series[&count] - value).abs() < 0.5, "{line} is not all of {count}");
                 last = 0.0;
             }
+        }
+    }
+
+    /// Nobody on a core waited long for others there. In processor time: what else the machine does, does not count.
+    pub(crate) fn assert_short_turns(&self) {
+        let turns = self.sum("turn_cpu_seconds_count", &[]);
+        for (end, share) in SHORT_TURNS {
+            let within = self.sum("turn_cpu_seconds_bucket", &[&format!("le=\"{end}\"")]);
+            println!("turns of at most {end} s: {within} of {turns}");
+            assert!(within >= turns * share, "{within} of {turns} turns took at most {end} s");
         }
     }
 

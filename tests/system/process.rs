@@ -2,6 +2,7 @@
 
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -228,11 +230,39 @@ fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|it| it.local_addr().expect("an address").port())
 }
 
-/// Run the executable to its end; status code, standard output, standard error.
+/// Run the executable to its end, which is soon; status code, standard output, standard error.
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let output = command.output().expect("the executable starts");
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the executable starts");
+    let stdout = read_all(child.stdout.take().expect("it is piped"));
+    let stderr = read_all(child.stderr.take().expect("it is piped"));
+    let deadline = Instant::now() + PATIENCE * 2;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("a child can be killed");
+            child.wait().expect("a child can be waited for");
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let text = |it: JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&it.join().expect("its output can be read")).into_owned()
+    };
+    let (stdout, stderr) = (text(stdout), text(stderr));
+    let status = status.unwrap_or_else(|| panic!("it did not end: {stdout}{stderr}"));
+    (status.code(), stdout, stderr)
+}
+
+/// What comes until the other end is closed.
+fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("a pipe can be read");
+        bytes
+    })
 }
 
 /// The value of a `kB` line of `/proc/<pid>/status`.
@@ -244,4 +274,14 @@ pub(crate) fn status_kb(pid: u32, key: &str) -> u64 {
         rest.trim().trim_end_matches("kB").trim().parse().ok()
     });
     value.expect("the kernel tells")
+}
+
+/// Processor time of a process since it began, in milliseconds, in steps of 10.
+pub(crate) fn cpu_ms(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // Its name, which may hold anything, is in parentheses; the times are the fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let times = fields.split(' ').skip(11).take(2);
+    let hundredths: u64 = times.map(|it| it.parse::<u64>().expect("a number")).sum();
+    hundredths * 10
 }

@@ -86,6 +86,42 @@ fn bytes_are_bytes_however_many() {
 }
 
 #[test]
+fn a_value_may_read_like_a_reply() {
+    let node = Node::start(1);
+    let client = node.client();
+    let head = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\
+        date: Mon, 23 Nov 2026 00:00:00 GMT\r\n\r\n";
+    let values = [head.to_owned(), format!("{head}x"), head.repeat((4 << 20) / head.len())];
+    for (nth, value) in values.iter().enumerate() {
+        let put = ask(&client, "PUT", &format!("/put?key=v{nth}"), value);
+        assert_eq!(put.status, 201, "{}", put.body);
+    }
+    let is_right = |nth: usize, reply: &Reply| {
+        let n = reply.body.len();
+        assert!(reply.status == 200 && reply.body == values[nth], "{nth}: {n} bytes");
+    };
+    for nth in [0, 1, 2, 0] {
+        is_right(nth, &ask(&client, "GET", &format!("/get?key=v{nth}"), ""));
+    }
+    // All at once, and then something that is no request.
+    let get = |nth| {
+        let path = format!("/v1/storage/get?key=v{nth}");
+        format!("GET {path} HTTP/1.1\r\nHost: t\r\nX-API-Key: k1\r\n\r\n")
+    };
+    for nth in [0, 1, 2] {
+        let client = node.client();
+        client.send(&(get(nth) + &get(0) + "nonsense\r\n\r\n")).expect("it is read");
+        let mut text = client.read_to_end().expect("replies");
+        let refusal = text.rfind("HTTP/1.1 400 ").expect("a refusal");
+        let error = text.split_off(refusal);
+        assert!(error.contains("\"error\""), "{error}");
+        assert!(text.ends_with(&values[0]), "{nth}: the last");
+        let first = text.split_once("\r\n\r\n").expect("a head").1;
+        assert!(first.starts_with(&values[nth]), "{nth}: the first");
+    }
+}
+
+#[test]
 fn lists_page_through_keys_and_take_wildcards_for_what_they_are() {
     let node = Node::start(1);
     let client = node.client();
