@@ -1,5 +1,6 @@
 //! Opening a connection the one way that is safe here, and what the engine itself runs on it.
 
+use std::ffi::CStr;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -81,6 +82,19 @@ pub(super) const TABLES: &str = "
     CREATE INDEX IF NOT EXISTS __debros_kv_key ON __debros_kv(key, expires);
     CREATE INDEX IF NOT EXISTS __debros_kv_expires ON __debros_kv(expires) WHERE expires IS NOT NULL;";
 
+/// What SQLite must have been built with: see `.cargo/config.toml`, which a build somewhere else may not have read.
+const BUILT_WITH: [&CStr; 4] =
+    [c"THREADSAFE=2", c"DEFAULT_MEMSTATUS=0", c"OMIT_DEPRECATED", c"OMIT_SHARED_CACHE"];
+
+/// Whether it was built with `option`.
+fn is_built_with(option: &CStr) -> bool {
+    // SAFETY: the name is valid; what it is compared with is constant.
+    #[expect(unsafe_code, reason = "SQLite is asked how it was built")]
+    unsafe {
+        ffi::sqlite3_compileoption_used(option.as_ptr()) != 0
+    }
+}
+
 /// Open the database at `path`, by `flags` to write, to read, or to create it.
 pub(super) fn open(
     path: &Path,
@@ -88,6 +102,10 @@ pub(super) fn open(
     role: Role,
     flags: OpenFlags,
 ) -> Result<Connection, SqlError> {
+    if let Some(option) = BUILT_WITH.iter().find(|it| !is_built_with(it)) {
+        let message = format!("SQLite was not built as .cargo/config.toml says: {option:?} is off");
+        return Err(SqlError { code: ffi::SQLITE_MISUSE, message });
+    }
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs.name())?;
     let handle = Handle::new(&connection);

@@ -5,10 +5,16 @@
 //! proportion to what it reads. Some does not:
 //! - `NEAR` looks at the places of each phrase once for each phrase, and a phrase once for each word; so what is
 //!   searched for has bounds ([`limits::MATCH_SIZE_MAX`] and its neighbours), which people do not come near, and
-//!   each row that is looked at is charged;
+//!   each row that is looked at is charged, the first as well, which SQLite finds before the search has begun;
+//! - a prefix is looked for in all of its words before the first row is: each is charged;
 //! - `snippet()` looks at each match once for each match, and `highlight()` copies the text for each match:
 //!   charged before they run, and refused if one of them alone would take long;
 //! - a tokenizer takes the square of the characters that are to be its exceptions: they have a bound.
+//!
+//! Whoever runs the statement is asked meanwhile whether it has had enough, as between two instructions.
+//!
+//! Not charged for: rows that FTS3 and FTS4 pass over between two that match, and rows that have one word of a phrase
+//! and not another. Both take time in proportion to the index, and no more.
 //!
 //! SQLite is built so that it calls the functions here, which call its own (`.cargo/config.toml`).
 
@@ -28,17 +34,16 @@ use rusqlite::ffi;
 
 use crate::limits;
 use crate::sql::context;
+use crate::sql::fulltext::pieces::Grammar;
 use crate::sql::fulltext::pieces::Pieces;
 use crate::sql::fulltext::pieces::TOO_MANY_WORDS;
 use crate::sql::fulltext::pieces::refused;
-use crate::sql::fulltext::sqlite::Near;
-use crate::sql::fulltext::sqlite::Node;
 use crate::sql::fulltext::sqlite::OnWord;
-use crate::sql::fulltext::sqlite::Term;
 use crate::sql::fulltext::sqlite::Tokenize;
 
 mod functions;
 mod pieces;
+mod rows;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -61,11 +66,14 @@ extern "C" fn log(x: f64) -> f64 {
     libm::log(x)
 }
 
-/// Charge for a search for what `value` says. The code of SQLite with which it is refused, and its message.
+/// Charge for a search for what `value` says, in the grammar of its table. The code of SQLite with which it is refused, and its message.
 ///
 /// # Safety
 /// `value` is valid.
-unsafe fn check_search(value: *mut ffi::sqlite3_value) -> Result<(), (c_int, String)> {
+unsafe fn check_search(
+    value: *mut ffi::sqlite3_value,
+    grammar: Grammar,
+) -> Result<(), (c_int, String)> {
     // SAFETY: the caller's promise; the length is that of the text, asked for after it.
     let pieces = unsafe {
         if !matches!(ffi::sqlite3_value_type(value), ffi::SQLITE_TEXT | ffi::SQLITE_BLOB) {
@@ -76,7 +84,7 @@ unsafe fn check_search(value: *mut ffi::sqlite3_value) -> Result<(), (c_int, Str
             return Ok(());
         }
         let length = usize::try_from(ffi::sqlite3_value_bytes(value)).unwrap_or(0);
-        Pieces::of(slice::from_raw_parts(text, length))
+        Pieces::of(slice::from_raw_parts(text, length), grammar)
     };
     if let Some(refused) = pieces.refused() {
         return Err((ffi::SQLITE_ERROR, refused));
@@ -117,17 +125,22 @@ unsafe extern "C" fn filter5(
             let values = slice::from_raw_parts(values, usize::try_from(n).unwrap_or(0));
             let kinds = CStr::from_ptr(text).to_bytes().iter().filter(|it| !it.is_ascii_digit());
             for (kind, value) in kinds.zip(values) {
-                if !matches!(kind, b'M' | b'L' | b'G') {
-                    continue;
-                }
-                if let Err((code, message)) = check_search(*value) {
+                let grammar = match kind {
+                    b'M' => Grammar::Fts5,
+                    b'L' | b'G' => Grammar::Pattern,
+                    _ => continue,
+                };
+                if let Err((code, message)) = check_search(*value, grammar) {
                     tell(cursor, &message);
                     return code;
                 }
             }
         }
         WORDS.set(0);
-        let code = sqlite::debros_filter5(cursor, plan, text, n, values);
+        let code = rows::find_first(|| sqlite::debros_filter5(cursor, plan, text, n, values));
+        if code == ffi::SQLITE_OK && rows::charge_first(cursor.cast()) {
+            return ffi::SQLITE_INTERRUPT;
+        }
         if code != ffi::SQLITE_OK && WORDS.get() > limits::MATCH_WORDS_MAX {
             tell(cursor, &refused(TOO_MANY_WORDS, limits::MATCH_WORDS_MAX));
         }
@@ -243,60 +256,12 @@ unsafe extern "C" fn filter3(
     unsafe {
         if n > 0
             && plan & 0xffff >= FULL_TEXT
-            && let Err((code, message)) = check_search(*values)
+            && let Err((code, message)) = check_search(*values, Grammar::Fts3)
         {
             tell(cursor, &message);
             return code;
         }
         sqlite::debros_filter3(cursor, plan, text, n, values)
-    }
-}
-
-/// The next row where phrases may be: charges for what was looked at in it.
-#[unsafe(export_name = "fts5ExprNodeNext_STRING")]
-unsafe extern "C" fn next5(
-    expression: *mut c_void,
-    node: *mut Node,
-    has_from: c_int,
-    from: i64,
-) -> c_int {
-    // SAFETY: SQLite passes a valid expression and node of phrases. Where a row was found, each phrase has its
-    // terms, and each of those its places, as the program that is linked with this one has them. (It comes with
-    // its source, and is of one version.)
-    // JUSTIFICATION: without it a search that looks at many rows and finds none takes as long as it likes.
-    unsafe {
-        let code = sqlite::debros_next5(expression, node, has_from, from);
-        if code != ffi::SQLITE_OK || (*node).is_end != 0 {
-            return code;
-        }
-        if context::charge_search(looks(&*(*node).near) / LOOKS_PER_STEP) {
-            return ffi::SQLITE_INTERRUPT;
-        }
-        code
-    }
-}
-
-/// Positions that were looked at to find out whether phrases are near each other.
-///
-/// # Safety
-/// `near` is SQLite's, and has places in a row.
-unsafe fn looks(near: &Near) -> u64 {
-    let count = |it: c_int| u64::try_from(it).unwrap_or(0);
-    let length = |it: c_int| usize::try_from(it).unwrap_or(0);
-    // SAFETY: the caller's promise: behind the description stand as many phrases, and terms, as it says.
-    unsafe {
-        let phrases = slice::from_raw_parts(near.phrases.as_ptr(), length(near.n_phrases));
-        let (mut of_phrases, mut of_first) = (0_u64, 0_u64);
-        for phrase in phrases {
-            let terms =
-                slice::from_raw_parts((**phrase).terms.as_ptr(), length((**phrase).n_terms));
-            let of_term = |it: &Term| it.places.as_ref().map_or(0, |it| count(it.n_data));
-            of_phrases = of_phrases.saturating_add(terms.iter().map(of_term).sum());
-            of_first = of_first.saturating_add(terms.first().map_or(0, of_term));
-        }
-        let n_phrases = count(near.n_phrases);
-        let of_near = if n_phrases > 1 { of_first.saturating_mul(n_phrases) } else { 0 };
-        of_phrases.saturating_add(of_near)
     }
 }
 

@@ -215,7 +215,7 @@ unsafe extern "C" fn on_uncounted_tick(_: *mut c_void) -> c_int {
 
 /// Only the statement itself is given up here. What the engine does for it cannot be wrong; and what reads the
 /// schema must come to its end, or SQLite would believe to have its statistics, having read a part of them.
-fn is_enough_to_run() -> bool {
+pub(super) fn is_enough_to_run() -> bool {
     !context::is_engine() && context::is_running() && is_enough()
 }
 

@@ -20,15 +20,102 @@ pub(super) type OnWord =
 pub(super) type Tokenize =
     unsafe extern "C" fn(*mut c_void, *mut c_void, c_int, *const c_char, c_int, OnWord) -> c_int;
 
+type Filter = unsafe extern "C" fn(
+    *mut ffi::sqlite3_vtab_cursor,
+    c_int,
+    *const c_char,
+    c_int,
+    *mut *mut ffi::sqlite3_value,
+) -> c_int;
+
+type Next = unsafe extern "C" fn(*mut Expression, *mut Node, c_int, i64) -> c_int;
+
+type Prefix = unsafe extern "C" fn(*mut Index, *mut c_void, *mut Places, *const u8, c_int);
+
+type Create3 = unsafe extern "C" fn(c_int, *const *const c_char, *mut *mut c_void) -> c_int;
+
+type Create5 =
+    unsafe extern "C" fn(*mut c_void, *mut *const c_char, c_int, *mut *mut c_void) -> c_int;
+
+/// All that an SQLite has that is built as it must be. Nothing else keeps a linker from leaving out what is called
+/// here, if SQLite itself calls its own: then nothing would be bounded, and nobody be told.
+#[used]
+static BUILT_AS_IT_MUST_BE: (
+    [Filter; 2],
+    [Next; 2],
+    Prefix,
+    Create3,
+    Create5,
+    [Tokenize; 3],
+    [Function; 3],
+) = (
+    [debros_filter3, debros_filter5],
+    [debros_next5, debros_term5],
+    debros_prefix5,
+    debros_unicode3,
+    debros_unicode5,
+    [debros_tokens_unicode, debros_tokens_ascii, debros_tokens_trigram],
+    [debros_highlight, debros_snippet, debros_bm25],
+);
+
+/// What is known of a table, as SQLite has it, as far as that matters here.
+#[repr(C)]
+pub(super) struct Config {
+    pub(super) connection: *mut ffi::sqlite3,
+}
+
+/// The index of a table.
+#[repr(C)]
+pub(super) struct Index {
+    pub(super) config: *const Config,
+    table: *const c_char,
+    n_work_unit: c_int,
+    hash: *const c_void,
+    n_pending: c_int,
+    rowid: i64,
+    is_delete: c_int,
+    n_contentless_deletes: c_int,
+    n_pending_rows: c_int,
+    /// What went wrong, if something did.
+    pub(super) code: c_int,
+}
+
+/// One search.
+#[repr(C)]
+pub(super) struct Cursor {
+    base: ffi::sqlite3_vtab_cursor,
+    next: *const c_void,
+    column_sizes: *const c_int,
+    id: i64,
+    plan: c_int,
+    is_descending: c_int,
+    rowid_first: i64,
+    rowid_last: i64,
+    statement: *const c_void,
+    pub(super) expression: *const Expression,
+}
+
+/// What is searched for.
+#[repr(C)]
+pub(super) struct Expression {
+    index: *const Index,
+    pub(super) config: *const Config,
+    root: *const Node,
+    is_descending: c_int,
+    pub(super) n_phrases: c_int,
+    pub(super) phrases: *const *const Phrase,
+}
+
 /// A part of an expression, as SQLite has it, as far as that matters here.
 #[repr(C)]
 pub(super) struct Node {
     kind: c_int,
     pub(super) is_end: c_int,
-    is_no_match: c_int,
+    /// A row was found that does not match: the caller goes on to the next, whatever is returned.
+    pub(super) is_no_match: c_int,
     height: c_int,
     next: *const c_void,
-    rowid: i64,
+    pub(super) rowid: i64,
     pub(super) near: *const Near,
 }
 
@@ -44,7 +131,7 @@ pub(super) struct Near {
 /// Terms that follow each other.
 #[repr(C)]
 pub(super) struct Phrase {
-    node: *const Node,
+    pub(super) node: *const Node,
     positions: *const u8,
     n_positions: c_int,
     n_space: c_int,
@@ -89,11 +176,24 @@ unsafe extern "C" {
         values: *mut *mut ffi::sqlite3_value,
     ) -> c_int;
     pub(super) fn debros_next5(
-        expression: *mut c_void,
+        expression: *mut Expression,
         node: *mut Node,
         has_from: c_int,
         from: i64,
     ) -> c_int;
+    pub(super) fn debros_term5(
+        expression: *mut Expression,
+        node: *mut Node,
+        has_from: c_int,
+        from: i64,
+    ) -> c_int;
+    pub(super) fn debros_prefix5(
+        index: *mut Index,
+        lists: *mut c_void,
+        places: *mut Places,
+        word: *const u8,
+        length: c_int,
+    );
     pub(super) fn debros_unicode3(
         n: c_int,
         arguments: *const *const c_char,

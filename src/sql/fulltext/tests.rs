@@ -1,7 +1,9 @@
 //! Searches that people make, and those that would take minutes.
 
 use super::log;
+use super::rows::CHARGED;
 use crate::limits;
+use crate::sql::database::Ask;
 use crate::sql::testing::Fixture;
 use crate::sql::testing::LIMITS;
 use crate::sql::testing::command;
@@ -39,7 +41,7 @@ fn what_people_search_for_is_found() {
     let text = "The quick brown fox, running, jumps over the lazy dog; größe 東京 tower";
     let mut fixture = with_rows("fts5(body, tokenize = 'porter unicode61')", &[text, "other"]);
     let most = format!("{}fox", "dog OR ".repeat(limits::MATCH_PHRASES_MAX - 1));
-    let near = format!("NEAR({})", repeated("fox", limits::MATCH_NEAR_MAX, " "));
+    let near = format!("NEAR({}, 10)", repeated("fox", limits::MATCH_NEAR_MAX, " "));
     for search in [
         "fox dog",
         "\"quick brown\" + fox",
@@ -158,6 +160,86 @@ fn rows_that_are_looked_at_are_charged_whether_they_match_or_not() {
             assert!(printed.starts_with(want), "{search}, {steps} steps: {printed}");
         }
     }
+}
+
+/// The rows that are charged while `sql` runs with so many steps, and how it ends.
+fn charged(fixture: &mut Fixture, sql: &str, steps: u64) -> (u64, String) {
+    let stamp = Stamp { limits: CommandLimits { steps, ..LIMITS }, ..stamp(1) };
+    CHARGED.set(0);
+    let printed = print(&fixture.apply([command(Mode::Exec, sql, &[], &stamp)])[0]);
+    (CHARGED.get(), printed)
+}
+
+#[test]
+fn a_search_that_is_stopped_looks_at_no_more_rows() {
+    let text = "a b ".repeat(2_000) + "c";
+    let mut texts = vec![text.as_str(); 300];
+    texts[0] = "a c";
+    let mut fixture = with_rows("fts5(b)", &texts);
+    fixture.must("CREATE TABLE t(a)");
+    for search in ["NEAR(\"a c\" a, 0)", "\"a c\"", "\"a c\" OR \"c a\"", "\"a c\" AND a"] {
+        let sql = format!("INSERT INTO t SELECT 1 FROM f('{search}')");
+        let (all, printed) = charged(&mut fixture, &sql, 100_000_000);
+        assert!(printed.starts_with("1 rows") && all >= 300, "{search}: {all}, {printed}");
+        let (some, printed) = charged(&mut fixture, &sql, 10_000);
+        assert!(printed.starts_with("error statement_steps"), "{search}: {printed}");
+        assert!(some < 100, "{search}: {some} of {all} rows");
+    }
+}
+
+#[test]
+fn whoever_runs_a_search_may_stop_it() {
+    let text = "a b ".repeat(2_000);
+    let mut fixture = with_rows("fts5(b)", &vec![text.as_str(); 300]);
+    for search in ["\"a a\"", "NEAR(a b \"b b\", 0)", "a* NOT b"] {
+        let sql = format!("SELECT 1 FROM f('{search}')");
+        let read = command(Mode::Query, &sql, &[], &stamp(1));
+        CHARGED.set(0);
+        let mut asked = 0;
+        let outcomes = fixture.database.read(std::slice::from_ref(&read), &mut |ask| {
+            asked += u64::from(ask == Ask::Tick);
+            asked > 5
+        });
+        let printed = print(&outcomes.unwrap()[0]);
+        assert_eq!(printed, "error statement_ms: statement took too long", "{search}");
+        assert!(CHARGED.get() < 100, "{search}: {} rows", CHARGED.get());
+    }
+}
+
+#[test]
+fn the_first_row_is_charged_each_time_that_a_search_begins() {
+    let text = "a b ".repeat(2_000);
+    let mut fixture = with_rows("fts5(b)", &[&text]);
+    fixture.must("CREATE TABLE t(a)");
+    let c = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 500)";
+    for search in ["\"a b a b a b a a\"", "\"a b\"", "NEAR(a \"b b\" \"a b\", 0)"] {
+        for from in [
+            format!("c CROSS JOIN f('{search}')"),
+            format!("c WHERE (SELECT 1 FROM f('{search}') WHERE c.x > 0 LIMIT 1) = 1"),
+        ] {
+            let sql = format!("{c} INSERT INTO t SELECT 1 FROM {from}");
+            for (steps, is_done) in [(10_000_000, true), (100_000, false)] {
+                let (_, printed) = charged(&mut fixture, &sql, steps);
+                let want = if is_done { "" } else { "error statement_steps" };
+                assert!(printed.starts_with(want), "{from}, {steps} steps: {printed}");
+                assert_eq!(printed.starts_with("error"), !is_done, "{from}: {printed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_words_that_a_prefix_stands_for_are_charged() {
+    let words: Vec<_> = (0..2_000).map(|it| format!("w{it}")).collect();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let mut fixture = with_rows("fts5(b)", &words);
+    fixture.must("CREATE TABLE t(a)");
+    let sql = "INSERT INTO t SELECT 1 FROM f('w*') WHERE rowid = 1";
+    let (n, printed) = charged(&mut fixture, sql, 1_000_000);
+    assert!(printed.starts_with("1 rows") && n >= 2_000, "{n}, {printed}");
+    let (n, printed) = charged(&mut fixture, sql, 1_000);
+    assert!(printed.starts_with("error statement_steps"), "{printed}");
+    assert!(n < 1_100, "{n}");
 }
 
 #[test]
