@@ -58,7 +58,8 @@ pub(super) struct LongReads {
     waiting: VecDeque<Waiting>,
     /// Who has how much of what waits.
     shares: Fair<DatabaseId>,
-    /// When the namespaces that wait last had a read begun, counted in reads.
+    /// When namespaces last had a read begun, counted in reads. Kept while any read waits, also of a namespace that
+    /// has none waiting: it will come back, and must not go before the others for that.
     turns: BTreeMap<DatabaseId, u64>,
     n_begun: u64,
     /// Oldest first.
@@ -124,7 +125,9 @@ impl LongReads {
         self.shares.sub(database, Amount::one(command.len()));
         self.n_begun += 1;
         self.turns.insert(database, self.n_begun);
-        self.turns.retain(|it, _| self.shares.has(*it));
+        if self.waiting.is_empty() {
+            self.turns.clear();
+        }
         let brake = Brake::new();
         self.active.push(Active { database, token, since: now, brake: Arc::clone(&brake) });
         let idle = self.idle.iter().rposition(|(it, _)| *it == database);
@@ -300,6 +303,38 @@ mod tests {
         }
         assert_eq!(order, [20, 22, 23, 3, 8, 21, 4, 9, 5, 10]);
         assert!(events.is_empty() && reads.turns.is_empty());
+    }
+
+    /// Who sends a read when the one before is answered is often not among those that wait.
+    #[test]
+    fn who_sends_one_read_at_a_time_goes_before_nobody_for_it() {
+        let mut reads = LongReads::new(Duration::from_secs(1));
+        let mut refused = Vec::new();
+        let mut push = |reads: &mut LongReads, of| {
+            let command = Bytes::from_static(b"read");
+            reads.push(Instant::START, database(of), Token(of), command, &mut refused);
+        };
+        // The first two have many that wait, the other six one at a time.
+        for of in [[1; 100], [2; 100]].concat() {
+            push(&mut reads, of);
+        }
+        (3..=8).for_each(|of| push(&mut reads, of));
+        let mut running = VecDeque::new();
+        let mut n_begun = [0_u32; 9];
+        for _ in 0..200 {
+            for of in start(&mut reads) {
+                n_begun[usize::try_from(of).unwrap()] += 1;
+                running.push_back(of);
+            }
+            let of = running.pop_front().unwrap();
+            let at = reads.active.iter().position(|it| it.token == Token(of)).unwrap();
+            reads.active.remove(at);
+            if of > 2 {
+                push(&mut reads, of);
+            }
+        }
+        assert!(n_begun[1..].iter().all(|n| (20..=30).contains(n)), "{n_begun:?}");
+        assert!(refused.is_empty());
     }
 
     #[test]
