@@ -49,8 +49,9 @@ impl Partition {
         let deadline = step.now.after(limits::REQUEST_DEADLINE);
         let pending = Pending { token, draft, deadline, database_bytes };
         // A command that makes a database has none behind it in its line, and few of them come.
-        let is_first = matches!(pending.draft.kind(), Kind::Create);
-        if !is_first && !(self.backlog.is_empty() && self.window.has_room()) {
+        let may_wait = !matches!(pending.draft.kind(), Kind::Create);
+        let must_wait = !self.backlog.is_empty() || !self.window.has_room();
+        if may_wait && must_wait {
             self.backlog_until = self.backlog_until.or(Some(deadline));
             self.backlog.push(incarnation, bytes, pending);
             return Ok(());
@@ -90,7 +91,7 @@ impl Partition {
         let size = self.queues.get(&incarnation).and_then(|it| it.size);
         // What the engine keeps for itself counts against nobody's quota.
         let quota = if is_engine { u64::MAX } else { step.limits.database_bytes };
-        Ok(room::admit(draft, step.room, size, quota, step.limits.value_bytes)?)
+        room::admit(draft, step.room, size, quota, step.limits.value_bytes)
     }
 
     /// Propose what waits for its turn, as far as the log keeps up. Refuse it all if the partition leads no more.
