@@ -22,6 +22,7 @@ use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::http::ServedBy;
 use crate::http::placement::Habit;
 use crate::types::ShardId;
 
@@ -141,9 +142,9 @@ impl Activity {
         self.leaves_unread.get()
     }
 
-    /// A request was served, by this core or another.
-    pub fn on_served(&self, elsewhere: Option<ShardId>) {
-        self.habit.on_served(elsewhere);
+    /// A request was served, by this core if nobody else is named.
+    pub fn on_served(&self, by: Option<ServedBy>) {
+        self.habit.on_served(by);
     }
 
     /// How often the connection has moved from one core to another.
