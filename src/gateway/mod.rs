@@ -168,28 +168,24 @@ impl<S: Submit> Gateway<S> {
             seen.namespace.get_or_init(|| namespace);
             return Err(error.into());
         }
-        let core = self.node.elsewhere(&namespace);
-        let served = match route {
+        let served = self.node.elsewhere(&namespace).map(ServedBy::Core);
+        match route {
             Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
+                seen.served.set(served);
                 seen.namespace.get_or_init(|| namespace.clone());
                 let node = Watched { node: &self.node, seen };
                 sql::serve(endpoint, namespace, head, body, &node).await
             }
             Some(Route::Storage(endpoint)) => {
                 let endpoint = endpoint.by(&head.method).ok_or(ApiError::Method)?;
+                seen.served.set(served);
                 seen.namespace.get_or_init(|| namespace.clone());
                 let node = Watched { node: &self.node, seen };
                 storage::serve(endpoint, namespace, head, body, &node).await
             }
-            Some(_) => return Err(ApiError::Method),
-            None => return Ok(route::elsewhere(&head.uri).map(Content::Whole)),
-        };
-        served.map(|mut reply| {
-            if let Some(core) = core {
-                reply.extensions_mut().insert(ServedBy(core));
-            }
-            reply
-        })
+            Some(_) => Err(ApiError::Method),
+            None => Ok(route::elsewhere(&head.uri).map(Content::Whole)),
+        }
     }
 }
 
@@ -208,7 +204,8 @@ impl<S> Gateway<S> {
         } else {
             Route::find(&route::path_of(&head.uri)).map_or(stats::OTHER, Route::pattern)
         };
-        let reply = self.refusal(error);
+        let mut reply = self.refusal(error);
+        reply.extensions_mut().insert(ServedBy::Nobody);
         self.stats.borrow_mut().count(route, reply.status().as_u16(), None);
         reply::for_any_origin(reply)
     }
@@ -245,6 +242,9 @@ impl<S: Submit + 'static> Service for Gateway<S> {
         };
         let mut reply = answer.unwrap_or_else(|it| self.refusal(&it).map(Content::Whole));
         self.count(&seen, began, body.len(), &mut reply);
+        if let Some(served) = seen.served.get() {
+            reply.extensions_mut().insert(served);
+        }
         reply::for_any_origin(reply)
     }
 

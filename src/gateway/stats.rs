@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::gateway::tenants::Tenants;
 use crate::gateway::tenants::Usage;
+use crate::http::ServedBy;
 use crate::observe::histogram::Histogram;
 use crate::shard::request::Reply;
 use crate::shard::request::Request;
@@ -140,11 +141,18 @@ pub(super) struct Seen {
     pub(super) route: Cell<&'static str>,
     pub(super) namespace: OnceCell<Namespace>,
     pub(super) usage: Cell<Usage>,
+    /// None if this core serves it.
+    pub(super) served: Cell<Option<ServedBy>>,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { route: Cell::new(OTHER), namespace: OnceCell::new(), usage: Cell::default() }
+        Self {
+            route: Cell::new(OTHER),
+            namespace: OnceCell::new(),
+            usage: Cell::default(),
+            served: Cell::new(Some(ServedBy::Nobody)),
+        }
     }
 }
 

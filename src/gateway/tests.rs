@@ -21,6 +21,7 @@ use crate::shard::request::Request;
 use crate::shard::request::Status;
 use crate::shard::request::SubmitError;
 use crate::types::Incarnation;
+use crate::types::ShardId;
 use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
 use crate::wire::command::Draft;
@@ -52,6 +53,10 @@ impl Submit for Fake {
             _ => Ok(()),
         };
         std::future::ready(refused)
+    }
+
+    fn elsewhere(&self, namespace: &Namespace) -> Option<ShardId> {
+        (namespace.as_str() == "far").then_some(ShardId(3))
     }
 }
 
@@ -853,6 +858,34 @@ fn what_the_server_refuses_is_answered_in_kind() {
     assert_eq!(got, want);
     let limits: Vec<_> = snapshot.refusals.iter().filter(|(_, n)| *n > 0).collect();
     assert_eq!(limits, [&("body_bytes", 1)]);
+}
+
+/// Connections move to the core that serves them, also those of clients whose requests fail.
+#[test]
+fn a_reply_says_who_served_it_also_if_it_is_an_error() {
+    let mut options = options();
+    options.keys.push(("ak_far".to_owned(), Namespace::new("far").unwrap()));
+    let query = "POST /v1/rqlite/query X-API-Key: ak_far\n{\"sql\":\"x\"}";
+    let here = query.replace("ak_far", "ak_1");
+    let done = Ok(Reply::Results(vec![two_rows()]));
+    let missing = Err(StatementError::coded("not_found", "no such key").into());
+    let too_many = Err(SubmitError::TooMany(TooMany { wait: Duration::from_secs(1) }));
+    let far = Some(ServedBy::Core(ShardId(3)));
+    let nobody = Some(ServedBy::Nobody);
+    for (answer, request, want) in [
+        (done.clone(), query, far),
+        (missing.clone(), query, far),
+        (done.clone(), "POST /v1/rqlite/query X-API-Key: ak_far\n{", far),
+        (done.clone(), &here, None),
+        (missing, &here, None),
+        (too_many, query, nobody),
+        (done.clone(), "POST /v1/rqlite/query\n{}", nobody),
+        (done.clone(), "GET /v1/rqlite/query X-API-Key: ak_far", nobody),
+        (done, "GET /nothing X-API-Key: ak_far", nobody),
+    ] {
+        let (reply, _) = on_executor(ask(&options, answer, request));
+        assert_eq!(reply.extensions().get(), want.as_ref(), "{request}");
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::http::ServedBy;
 use crate::http::placement::Habit;
 use crate::types::ShardId;
 
@@ -96,6 +97,8 @@ pub struct Activity {
     habit: Habit,
     /// The body of the reply is not at its end, however much of it is written.
     has_pieces: Cell<bool>,
+    /// The reply that is being written is one that is made meanwhile.
+    is_in_pieces: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -103,6 +106,7 @@ impl Activity {
     /// Begin a phase, and its deadline.
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
+        self.is_in_pieces.set(false);
         self.since.set(self.ticks.get());
         self.overdue.set(false);
     }
@@ -117,6 +121,12 @@ impl Activity {
     /// A reply begins that is made while it is sent: not all of it is written when all that is there is.
     pub fn begin_pieces(&self) {
         self.has_pieces.set(true);
+        self.is_in_pieces.set(true);
+    }
+
+    /// Whether the reply that is being written is such a one: where it ends, its end may look like that of a whole one.
+    pub fn is_in_pieces(&self) -> bool {
+        self.is_in_pieces.get() && self.phase.get() == Phase::Write
     }
 
     /// The last piece of it has been made, or nobody wants it.
@@ -141,9 +151,9 @@ impl Activity {
         self.leaves_unread.get()
     }
 
-    /// A request was served, by this core or another.
-    pub fn on_served(&self, elsewhere: Option<ShardId>) {
-        self.habit.on_served(elsewhere);
+    /// A request was served, by this core if nobody else is named.
+    pub fn on_served(&self, by: Option<ServedBy>) {
+        self.habit.on_served(by);
     }
 
     /// How often the connection has moved from one core to another.
@@ -223,6 +233,7 @@ impl Activities {
             leaves_unread: Cell::new(false),
             habit: Habit::of_moved(n_moves),
             has_pieces: Cell::new(false),
+            is_in_pieces: Cell::new(false),
             waker: RefCell::new(None),
         });
         let mut open = self.open.borrow_mut();

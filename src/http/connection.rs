@@ -28,7 +28,6 @@ use tracing::Level;
 
 use crate::http::Moved;
 use crate::http::Refusal;
-use crate::http::ServedBy;
 use crate::http::Service;
 use crate::http::Shared;
 use crate::http::activity::Activity;
@@ -53,10 +52,13 @@ pub(super) async fn serve<S: Service>(
     stream: TcpStream,
     ahead: Bytes,
     place: Place,
-    seat: Option<Seat>,
+    seat: Result<Seat, Unseated<S>>,
     shared: Rc<Shared<S>>,
 ) {
-    let unseated = seat.is_none().then(|| Unseated::new(Rc::clone(&shared)));
+    let (seat, unseated) = match seat {
+        Ok(seat) => (Some(seat), None),
+        Err(unseated) => (None, Some(unseated)),
+    };
     let work = drive(stream, ahead, Rc::clone(&place.activity), seat, Rc::clone(&shared));
     if AssertUnwindSafe(work).catch_unwind().await.is_err() {
         shared.counters.panics.add(1);
@@ -66,11 +68,11 @@ pub(super) async fn serve<S: Service>(
     shared.tell_open();
 }
 
-/// A connection without a place, as long as it is open.
-struct Unseated<S>(Rc<Shared<S>>);
+/// A connection without a place, counted from when it is accepted until it ends.
+pub(super) struct Unseated<S>(Rc<Shared<S>>);
 
 impl<S> Unseated<S> {
-    fn new(shared: Rc<Shared<S>>) -> Self {
+    pub(super) fn new(shared: Rc<Shared<S>>) -> Self {
         shared.n_unseated.set(shared.n_unseated.get() + 1);
         Self(shared)
     }
@@ -133,8 +135,7 @@ async fn drive<S: Service>(
         served
     })
     .await;
-    let is_cut_off =
-        activity.phase() == Phase::Write && !matches!(end, End::Served(Ok(())) | End::Moved(_));
+    let is_cut_off = activity.is_in_pieces() && !matches!(end, End::Served(Ok(())) | End::Moved(_));
     if is_cut_off {
         // The connection, which owns it, is still there.
         reset_at_close(socket);
@@ -161,7 +162,11 @@ async fn drive<S: Service>(
         }
         End::Moved(core) => {
             let parts = connection.into_parts();
-            let (socket, ahead) = (parts.io.into_socket(), parts.read_buf);
+            let (socket, unread) = parts.io.into_socket();
+            let mut ahead = parts.read_buf;
+            if !unread.is_empty() {
+                ahead = [ahead, unread].concat().into();
+            }
             shared.counters.handed_over.add(1);
             let seat = seat.expect("who is refused has no better place");
             let n_moves = activity.n_moves().saturating_add(1);
@@ -280,7 +285,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
                 let refusal = Refusal::TooManyConnections;
                 refuse(shared.service.refuse(&head, refusal), &shared, &activity)
             };
-            activity.on_served(reply.extensions().get().map(|ServedBy(core)| *core));
+            activity.on_served(reply.extensions().get().copied());
             activity.enter(Phase::Write);
             shared.counters.requests.add(1);
             if let Some((method, path, start)) = logged {

@@ -53,14 +53,13 @@ impl HyperStream {
         Self { stream, ahead, scratch, activity, refusal: None }
     }
 
-    /// The socket, for another core. Nothing may be under way on it.
-    pub fn into_socket(self) -> std::net::TcpStream {
+    /// The socket, for another core, and what was read ahead but by nobody here. Nothing may be under way on it.
+    pub fn into_socket(self) -> (std::net::TcpStream, Bytes) {
         let number = self.stream.into_raw_fd();
         // SAFETY: the runtime gave the number away in the line above; nobody else has it.
         #[expect(unsafe_code, reason = "glommio gives a socket by its number only")]
-        unsafe {
-            std::net::TcpStream::from_raw_fd(number)
-        }
+        let socket = unsafe { std::net::TcpStream::from_raw_fd(number) };
+        (socket, self.ahead)
     }
 
     /// Why hyper gave up on the peer, if it would have said so; it is for the caller to say now.
@@ -181,7 +180,16 @@ fn refusal_in(bytes: &[u8]) -> Option<Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use futures_lite::future;
+    use hyper::rt::Read;
+    use hyper::rt::ReadBuf;
+
     use super::*;
+    use crate::http::activity::Activities;
+    use crate::http::testing::on_executor;
 
     #[test]
     fn a_refusal_is_a_head_and_nothing_else() {
@@ -205,5 +213,26 @@ mod tests {
         ] {
             assert_eq!(refusal_in(text.as_bytes()), want, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_was_read_ahead_moves_on_as_far_as_nobody_took_it() {
+        on_executor(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let place = Rc::<Activities>::default().open(1);
+            let activity = Rc::clone(&place.activity);
+            let ahead = Bytes::from_static(b"taken left");
+            let mut stream = HyperStream::new(stream, ahead, scratch(), activity);
+            let mut bytes = [0; 6];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read =
+                |cx: &mut Context<'_>| Pin::new(&mut stream).poll_read(cx, buffer.unfilled());
+            future::poll_fn(read).await.unwrap();
+            assert_eq!(buffer.filled(), b"taken ");
+            let (mut socket, ahead) = stream.into_socket();
+            assert_eq!(ahead, b"left"[..]);
+            socket.write_all(b"x").unwrap();
+        });
     }
 }

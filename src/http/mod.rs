@@ -42,6 +42,7 @@ use crate::http::activity::Activities;
 use crate::http::activity::Timeouts;
 use crate::http::body::Bounds;
 use crate::http::body::Content;
+use crate::http::connection::Unseated;
 use crate::http::io::Scratch;
 use crate::http::placement::Crowd;
 use crate::http::places::Places;
@@ -91,9 +92,15 @@ pub trait Service: 'static {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sender(pub u32);
 
-/// In the extensions of a reply: another core served the request, and might serve the connection itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServedBy(pub ShardId);
+/// In the extensions of a reply, also of an error: who served the request. Without it, this core did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServedBy {
+    /// No core in particular: it was refused before, or needs none.
+    #[default]
+    Nobody,
+    /// Another core, which might serve the connection itself.
+    Core(ShardId),
+}
 
 /// A connection on its way to another core.
 #[derive(Debug)]
@@ -349,7 +356,8 @@ impl<S: Service> Server<S> {
         // SAFETY: the number was owned by `socket` until the line above, and nobody else knows it.
         #[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
         let stream = unsafe { TcpStream::from_raw_fd(number) };
-        self.spawn(stream, connection.ahead, connection.n_moves, Some(connection.seat));
+        self.shared.crowd.on_taken_over();
+        self.spawn(stream, connection.ahead, connection.n_moves, Ok(connection.seat));
     }
 
     /// Another core's server has this many connections open.
@@ -395,10 +403,18 @@ impl<S: Service> Server<S> {
                 return;
             }
         }
+        // Counted here: any number may be accepted before the first of them is served.
+        let seat = seat.ok_or_else(|| Unseated::new(Rc::clone(shared)));
         self.spawn(stream, Bytes::new(), 0, seat);
     }
 
-    fn spawn(&self, stream: TcpStream, ahead: Bytes, n_moves: u32, seat: Option<Seat>) {
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        ahead: Bytes,
+        n_moves: u32,
+        seat: Result<Seat, Unseated<S>>,
+    ) {
         let shared = &self.shared;
         if let Err(error) = stream.set_nodelay(true) {
             // The peer is gone already; reading will say so.

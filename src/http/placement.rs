@@ -11,6 +11,7 @@ use std::cell::RefCell;
 
 use rustc_hash::FxHashMap;
 
+use crate::http::ServedBy;
 use crate::types::ShardId;
 
 /// Requests in a row after which a connection that has never moved does.
@@ -41,13 +42,17 @@ impl Habit {
         self.n_moves.get()
     }
 
-    /// A request was served, by this core or another.
-    pub(super) fn on_served(&self, elsewhere: Option<ShardId>) {
-        let before = self.streak.get();
-        self.streak.set(elsewhere.map(|core| match before {
-            Some((same, n)) if same == core => (core, n.saturating_add(1)),
-            _ => (core, 1),
-        }));
+    /// A request was served, by this core if nobody else is named.
+    pub(super) fn on_served(&self, by: Option<ServedBy>) {
+        let streak = match (by, self.streak.get()) {
+            (None, _) => None,
+            (Some(ServedBy::Nobody), before) => before,
+            (Some(ServedBy::Core(core)), Some((same, n))) if same == core => {
+                Some((core, n.saturating_add(1)))
+            }
+            (Some(ServedBy::Core(core)), _) => Some((core, 1)),
+        };
+        self.streak.set(streak);
     }
 
     /// The core that it had better be at.
@@ -64,12 +69,16 @@ pub(super) struct Crowd {
     others: RefCell<FxHashMap<ShardId, u64>>,
     /// What the others were told of this core.
     told: Cell<u64>,
+    /// Connections it has taken over since. Those who gave them count them as long as they hear nothing, also when they
+    /// have ended.
+    n_taken: Cell<u64>,
 }
 
 impl Crowd {
     /// Nobody has any. There are `n_cores`.
     pub(super) fn new(n_cores: usize) -> Self {
-        Self { n_cores: n_cores as u64, others: RefCell::default(), told: Cell::new(0) }
+        let (told, n_taken) = (Cell::new(0), Cell::new(0));
+        Self { n_cores: n_cores as u64, others: RefCell::default(), told, n_taken }
     }
 
     /// Another core says how many it has.
@@ -77,12 +86,19 @@ impl Crowd {
         self.others.borrow_mut().insert(core, n_open);
     }
 
+    /// This core takes over a connection of another.
+    pub(super) fn on_taken_over(&self) {
+        self.n_taken.set(self.n_taken.get() + 1);
+    }
+
     /// Whether the others should be told that this core has `n_open` now; if so, they are taken to have been.
     pub(super) fn should_tell(&self, n_open: u64) -> bool {
         let told = self.told.get();
-        let is_news = n_open.abs_diff(told) >= CHANGE_MIN.max(told / 8);
+        let change = n_open.abs_diff(told).max(self.n_taken.get());
+        let is_news = change >= CHANGE_MIN.max(told / 8);
         if is_news {
             self.told.set(n_open);
+            self.n_taken.set(0);
         }
         is_news
     }
@@ -112,20 +128,22 @@ mod tests {
     #[test]
     fn a_connection_moves_after_a_streak_and_ever_more_slowly() {
         let habit = Habit::default();
-        let serve = |core, n| (0..n).for_each(|_| habit.on_served(Some(ShardId(core))));
+        let serve =
+            |core, n| (0..n).for_each(|_| habit.on_served(Some(ServedBy::Core(ShardId(core)))));
         serve(1, 3);
         assert_eq!(habit.better_place(), None);
         serve(2, 3);
         habit.on_served(None);
         serve(2, 3);
         assert_eq!(habit.better_place(), None, "not in a row");
+        habit.on_served(Some(ServedBy::Nobody));
         serve(2, 1);
         assert_eq!(habit.better_place(), Some(ShardId(2)));
         for (n_moves, needed) in [(1, 8), (3, 32), (10, 4096), (u32::MAX, 4096)] {
             let habit = Habit::of_moved(n_moves);
             for n in 0..needed {
                 assert_eq!(habit.better_place(), None, "after {n_moves} moves and {n} requests");
-                habit.on_served(Some(HERE));
+                habit.on_served(Some(ServedBy::Core(HERE)));
             }
             assert_eq!(habit.better_place(), Some(HERE), "after {n_moves} moves");
         }
@@ -165,6 +183,7 @@ mod tests {
                 if from != to && open[from] > 0 && crowds[from].take_place(core, open[from]) {
                     open[from] -= 1;
                     open[to] += 1;
+                    crowds[to].on_taken_over();
                     if below(4) == 0 {
                         tell(&open);
                     }
@@ -176,6 +195,38 @@ mod tests {
             for n_open in &open {
                 assert!(*n_open <= bound + unknown, "{open:?} of {n_all}, bound {bound}");
             }
+        }
+    }
+
+    /// As many connections end at the core that all want to be at as move there, so that its number stays.
+    #[test]
+    fn connections_move_on_while_others_end() {
+        let crowds = [Crowd::new(2), Crowd::new(2)];
+        for n in [40_u64, 400] {
+            let mut open = [n, n];
+            let tell = |open: &[u64; 2]| {
+                for (from, to) in [(0, 1), (1, 0)] {
+                    if crowds[from].should_tell(open[from]) {
+                        let core = ShardId(u16::try_from(from).unwrap());
+                        crowds[to].on_told(core, open[from]);
+                    }
+                }
+            };
+            tell(&open);
+            let mut n_moved = 0;
+            for _ in 0..2_000 {
+                if crowds[0].take_place(ShardId(1), open[0]) {
+                    n_moved += 1;
+                    open[0] -= 1;
+                    crowds[1].on_taken_over();
+                    open[1] += 1;
+                    tell(&open);
+                    open[1] -= 1;
+                    open[0] += 1;
+                    tell(&open);
+                }
+            }
+            assert_eq!(n_moved, 2_000, "with {n} at each");
         }
     }
 

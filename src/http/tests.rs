@@ -116,7 +116,7 @@ impl Service for Echo {
             "/wait" => self.gate.pass().await,
             "/elsewhere" => {
                 let mut reply = Response::new(Content::Whole(body));
-                reply.extensions_mut().insert(ServedBy(ShardId(7)));
+                reply.extensions_mut().insert(ServedBy::Core(ShardId(7)));
                 return reply;
             }
             "/large" => return Response::new(Bytes::from(vec![b'x'; 24 << 20]).into()),
@@ -132,7 +132,7 @@ impl Service for Echo {
                 let mut endless = Countdown::new(u32::MAX, None);
                 endless.n_made = Rc::clone(&self.n_made);
                 let mut reply = Response::new(Content::Pieces(Box::new(endless)));
-                reply.extensions_mut().insert(ServedBy(ShardId(7)));
+                reply.extensions_mut().insert(ServedBy::Core(ShardId(7)));
                 return reply;
             }
             _ => {}
@@ -688,6 +688,27 @@ fn far_too_many_connections_are_closed_at_once() {
         let mut last = silent.pop().unwrap();
         last.send(post("/", "last")).await;
         assert_eq!(last.brief().await, "503 too many connections");
+    });
+}
+
+#[test]
+fn no_more_are_told_that_there_is_no_place_if_all_come_at_once() {
+    on_executor(async {
+        let places = Places::new(1);
+        let seat = places.take();
+        let server = Running::start(Options { places, ..options() }, Echo::default());
+        // Nothing is accepted meanwhile: these calls block.
+        let n_late = 20;
+        let connect = |_| {
+            let client = std::net::TcpStream::connect(server.address).expect("the kernel accepts");
+            client.set_nonblocking(true).expect("it may be");
+            client
+        };
+        let clients: Vec<_> = (0..limits::CONNECTIONS_REFUSED_MAX + n_late).map(connect).collect();
+        until(|| server.counters().turned_away == clients.len() as u64).await;
+        let is_closed = |it: &&std::net::TcpStream| matches!(it.peek(&mut [0]), Ok(0));
+        until(|| clients.iter().filter(is_closed).count() == n_late).await;
+        drop(seat);
     });
 }
 

@@ -37,10 +37,11 @@ const LATE_MARGIN: Duration = Duration::from_millis(100);
 /// A read without a thread.
 #[derive(Debug)]
 struct Waiting {
-    database: DatabaseId,
     token: Token,
     command: Bytes,
     since: Instant,
+    /// Rises with each.
+    number: u64,
 }
 
 /// A read on a thread.
@@ -55,10 +56,13 @@ struct Active {
 /// All long reads of a core.
 #[derive(Debug)]
 pub(super) struct LongReads {
-    waiting: VecDeque<Waiting>,
+    /// A line for each database that has any, oldest first.
+    waiting: BTreeMap<DatabaseId, VecDeque<Waiting>>,
+    n_came: u64,
     /// Who has how much of what waits.
     shares: Fair<DatabaseId>,
-    /// When the namespaces that wait last had a read begun, counted in reads.
+    /// When namespaces last had a read begun, counted in reads. Kept while any read waits, also of a namespace that
+    /// has none waiting: it will come back, and must not go before the others for that.
     turns: BTreeMap<DatabaseId, u64>,
     n_begun: u64,
     /// Oldest first.
@@ -76,7 +80,8 @@ impl LongReads {
             bytes: limits::LONG_READ_BYTES_WAITING_MAX,
         };
         Self {
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            n_came: 0,
             shares: Fair::new(bound),
             turns: BTreeMap::new(),
             n_begun: 0,
@@ -99,7 +104,9 @@ impl LongReads {
             return events.push(overloaded(database, token));
         }
         self.shares.add(database, Amount::one(command.len()));
-        self.waiting.push_back(Waiting { database, token, command, since: now });
+        self.n_came += 1;
+        let waiting = Waiting { token, command, since: now, number: self.n_came };
+        self.waiting.entry(database).or_default().push_back(waiting);
     }
 
     /// The next read that may begin; `path_of` knows where databases are, `is_held` whether none may begin there now.
@@ -112,24 +119,40 @@ impl LongReads {
         if self.active.len() >= limits::READER_THREADS {
             return None;
         }
-        let next = self.waiting.iter().enumerate().filter_map(|(at, it)| {
-            let active = self.active.iter().filter(|active| active.database == it.database);
+        let next = self.waiting.iter().filter_map(|(database, line)| {
+            let active = self.active.iter().filter(|active| active.database == *database);
             let n_active = active.count();
-            let turn = self.turns.get(&it.database).copied();
-            let may = n_active < limits::READERS_OF_NAMESPACE_MAX && !is_held(it.database);
-            may.then_some((n_active, turn, at))
+            let turn = self.turns.get(database).copied();
+            let may = n_active < limits::READERS_OF_NAMESPACE_MAX && !is_held(*database);
+            may.then_some((n_active, turn, line.front()?.number, *database))
         });
-        let (_, _, at) = next.min()?;
-        let Waiting { database, token, command, .. } = self.waiting.remove(at)?;
-        self.shares.sub(database, Amount::one(command.len()));
+        let (_, _, _, database) = next.min()?;
+        let Waiting { token, command, .. } = self.pop_if(database, |_| true)?;
         self.n_begun += 1;
         self.turns.insert(database, self.n_begun);
-        self.turns.retain(|it, _| self.shares.has(*it));
+        if self.waiting.is_empty() {
+            self.turns.clear();
+        }
         let brake = Brake::new();
         self.active.push(Active { database, token, since: now, brake: Arc::clone(&brake) });
         let idle = self.idle.iter().rposition(|(it, _)| *it == database);
         let reader = idle.and_then(|at| self.idle.remove(at)).map(|(_, reader)| reader);
         Some(ReadTask { database, path: path_of(database), token, command, reader, brake })
+    }
+
+    /// The first that waits for a database, if it is so.
+    fn pop_if(
+        &mut self,
+        database: DatabaseId,
+        is_so: impl Fn(&Waiting) -> bool,
+    ) -> Option<Waiting> {
+        let line = self.waiting.get_mut(&database)?;
+        let first = line.pop_front_if(|it| is_so(it))?;
+        if line.is_empty() {
+            self.waiting.remove(&database);
+        }
+        self.shares.sub(database, Amount::one(first.command.len()));
+        Some(first)
     }
 
     /// A read has ended; its connection is for the next. Gives one that is too many.
@@ -156,11 +179,7 @@ impl LongReads {
 
     /// A database is damaged: refuse what waits, stop what runs. Its connections are to be closed.
     pub(super) fn fence(&mut self, database: DatabaseId, events: &mut Vec<Event>) -> Vec<Reader> {
-        let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let (gone, kept) = waiting.partition::<VecDeque<_>, _>(|it| it.database == database);
-        self.waiting = kept;
-        for it in gone {
-            self.shares.sub(database, Amount::one(it.command.len()));
+        while let Some(it) = self.pop_if(database, |_| true) {
             let error =
                 StatementError::coded("fenced", "namespace is fenced: its database is damaged");
             let (token, outcome) = (it.token, Err(error));
@@ -210,14 +229,15 @@ impl LongReads {
 
     /// How many run, and how many wait.
     pub(super) fn load(&self) -> (usize, usize) {
-        (self.active.len(), self.waiting.len())
+        (self.active.len(), self.shares.total().n)
     }
 
     /// When [`Self::on_timeout`] has something to do.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let limit = self.statement_time + LATE_MARGIN;
         let active = self.active.first().map(|it| it.since.after(limit));
-        let waiting = self.waiting.front().map(|it| it.since.after(limits::REQUEST_DEADLINE));
+        let first = self.waiting.values().filter_map(VecDeque::front).map(|it| it.since).min();
+        let waiting = first.map(|it| it.after(limits::REQUEST_DEADLINE));
         active.into_iter().chain(waiting).min()
     }
 
@@ -230,10 +250,12 @@ impl LongReads {
             late.since = now;
         }
         self.active.sort_by_key(|it| it.since);
-        let is_late = |it: &mut Waiting| now.since(it.since) >= limits::REQUEST_DEADLINE;
-        while let Some(late) = self.waiting.pop_front_if(is_late) {
-            self.shares.sub(late.database, Amount::one(late.command.len()));
-            events.push(overloaded(late.database, late.token));
+        let is_late = |it: &Waiting| now.since(it.since) >= limits::REQUEST_DEADLINE;
+        let databases: Vec<DatabaseId> = self.waiting.keys().copied().collect();
+        for database in databases {
+            while let Some(late) = self.pop_if(database, is_late) {
+                events.push(overloaded(database, late.token));
+            }
         }
     }
 }
@@ -307,6 +329,38 @@ mod tests {
         }
         assert_eq!(order, [20, 22, 23, 3, 8, 21, 4, 9, 5, 10]);
         assert!(events.is_empty() && reads.turns.is_empty());
+    }
+
+    /// Who sends a read when the one before is answered is often not among those that wait.
+    #[test]
+    fn who_sends_one_read_at_a_time_goes_before_nobody_for_it() {
+        let mut reads = LongReads::new(Duration::from_secs(1));
+        let mut refused = Vec::new();
+        let mut push = |reads: &mut LongReads, of| {
+            let command = Bytes::from_static(b"read");
+            reads.push(Instant::START, database(of), Token(of), command, &mut refused);
+        };
+        // The first two have many that wait, the other six one at a time.
+        for of in [[1; 100], [2; 100]].concat() {
+            push(&mut reads, of);
+        }
+        (3..=8).for_each(|of| push(&mut reads, of));
+        let mut running = VecDeque::new();
+        let mut n_begun = [0_u32; 9];
+        for _ in 0..200 {
+            for of in start(&mut reads) {
+                n_begun[usize::try_from(of).unwrap()] += 1;
+                running.push_back(of);
+            }
+            let of = running.pop_front().unwrap();
+            let at = reads.active.iter().position(|it| it.token == Token(of)).unwrap();
+            reads.active.remove(at);
+            if of > 2 {
+                push(&mut reads, of);
+            }
+        }
+        assert!(n_begun[1..].iter().all(|n| (20..=30).contains(n)), "{n_begun:?}");
+        assert!(refused.is_empty());
     }
 
     #[test]

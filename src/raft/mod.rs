@@ -122,6 +122,18 @@ impl Message {
     pub fn to(&self) -> ReplicaId {
         ReplicaId(self.0.to)
     }
+
+    /// What another says that leads in `term`.
+    #[cfg(test)]
+    pub(crate) fn of_leader(from: ReplicaId, to: ReplicaId, term: Term) -> Self {
+        Self(eraftpb::Message {
+            msg_type: eraftpb::MessageType::MsgHeartbeat,
+            from: from.0,
+            to: to.0,
+            term: term.0,
+            ..Default::default()
+        })
+    }
 }
 
 /// What the replica wants done, in this order.

@@ -7,7 +7,8 @@
 //!
 //! So one alone may have the whole bound, and what is in use stays below the bound times `1 + 1/2 + … + 1/k` when `k`
 //! namespaces come one after the other and each takes all that it may: 1.5 times with two, 2.9 times
-//! with ten, 5.2 times with a hundred.
+//! with ten, 5.2 times with a hundred. In bytes `k` times the largest thing comes on top, since who has nothing is
+//! taken whatever its size: what that may be is for the caller to bound.
 //!
 //! Cost: a search in a map of those who use it, once when something begins and once when it ends. It allocates
 //! only when more use it than before.
@@ -104,11 +105,6 @@ impl<K: Copy + Ord> Fair<K> {
         }
     }
 
-    /// Whether `who` has anything.
-    pub fn has(&self, who: K) -> bool {
-        self.of.contains_key(&who)
-    }
-
     /// All that is in use.
     pub fn total(&self) -> Amount {
         self.total
@@ -137,6 +133,8 @@ mod tests {
     use super::*;
 
     const BOUND: Amount = Amount { n: 100, bytes: 1_000 };
+    /// Bytes of the largest thing.
+    const LARGEST: usize = 700;
 
     /// Take as much as one may.
     fn fill(fair: &mut Fair<u8>, who: u8, bytes: usize) -> usize {
@@ -174,6 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn large_things_exceed_the_bound_by_one_for_each() {
+        let mut fair = Fair::new(BOUND);
+        for who in 0..10 {
+            assert_eq!(fill(&mut fair, who, LARGEST), 1);
+        }
+        assert_eq!(fair.total().bytes, 10 * LARGEST, "more than 2.9 times the bound");
+    }
+
+    #[test]
     fn nobody_is_refused_before_it_is_crowded() {
         let mut fair = Fair::new(BOUND);
         for who in 10..40 {
@@ -186,7 +193,7 @@ mod tests {
     proptest! {
         /// Who has less than the bound divided by all who use it is taken; all together have no more than that sum.
         #[test]
-        fn who_is_below_its_share_is_taken(asks in prop::collection::vec((0_u8..12, 1_usize..30, any::<bool>()), 1..600)) {
+        fn who_is_below_its_share_is_taken(asks in prop::collection::vec((0_u8..12, prop_oneof![1_usize..30, 1..LARGEST], any::<bool>()), 1..600)) {
             let mut fair = Fair::new(BOUND);
             let mut twin: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
             for (who, bytes, is_end) in asks {
@@ -212,6 +219,8 @@ mod tests {
                 prop_assert_eq!(fair.total().n, n);
                 let parts: usize = (1..=twin.len()).map(|it| BOUND.n / it + 1).sum();
                 prop_assert!(n <= parts);
+                let parts: usize = (1..=twin.len()).map(|it| BOUND.bytes / it + LARGEST).sum();
+                prop_assert!(fair.total().bytes <= parts);
             }
         }
     }

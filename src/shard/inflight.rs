@@ -4,10 +4,13 @@
 //! Invariants
 //! - What is counted begins when a request is taken and ends when its command is decided, also if its client was told
 //!   before that nobody knows.
-//! - Deadlines rise with the index.
+//! - Whoever has not been told anything has its deadline among `deadlines`. They do not rise with the index: what has waited
+//!   for its turn may have less time left than what stands before it.
+//!
+//! Cost: an entry of a map and one of a set per request, each entered once and removed once.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::BTreeSet;
 
 use crate::limits;
 use crate::shard::event::Token;
@@ -35,8 +38,8 @@ struct Waiting {
 pub(super) struct InFlight {
     /// By the index of their command.
     waiting: BTreeMap<LogIndex, Waiting>,
-    /// Requests up to here have been answered too late to wait any longer.
-    late_until: LogIndex,
+    /// Until when clients wait that have not been told anything, and for which command.
+    deadlines: BTreeSet<(Instant, LogIndex)>,
     shares: Fair<Incarnation>,
 }
 
@@ -47,7 +50,7 @@ impl InFlight {
             bytes: limits::PROPOSAL_BYTES_IN_FLIGHT_MAX,
         };
         let shares = Fair::new(bound);
-        Self { waiting: BTreeMap::new(), late_until: LogIndex(0), shares }
+        Self { waiting: BTreeMap::new(), deadlines: BTreeSet::new(), shares }
     }
 
     /// Whether a command of that size may be taken for `database`.
@@ -74,20 +77,20 @@ impl InFlight {
         deadline: Instant,
         (database, bytes): (Incarnation, usize),
     ) -> Option<Token> {
-        self.late_until = self.late_until.min(index.previous());
-        // What has waited for its turn may have less time left than what stands before it.
-        let last = self.waiting.last_key_value().map(|(_, it)| it.deadline);
-        let deadline = last.map_or(deadline, |it| it.max(deadline));
+        let before = self.take(index);
+        self.deadlines.insert((deadline, index));
         let waiting = Waiting { token: Some(token), term, deadline, database, bytes };
-        let before = self.waiting.insert(index, waiting)?;
-        self.leave(before.database, before.bytes);
-        before.token
+        self.waiting.insert(index, waiting);
+        before
     }
 
     /// The command at `index` is decided. Whoever waits for it.
     pub(super) fn take(&mut self, index: LogIndex) -> Option<Token> {
         let waiting = self.waiting.remove(&index)?;
         self.leave(waiting.database, waiting.bytes);
+        if waiting.token.is_some() {
+            self.deadlines.remove(&(waiting.deadline, index));
+        }
         waiting.token
     }
 
@@ -98,30 +101,20 @@ impl InFlight {
 
     /// Somebody who has waited too long, and waits no longer.
     pub(super) fn take_late(&mut self, now: Instant) -> Option<Token> {
-        loop {
-            // Deadlines rise with the index, so the first that is not late ends the search.
-            let first = self.patient().next().filter(|(_, it)| it.deadline <= now);
-            self.late_until = *first?.0;
-            let late = self.waiting.get_mut(&self.late_until).and_then(|it| it.token.take());
-            if late.is_some() {
-                return late;
-            }
-        }
+        let (_, index) = *self.deadlines.first().filter(|(deadline, _)| *deadline <= now)?;
+        self.deadlines.pop_first();
+        let late = self.waiting.get_mut(&index).expect("who has a deadline waits");
+        late.token.take()
     }
 
     /// When [`Self::take_late`] has something to give.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.patient().next().map(|(_, it)| it.deadline)
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// How many still wait for an answer.
     pub(super) fn n_patient(&self) -> usize {
-        self.patient().count()
-    }
-
-    /// Requests whose clients still wait, oldest first.
-    fn patient(&self) -> impl Iterator<Item = (&LogIndex, &Waiting)> {
-        self.waiting.range((Bound::Excluded(self.late_until), Bound::Unbounded))
+        self.deadlines.len()
     }
 
     /// Who uses how much of the bound.
@@ -165,13 +158,19 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_deadline_behind_a_later_one_waits_for_it() {
+    fn each_waits_until_its_own_deadline_whatever_stands_before_it() {
         let mut flight = InFlight::new();
         enter(&mut flight, 5, 9, ONE);
         enter(&mut flight, 6, 2, TWO);
-        assert_eq!(flight.take_late(at(8)), None);
+        enter(&mut flight, 7, 4, TWO);
+        assert_eq!(flight.next_deadline(), Some(at(2)));
+        assert_eq!(flight.take_late(at(3)), Some(Token(6)));
+        assert_eq!(flight.take_late(at(3)), None);
+        assert_eq!(flight.take(LogIndex(7)), Some(Token(7)));
+        assert_eq!(flight.next_deadline(), Some(at(9)), "who was answered has no deadline");
         assert_eq!(flight.take_late(at(9)), Some(Token(5)));
-        assert_eq!(flight.take_late(at(9)), Some(Token(6)));
+        assert_eq!((flight.n_patient(), flight.next_deadline()), (0, None));
+        assert_eq!(flight.shares().total().n, 2);
     }
 
     #[test]

@@ -523,9 +523,7 @@ fn ask(
     what: What,
 ) {
     let result = match what {
-        What::Write(database, draft) => {
-            leader.propose(step, database.incarnation, draft, Some(token))
-        }
+        What::Write(database, draft) => leader.propose(step, database.incarnation, draft, token),
         What::Read(database, draft) => {
             leader.read(step, token, database.incarnation, draft);
             Ok(())
@@ -536,7 +534,7 @@ fn ask(
         }
         What::CreateDatabase(database, namespace) => {
             let draft = Draft::lifecycle(Kind::Create, namespace.as_str());
-            leader.propose(step, database.incarnation, draft, Some(token))
+            leader.propose(step, database.incarnation, draft, token)
         }
     };
     if let Err(error) = result {

@@ -80,7 +80,7 @@ impl Namespaces {
                 let incarnation = Incarnation(system.next_index().0);
                 let home = namespace.home(self.n_partitions);
                 let draft = catalog::create(namespace, incarnation, home);
-                let proposed = system.propose(step, Incarnation::ENGINE, draft, None);
+                let proposed = system.propose_own(step, Incarnation::ENGINE, draft);
                 self.settle(step, namespace, proposed);
             }
             Some(row) => step.out.push(Effect::Ask {
@@ -102,7 +102,7 @@ impl Namespaces {
         let mut ended = result.map(drop);
         if ended.is_ok() && system.leads() && row.state == State::Creating {
             let draft = catalog::make_live(namespace, row.incarnation);
-            ended = system.propose(step, Incarnation::ENGINE, draft, None);
+            ended = system.propose_own(step, Incarnation::ENGINE, draft);
         }
         self.settle(step, namespace, ended);
     }

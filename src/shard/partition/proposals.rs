@@ -33,22 +33,54 @@ pub(super) struct Pending {
 
 impl Partition {
     /// Append a command to the log, now or when it is its turn; `token` waits for its result. Only on a leader.
-    /// Without a token it is never late, but refused if the partition is full.
     pub(in crate::shard) fn propose(
         &mut self,
         step: &mut Step<'_>,
         incarnation: Incarnation,
         draft: Draft,
-        token: Option<Token>,
+        token: Token,
     ) -> Result<(), SubmitError> {
         let bytes = draft.size();
-        let has_room = match token {
-            Some(_) => self.in_flight.may_take(incarnation, bytes),
-            None => !self.in_flight.shares().is_full(),
-        };
-        if !has_room {
+        if !self.in_flight.may_take(incarnation, bytes) {
             return Err(SubmitError::Overloaded);
         }
+        let database_bytes = self.admit(step, incarnation, &draft)?;
+        self.in_flight.enter(incarnation, bytes);
+        let deadline = step.now.after(limits::REQUEST_DEADLINE);
+        let pending = Pending { token, draft, deadline, database_bytes };
+        // A command that makes a database has none behind it in its line, and few of them come.
+        let may_wait = !matches!(pending.draft.kind(), Kind::Create);
+        let must_wait = !self.backlog.is_empty() || !self.window.has_room();
+        if may_wait && must_wait {
+            self.backlog_until = self.backlog_until.or(Some(deadline));
+            self.backlog.push(incarnation, bytes, pending);
+            return Ok(());
+        }
+        self.append_pending(step, incarnation, pending)
+    }
+
+    /// Append a command of the node's own to the log, at once: nobody waits for its result, and it has no share,
+    /// but is refused if the partition is full. Only on a leader.
+    pub(in crate::shard) fn propose_own(
+        &mut self,
+        step: &mut Step<'_>,
+        incarnation: Incarnation,
+        draft: Draft,
+    ) -> Result<(), SubmitError> {
+        if self.in_flight.shares().is_full() {
+            return Err(SubmitError::Overloaded);
+        }
+        let database_bytes = self.admit(step, incarnation, &draft)?;
+        self.append(step, incarnation, draft, database_bytes).map(drop)
+    }
+
+    /// Whether the state of the database lets the command be taken; how large the database may become by it.
+    fn admit(
+        &self,
+        step: &Step<'_>,
+        incarnation: Incarnation,
+        draft: &Draft,
+    ) -> Result<u64, SubmitError> {
         if self.is_fenced(incarnation) {
             return Err(SubmitError::Fenced);
         }
@@ -59,30 +91,23 @@ impl Partition {
         let size = self.queues.get(&incarnation).and_then(|it| it.size);
         // What the engine keeps for itself counts against nobody's quota.
         let quota = if is_engine { u64::MAX } else { step.limits.database_bytes };
-        let database_bytes = room::admit(&draft, step.room, size, quota, step.limits.value_bytes)?;
-        let Some(token) = token else {
-            return self.append(step, incarnation, draft, database_bytes).map(drop);
-        };
-        self.in_flight.enter(incarnation, bytes);
-        let deadline = step.now.after(limits::REQUEST_DEADLINE);
-        let pending = Pending { token, draft, deadline, database_bytes };
-        // A command that makes a database has none behind it in its line, and few of them come.
-        let may_wait = matches!(pending.draft.kind(), Kind::Execute | Kind::Storage);
-        if may_wait && !(self.backlog.is_empty() && self.window.has_room()) {
-            self.backlog_until = self.backlog_until.or(Some(deadline));
-            self.backlog.push(incarnation, bytes, pending);
-            return Ok(());
-        }
-        self.append_pending(step, incarnation, pending)
+        room::admit(draft, step.room, size, quota, step.limits.value_bytes)
     }
 
-    /// Propose what waits for its turn, as far as the log keeps up.
+    /// Propose what waits for its turn, as far as the log keeps up. Refuse it all if the partition leads no more.
     pub(super) fn append_backlog(&mut self, step: &mut Step<'_>) {
         if self.backlog.is_empty() {
             return;
         }
-        let leads = self.replica.role() == Role::Leader;
-        while (!leads || self.window.has_room())
+        // Who has no time left is refused rather than executed for nobody.
+        self.refuse_late_backlog(step);
+        if self.replica.role() != Role::Leader {
+            while let Some((incarnation, it)) = self.backlog.pop() {
+                self.in_flight.leave(incarnation, it.draft.size());
+                step.reply(it.token, Err(SubmitError::NoLeader));
+            }
+        }
+        while self.window.has_room()
             && let Some((incarnation, pending)) = self.backlog.pop()
         {
             let token = pending.token;
@@ -140,7 +165,7 @@ impl Partition {
         Stamp { incarnation, time: self.stamp, seed: step.dice.roll(), limits: *step.limits }
     }
 
-    /// The position that the next proposal without a token will have.
+    /// The position that the next of [`Self::propose_own`] will have.
     pub(in crate::shard) fn next_index(&self) -> LogIndex {
         self.replica.last().next()
     }
@@ -151,6 +176,10 @@ impl Partition {
         while let Some(token) = self.in_flight.take_late(step.now) {
             step.reply(token, Err(SubmitError::OutcomeUnknown));
         }
+        self.refuse_late_backlog(step);
+    }
+
+    fn refuse_late_backlog(&mut self, step: &mut Step<'_>) {
         if self.backlog_until.is_none_or(|at| step.now < at) {
             return;
         }
@@ -195,7 +224,7 @@ impl Partition {
             return false;
         }
         let index = self.next_index();
-        let proposed = self.propose(step, incarnation, Draft::vacuum(n_pages), None).is_ok();
+        let proposed = self.propose_own(step, incarnation, Draft::vacuum(n_pages)).is_ok();
         if proposed && let Some(queue) = self.queues.get_mut(&incarnation) {
             queue.give_back_at(index);
         }
@@ -329,7 +358,7 @@ mod tests {
             self.next_token += 1;
             let mut draft = Draft::new(Results::Each, 0);
             draft.statement(Mode::Exec, &format!("DELETE FROM t --{}", "x".repeat(bytes))).unwrap();
-            self.with(|it, step| it.propose(step, who, draft, Some(token))).map(|()| token)
+            self.with(|it, step| it.propose(step, who, draft, token)).map(|()| token)
         }
 
         /// Ask until one is refused; how many are taken.
@@ -456,6 +485,61 @@ mod tests {
         assert_eq!(harness.partition.shares().total().n, 0);
         harness.now = harness.now.after(Duration::from_secs(1));
         harness.ask(NOISY, 1).unwrap();
+    }
+
+    /// The timer may come after what made room in the log.
+    #[test]
+    fn what_is_late_when_its_turn_comes_is_refused_and_not_proposed() {
+        let mut harness = Harness::new();
+        harness.fill(NOISY, 100);
+        harness.end_turn();
+        let logged = harness.logged.len();
+        harness.now = harness.now.after(limits::REQUEST_DEADLINE);
+        let fresh = harness.ask(QUIET, 100).unwrap();
+        harness.persist();
+        harness.end_turn();
+        assert_eq!(harness.logged[logged..], [QUIET]);
+        let overloaded = |it: &&Result<Answer, SubmitError>| **it == Err(SubmitError::Overloaded);
+        let n_refused = harness.replies.values().filter(overloaded).count();
+        assert_eq!(n_refused, limits::PROPOSALS_IN_FLIGHT_MAX - logged);
+        harness.settle();
+        assert_eq!(harness.replies[&fresh], Ok(Answer::Results(Vec::new())));
+        assert_eq!(harness.partition.shares().total().n, 0);
+    }
+
+    #[test]
+    fn only_what_makes_a_database_waits_for_no_turn() {
+        let mut harness = Harness::new();
+        harness.fill(NOISY, 100);
+        let waiting = harness.partition.n_backlog();
+        assert!(waiting > 1_000);
+        for (token, kind, more) in [(90_000, Kind::Create, 0), (90_001, Kind::Drop, 1)] {
+            let draft = Draft::lifecycle(kind, "quiet");
+            let propose = |it: &mut Partition, step: &mut Step<'_>| {
+                it.propose(step, QUIET, draft, Token(token))
+            };
+            harness.with(propose).unwrap();
+            assert_eq!(harness.partition.n_backlog() - waiting, more, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_refused_when_another_leads() {
+        let mut harness = Harness::new();
+        harness.fill(NOISY, 100);
+        harness.end_turn();
+        let (logged, waiting) = (harness.logged.len(), harness.partition.n_backlog());
+        let used = harness.partition.shares().total().n;
+        assert!(waiting > 1_000);
+        let term = Term(harness.partition.replica.term().0 + 1);
+        let message = raft::Message::of_leader(ReplicaId(2), ReplicaId(1), term);
+        assert!(harness.partition.replica.step(message) && !harness.partition.leads());
+        harness.with(Partition::append_backlog);
+        assert_eq!((harness.logged.len(), harness.partition.n_backlog()), (logged, 0));
+        let no_leader = |it: &&Result<Answer, SubmitError>| **it == Err(SubmitError::NoLeader);
+        assert_eq!(harness.replies.values().filter(no_leader).count(), waiting);
+        assert_eq!(harness.partition.shares().total().n, used - waiting);
+        assert_eq!(harness.partition.backlog_until, None);
     }
 
     #[test]

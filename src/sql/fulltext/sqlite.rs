@@ -39,6 +39,7 @@ type Create5 =
 
 /// All that an SQLite has that is built as it must be. Nothing else keeps a linker from leaving out what is called
 /// here, if SQLite itself calls its own: then nothing would be bounded, and nobody be told.
+#[expect(clippy::type_complexity, reason = "nobody reads it")]
 #[used]
 static BUILT_AS_IT_MUST_BE: (
     [Filter; 2],
