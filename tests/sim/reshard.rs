@@ -32,7 +32,10 @@ use crate::folder::Folder;
 use crate::seeds::for_each_seed;
 
 /// Seeds that once failed, with what they taught us. Never remove one.
-const PINNED: &[u64] = &[];
+const PINNED: &[u64] = &[
+    // A CURRENT that was read back after a kill, but not synced: the logs it named were gone after a power loss.
+    6438223298499113532,
+];
 const RUNS: u64 = 40;
 /// Those in which each step of two starts fails.
 const RUNS_TWICE: u64 = 4;
