@@ -34,7 +34,7 @@ use crate::seeds::for_each_seed;
 /// Seeds that once failed, with what they taught us. Never remove one.
 const PINNED: &[u64] = &[
     // A CURRENT that was read back after a kill, but not synced: the logs it named were gone after a power loss.
-    6438223298499113532,
+    6_438_223_298_499_113_532,
 ];
 const RUNS: u64 = 40;
 /// Those in which each step of two starts fails.
