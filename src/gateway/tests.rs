@@ -868,7 +868,7 @@ fn a_reply_says_who_served_it_also_if_it_is_an_error() {
     let query = "POST /v1/rqlite/query X-API-Key: ak_far\n{\"sql\":\"x\"}";
     let here = query.replace("ak_far", "ak_1");
     let done = Ok(Reply::Results(vec![two_rows()]));
-    let missing = Err(StatementError::coded("not_found", "no such key").into());
+    let missing = Err(StatementError::new("no such table: t").into());
     let too_many = Err(SubmitError::TooMany(TooMany { wait: Duration::from_secs(1) }));
     let far = Some(ServedBy::Core(ShardId(3)));
     let nobody = Some(ServedBy::Nobody);
