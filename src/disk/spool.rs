@@ -352,12 +352,15 @@ mod tests {
     }
 
     /// Until the thread that closes has caught up.
+    #[expect(clippy::disallowed_methods, reason = "a test gives up by the real clock")]
     fn taken_when(spools: &Spools, is_it: impl Fn(Taken) -> bool) -> Taken {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         loop {
             let taken = spools.taken();
             if is_it(taken) {
                 return taken;
             }
+            assert!(std::time::Instant::now() < deadline, "{taken:?}");
             thread::yield_now();
         }
     }
