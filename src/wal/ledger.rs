@@ -10,11 +10,13 @@
 //! ```
 //!
 //! Invariants
-//! - A slot per kept entry: `slots.len() == last - compacted`.
-//! - Runs cover the slots in order, without overlap; neighbours lie in different places.
+//! - Runs cover the kept entries, those behind `compacted` up to `last`, in order and without overlap;
+//!   neighbours lie in different places.
+//! - A slot per kept entry, but for those that recovery has not seen yet.
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -26,6 +28,7 @@ use crate::types::PartitionId;
 use crate::types::ReplicaId;
 use crate::types::Term;
 use crate::types::Timestamp;
+use crate::wal::known::Known;
 use crate::wal::record;
 use crate::wal::record::ConfState;
 use crate::wal::record::Entry;
@@ -37,8 +40,7 @@ use crate::wal::record::SegmentId;
 use crate::wire::bytes::DecodeError;
 use crate::wire::bytes::Reader;
 
-/// Most entries a table may claim a partition keeps. It bounds what a forged table can make recovery
-/// allocate; a log this long would not fit in memory.
+/// Most entries a table may claim a partition keeps: a log this long would not fit in memory.
 const ENTRIES_KEPT_MAX: u64 = 1 << 26;
 
 /// What is known of a partition beside its entries. Zeros where nothing is known yet.
@@ -127,19 +129,20 @@ struct Run {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     meta: Meta,
-    slots: VecDeque<Slot>,
+    slots: Known<Slot>,
     runs: VecDeque<Run>,
 }
 
 impl Ledger {
-    /// As a segment's table says: its entries must all come from records that follow.
+    /// As a segment's table says: its entries must all come from records that follow. It costs the same
+    /// whatever the table says.
     pub(super) fn from_table(meta: Meta) -> Self {
-        let kept = meta.last.index.0 - meta.compacted.index.0;
-        let kept = usize::try_from(kept).expect("bounded when the table was read");
-        let unknown = Slot { term: Term(0), size: 0 };
         let run = Run { first: meta.compacted.index.next(), place: Place::Missing, bytes: 0 };
-        let runs = if kept == 0 { VecDeque::new() } else { VecDeque::from([run]) };
-        Self { slots: VecDeque::from(vec![unknown; kept]), runs, meta }
+        let mut ledger = Self { meta, ..Self::default() };
+        if !ledger.is_empty() {
+            ledger.runs.push_back(run);
+        }
+        ledger
     }
 
     /// What is known beside the entries.
@@ -147,9 +150,30 @@ impl Ledger {
         &self.meta
     }
 
-    /// How many entries are kept.
-    pub(super) fn len(&self) -> usize {
+    /// Whether the entry at `index` is kept.
+    pub(super) fn keeps(&self, index: LogIndex) -> bool {
+        self.meta.compacted.index < index && index <= self.meta.last.index
+    }
+
+    /// Whether no entry is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.meta.last.index == self.meta.compacted.index
+    }
+
+    /// How many of the kept entries recovery has seen.
+    pub(super) fn n_known(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether recovery has seen all of them.
+    pub(super) fn is_whole(&self) -> bool {
+        self.n_known() as u64 == self.meta.last.index.0 - self.meta.compacted.index.0
+    }
+
+    /// Recovery is over, and has seen all kept entries.
+    pub(super) fn on_recovered(&mut self) {
+        assert!(self.is_whole(), "entries are missing");
+        self.slots.close_ranks();
     }
 
     /// Bytes of kept entries.
@@ -159,8 +183,7 @@ impl Ledger {
 
     /// The term of a kept entry.
     pub(super) fn term(&self, index: LogIndex) -> Option<Term> {
-        let at = self.position(index)?;
-        Some(self.slots[at].term)
+        self.slots.get(index).map(|it| it.term)
     }
 
     /// The oldest segment that holds an entry still kept.
@@ -247,11 +270,10 @@ impl Ledger {
             return Err("an entry leaves a gap before it");
         }
         self.truncate(entry.index);
-        let before = self.slots.back().map_or(self.meta.compacted.term, |it| it.term);
-        if entry.term < before {
+        if self.term_before(entry.index).is_some_and(|it| entry.term < it) {
             return Err("an entry has a lower term than the one before it");
         }
-        self.slots.push_back(Slot { term: entry.term, size });
+        self.slots.push(entry.index, Slot { term: entry.term, size });
         match self.runs.back_mut() {
             Some(run) if run.place == place => run.bytes += u64::from(size),
             _ => {
@@ -264,33 +286,38 @@ impl Ledger {
         Ok(())
     }
 
+    /// The term of the entry before `index`, which may have been compacted last; `None` if it is missing.
+    fn term_before(&self, index: LogIndex) -> Option<Term> {
+        let before = index.previous();
+        let is_kept = before > self.meta.compacted.index;
+        if is_kept { self.term(before) } else { Some(self.meta.compacted.term) }
+    }
+
     /// Forget the entries from `index` on.
     fn truncate(&mut self, index: LogIndex) {
-        let kept = index.0 - self.meta.compacted.index.next().0;
-        let kept = usize::try_from(kept).expect("entries are counted in memory");
-        while self.slots.len() > kept {
-            let slot = self.slots.pop_back().expect("longer than what is kept");
-            let run = self.runs.back_mut().expect("runs cover the slots");
-            run.bytes -= u64::from(slot.size);
-            let first_gone = self.meta.compacted.index.0 + self.slots.len() as u64 + 1;
-            if run.first.0 == first_gone {
-                self.runs.pop_back();
-            }
+        let mut end = self.meta.last.index.next();
+        while let Some(run) = self.runs.back().filter(|it| index <= it.first) {
+            end = run.first;
+            self.runs.pop_back();
         }
+        if let Some(run) = self.runs.back_mut().filter(|_| index < end) {
+            run.bytes -= bytes_of(&self.slots, index..end);
+        }
+        self.slots.truncate(index);
     }
 
     fn rewrite(&mut self, entry: &Entry, size: u32, place: Place) -> Result<(), &'static str> {
-        let Some(at) = self.position(entry.index) else {
+        if !self.keeps(entry.index) {
             return Ok(()); // compacted or cut off meanwhile; a rewritten entry never extends the log
-        };
+        }
         let run = self.runs.partition_point(|it| it.first <= entry.index) - 1;
-        let is_missing = self.runs[run].place == Place::Missing;
-        let old = std::mem::replace(&mut self.slots[at], Slot { term: entry.term, size });
-        if !is_missing && old.term != entry.term {
-            return Err("a rewritten entry has another term than the one it stands for");
+        if let Some(old) = self.slots.set(entry.index, Slot { term: entry.term, size }) {
+            if old.term != entry.term {
+                return Err("a rewritten entry has another term than the one it stands for");
+            }
+            self.runs[run].bytes -= u64::from(old.size);
         }
         self.meta.stamp = self.meta.stamp.max(entry.stamp);
-        self.runs[run].bytes -= u64::from(old.size);
         self.move_one(run, entry.index, Run { first: entry.index, place, bytes: size.into() });
         Ok(())
     }
@@ -300,16 +327,12 @@ impl Ledger {
         let old = self.runs[run];
         let next =
             self.runs.get(run + 1).map_or_else(|| self.meta.last.index.next(), |it| it.first);
-        let n_before = usize::try_from(index.0 - old.first.0).expect("counted in memory");
         let behind = index.next();
         // The bytes of a split run are counted again; rewriting goes front to back, so the front is short.
-        let from = usize::try_from(old.first.0 - self.meta.compacted.index.next().0)
-            .expect("counted in memory");
-        let slots = self.slots.range(from..from + n_before);
-        let bytes_before = slots.map(|it| u64::from(it.size)).sum();
+        let bytes_before = bytes_of(&self.slots, old.first..index);
         self.runs.remove(run);
         let mut at = run;
-        if n_before > 0 {
+        if old.first < index {
             self.runs.insert(at, Run { bytes: bytes_before, ..old });
             at += 1;
         }
@@ -338,29 +361,27 @@ impl Ledger {
         if to.index <= self.meta.compacted.index {
             return Ok(());
         }
-        let Some(at) = self.position(to.index) else {
+        if !self.keeps(to.index) {
             return Err("entries are compacted that the log never had");
-        };
-        let is_known = |it: &Slot| it.term != Term(0);
-        if is_known(&self.slots[at]) && self.slots[at].term != to.term {
+        }
+        if self.term(to.index).is_some_and(|it| it != to.term) {
             return Err("an entry is compacted under another term than its own");
         }
-        while self.meta.compacted.index < to.index {
-            let slot = self.slots.pop_front().expect("position() found the last of them");
-            let run = self.runs.front_mut().expect("runs cover the slots");
-            run.bytes -= u64::from(slot.size);
-            self.meta.compacted.index = self.meta.compacted.index.next();
-            run.first = self.meta.compacted.index.next();
-            let next = self.runs.get(1).map(|it| it.first);
-            let first = self.meta.compacted.index.next();
-            if next == Some(first) || self.slots.is_empty() {
-                self.runs.pop_front();
-            }
+        let first = to.index.next();
+        let next = |runs: &VecDeque<Run>| runs.get(1).map(|it| it.first);
+        while next(&self.runs).is_some_and(|it| it <= first) {
+            self.runs.pop_front();
         }
-        self.meta.compacted.term = to.term;
         if self.meta.last.index == to.index {
             self.meta.last.term = to.term;
+            self.runs.clear();
         }
+        if let Some(run) = self.runs.front_mut().filter(|it| it.first < first) {
+            run.bytes -= bytes_of(&self.slots, run.first..first);
+            run.first = first;
+        }
+        self.slots.remove_before(first);
+        self.meta.compacted = to;
         Ok(())
     }
 
@@ -379,19 +400,12 @@ impl Ledger {
         self.meta.conf_state = Arc::default();
     }
 
-    /// Where the slot of a kept entry is.
-    fn position(&self, index: LogIndex) -> Option<usize> {
-        let first = self.meta.compacted.index.next();
-        let is_kept = first <= index && index <= self.meta.last.index;
-        is_kept.then(|| usize::try_from(index.0 - first.0).expect("counted in memory"))
-    }
-
     /// What must always hold; too slow for every record, so tests call it.
     #[cfg(test)]
     fn assert_invariants(&self) {
         let compacted = self.meta.compacted.index;
-        assert_eq!(self.slots.len() as u64, self.meta.last.index.0 - compacted.0);
-        assert_eq!(self.runs.is_empty(), self.slots.is_empty());
+        assert_eq!(self.runs.is_empty(), self.meta.last.index == compacted);
+        let mut n_known = 0;
         let mut expected = compacted.next();
         for (at, run) in self.runs.iter().enumerate() {
             assert_eq!(run.first, expected, "run {at} of {:?}", self.runs);
@@ -399,12 +413,20 @@ impl Ledger {
             let end = next.map_or_else(|| self.meta.last.index.next(), |it| it.first);
             assert!(run.first < end, "run {at} is empty");
             assert!(next.is_none_or(|it| it.place != run.place), "run {at} goes on");
-            let index = |it: LogIndex| usize::try_from(it.0 - compacted.next().0).unwrap();
-            let slots = self.slots.range(index(run.first)..index(end));
-            assert_eq!(run.bytes, slots.map(|it| u64::from(it.size)).sum::<u64>());
+            let n_slots = self.slots.range(run.first..end).count();
+            let is_missing = run.place == Place::Missing;
+            assert_eq!(n_slots as u64, if is_missing { 0 } else { end.0 - run.first.0 });
+            assert_eq!(run.bytes, bytes_of(&self.slots, run.first..end));
+            n_known += n_slots;
             expected = end;
         }
+        assert_eq!(self.slots.len(), n_known);
     }
+}
+
+/// Bytes of the records in a range, so far as they are known.
+fn bytes_of(slots: &Known<Slot>, range: Range<LogIndex>) -> u64 {
+    slots.range(range).map(|it| u64::from(it.size)).sum()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 
 pub mod record;
 pub mod format;
+mod known;
 pub mod ledger;
 pub mod log;
 mod segments;

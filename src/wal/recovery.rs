@@ -22,7 +22,6 @@ use std::io;
 use bytes::Bytes;
 
 use crate::types::HardState;
-use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::types::ReplicaId;
 use crate::types::ShardId;
@@ -33,6 +32,7 @@ use crate::wal::format::BLOCK;
 use crate::wal::format::BatchHead;
 use crate::wal::format::End;
 use crate::wal::format::SegmentHeader;
+use crate::wal::known::Known;
 use crate::wal::ledger::Ledger;
 use crate::wal::ledger::Place;
 use crate::wal::record::ConfState;
@@ -316,11 +316,11 @@ struct Replay {
     is_torn: bool,
 }
 
-/// A ledger, and the entries whose places it keeps. `None` where it has a missing one.
+/// A ledger, and the entries whose places it keeps, but for the missing ones.
 #[derive(Default)]
 struct Partition {
     ledger: Ledger,
-    entries: VecDeque<Option<Entry>>,
+    entries: Known<Entry>,
 }
 
 impl Replay {
@@ -328,8 +328,7 @@ impl Replay {
     fn new(first: &SegmentHeader) -> Self {
         let partition = |(id, meta): &(PartitionId, _)| {
             let ledger = Ledger::from_table(Clone::clone(meta));
-            let entries = VecDeque::from(vec![None; ledger.len()]);
-            (*id, Partition { ledger, entries })
+            (*id, Partition { ledger, entries: Known::default() })
         };
         Self {
             partitions: first.table.iter().map(partition).collect(),
@@ -431,12 +430,13 @@ impl Replay {
         let mut ledgers = BTreeMap::new();
         let mut partitions = BTreeMap::new();
         for (id, partition) in self.partitions {
-            let Partition { ledger, entries } = partition;
-            let whole: Option<Vec<Entry>> = entries.into_iter().collect();
-            let Some(entries) = whole else {
+            let Partition { mut ledger, entries } = partition;
+            if !ledger.is_whole() {
                 let why = format!("entries of partition {id} are missing that it says are kept");
                 return Err(corrupt(self.oldest, 0, &why));
-            };
+            }
+            ledger.on_recovered();
+            let entries = entries.into_values();
             let meta = ledger.meta();
             let recovered = RecoveredPartition {
                 generation: meta.generation,
@@ -460,29 +460,21 @@ impl Replay {
 impl Partition {
     fn apply(&mut self, record: Record, size: u32, place: Place) -> Result<(), &'static str> {
         self.ledger.apply(&record, size, place)?;
-        let first = self.ledger.meta().compacted.index.next();
-        let position = |index: LogIndex| {
-            let at = index.0.checked_sub(first.0)?;
-            usize::try_from(at).ok()
-        };
         match record {
-            Record::Entry(entry) => {
-                self.entries.truncate(position(entry.index).expect("the ledger took it"));
-                self.entries.push_back(Some(entry));
-            }
+            Record::Entry(entry) => self.entries.push(entry.index, entry),
             Record::Rewritten(entry) => {
-                let slot = position(entry.index).and_then(|at| self.entries.get_mut(at));
-                if let Some(slot) = slot {
-                    *slot = Some(entry);
+                if self.ledger.keeps(entry.index) {
+                    self.entries.set(entry.index, entry);
                 }
             }
             // The rest only removes: all entries, or the first.
+            _ if self.ledger.is_empty() => self.entries.clear(),
             _ => {
-                let n_gone = self.entries.len() - self.ledger.len();
-                self.entries.drain(..n_gone);
+                let first = self.ledger.meta().compacted.index.next();
+                self.entries.remove_before(first);
             }
         }
-        debug_assert_eq!(self.entries.len(), self.ledger.len());
+        debug_assert_eq!(self.entries.len(), self.ledger.n_known());
         Ok(())
     }
 }
@@ -494,6 +486,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::LogIndex;
     use crate::types::Term;
     use crate::wal::ledger::Meta;
     use crate::wal::record::Lsn;
@@ -630,6 +623,38 @@ mod tests {
         source.insert(2, segment(&header, &[]));
         let why = recovered(&mut source).unwrap_err();
         assert!(why.contains("entries of partition 1 are missing"), "{why}");
+    }
+
+    #[test]
+    fn what_a_table_claims_costs_nothing() {
+        let claimed = LogIndex(1 << 26);
+        let end = End { segment: SegmentId(1), offset: 8192, lsn: Lsn(5) };
+        let last = EntryId { index: claimed, term: Term(1) };
+        let meta = Meta { last, stamp: Timestamp(9), ..Meta::default() };
+        let table = (0..500).map(|it| (PartitionId(it), meta.clone())).collect();
+        let header = SegmentHeader { oldest: SegmentId(2), ..header(2, end, table) };
+        let entry = |partition, index| {
+            let Record::Entry(it) = entry(index) else { unreachable!() };
+            Entry { partition: PartitionId(partition), ..it }
+        };
+        let records = |partition| {
+            let n_left = LogIndex(claimed.0 - 2);
+            let compacted = EntryId { index: n_left, term: Term(1) };
+            [
+                Record::Rewritten(entry(partition, 77)),
+                Record::Rewritten(entry(partition, claimed.0 - 1)),
+                Record::Compacted { partition: PartitionId(partition), entry: compacted },
+                Record::Entry(entry(partition, claimed.0)),
+            ]
+        };
+        let whole: Vec<_> = (0..500).flat_map(records).collect();
+        let mut source = BTreeMap::from([(2, segment(&header, &[batch(2, 6, 5, &whole)]))]);
+        assert_eq!(recovered(&mut source), Ok(2));
+
+        let missing: Vec<_> = (0..500).flat_map(|it| records(it).into_iter().take(2)).collect();
+        source.insert(2, segment(&header, &[batch(2, 6, 5, &missing)]));
+        let why = recovered(&mut source).unwrap_err();
+        assert!(why.contains("entries of partition 0 are missing"), "{why}");
     }
 
     #[test]
