@@ -226,7 +226,7 @@ fn asks(query: Option<&str>, name: &str, value: &str) -> bool {
 }
 
 /// The rows of a result, if it has some.
-fn rows_of(result: Option<&StatementResult>) -> Option<&Rows> {
+pub(super) fn rows_of(result: Option<&StatementResult>) -> Option<&Rows> {
     match result? {
         StatementResult::Rows(rows) => Some(rows),
         StatementResult::Counts { returned, .. } => returned.as_ref(),
