@@ -44,9 +44,9 @@ use crate::shard::request::Reply;
 use crate::shard::request::Request;
 use crate::shard::request::Submit;
 use crate::types::Namespace;
-use crate::wire::command::Draft;
 use crate::wire::command::Mode;
 use crate::wire::command::Results;
+use crate::wire::command::draft::Draft;
 use crate::wire::rows::Rows;
 use crate::wire::rows::StatementResult;
 

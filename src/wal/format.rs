@@ -22,7 +22,7 @@
 //!   72 u16  shard
 //!   74 u16  number of shards of the node
 //!   76 u16  partitions in the table; then 2 zeros
-//!   80      the table: what is known of each partition at this point (R2), see `ledger`
+//!   80      the table: what is known of each partition at this point (R2), see `meta`
 //! batch
 //!    0 [4]  "DBWB"
 //!    4 u32  crc32c of bytes 8 to the end
@@ -40,7 +40,7 @@ use bytes::BufMut;
 use crate::types::Dice;
 use crate::types::PartitionId;
 use crate::types::ShardId;
-use crate::wal::ledger::Meta;
+use crate::wal::meta::Meta;
 use crate::wal::record::Lsn;
 use crate::wal::record::SegmentId;
 use crate::wire::bytes::DecodeError;

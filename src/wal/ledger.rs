@@ -3,100 +3,27 @@
 //! Staging and recovery apply the same records through [`Ledger::apply`], so a replayed log cannot mean
 //! something else than it meant when it was written. Entry payloads are not kept here.
 //!
-//! ```text
-//! row of a segment's table, little-endian: u16 partition, u64 generation, u64 own replica id (0 none),
-//!   hard state, compacted (u64 index, u64 term), last (u64 index, u64 term), i64 last time stamp,
-//!   conf state, tombstones (u16 count, u64 replica ids); parts as in `record`
-//! ```
-//!
 //! Invariants
 //! - Runs cover the kept entries, those behind `compacted` up to `last`, in order and without overlap;
 //!   neighbours lie in different places.
 //! - A slot per kept entry, but for those that recovery has not seen yet.
 
-use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bytes::BufMut;
-
 use crate::types::HardState;
 use crate::types::LogIndex;
-use crate::types::PartitionId;
 use crate::types::ReplicaId;
 use crate::types::Term;
-use crate::types::Timestamp;
 use crate::wal::known::Known;
-use crate::wal::record;
-use crate::wal::record::ConfState;
+use crate::wal::meta::Meta;
 use crate::wal::record::Entry;
 use crate::wal::record::EntryId;
-use crate::wal::record::Generation;
 use crate::wal::record::Lsn;
 use crate::wal::record::Record;
 use crate::wal::record::SegmentId;
-use crate::wire::bytes::DecodeError;
-use crate::wire::bytes::Reader;
-
-/// Most entries a table may claim a partition keeps: a log this long would not fit in memory.
-const ENTRIES_KEPT_MAX: u64 = 1 << 26;
-
-/// What is known of a partition beside its entries. Zeros where nothing is known yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Meta {
-    /// The directory that counts.
-    pub generation: Generation,
-    /// The replica that lives here.
-    pub replica: ReplicaId,
-    /// Its term, vote and commit index.
-    pub hard_state: HardState,
-    /// The configuration applied last.
-    pub conf_state: Arc<ConfState>,
-    /// The last entry that is no longer needed.
-    pub compacted: EntryId,
-    /// The newest entry; `compacted` if none is kept.
-    pub last: EntryId,
-    /// The highest time stamp of any entry so far.
-    pub stamp: Timestamp,
-    /// Replica ids that must never speak again.
-    pub tombstones: Arc<BTreeSet<ReplicaId>>,
-}
-
-impl Meta {
-    /// Append the row of `partition` to `out`.
-    pub fn encode(&self, partition: PartitionId, out: &mut Vec<u8>) {
-        out.put_u16_le(partition.0);
-        out.put_u64_le(self.generation.0);
-        out.put_u64_le(self.replica.0);
-        record::put_hard_state(out, self.hard_state);
-        record::put_entry_id(out, self.compacted);
-        record::put_entry_id(out, self.last);
-        out.put_i64_le(self.stamp.0);
-        record::put_conf_state(out, &self.conf_state);
-        record::put_replicas(out, self.tombstones.len(), self.tombstones.iter());
-    }
-
-    /// Read one row.
-    pub fn decode(reader: &mut Reader<'_>) -> Result<(PartitionId, Self), DecodeError> {
-        let partition = PartitionId(reader.u16()?);
-        let it = Self {
-            generation: Generation(reader.u64()?),
-            replica: ReplicaId(reader.u64()?),
-            hard_state: record::hard_state(reader)?,
-            compacted: record::entry_id(reader)?,
-            last: record::entry_id(reader)?,
-            stamp: Timestamp(reader.i64()?),
-            conf_state: Arc::new(record::conf_state(reader)?),
-            tombstones: Arc::new(record::replicas(reader)?.into_iter().collect()),
-        };
-        match it.last.index.0.checked_sub(it.compacted.index.0) {
-            Some(0..=ENTRIES_KEPT_MAX) => Ok((partition, it)),
-            _ => Err(DecodeError::Malformed("impossible bounds of a partition's entries")),
-        }
-    }
-}
 
 /// Where entries lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -430,142 +357,4 @@ fn bytes_of(slots: &Known<Slot>, range: Range<LogIndex>) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use bytes::Bytes;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const P: PartitionId = PartitionId(1);
-
-    fn entry(index: u64, term: u64) -> Entry {
-        Entry {
-            partition: P,
-            term: Term(term),
-            index: LogIndex(index),
-            kind: 0,
-            stamp: Timestamp(0),
-            payload: Bytes::new(),
-        }
-    }
-
-    fn id(index: u64, term: u64) -> EntryId {
-        EntryId { index: LogIndex(index), term: Term(term) }
-    }
-
-    fn at(segment: u64) -> Place {
-        Place::Segment(SegmentId(segment))
-    }
-
-    #[test]
-    fn an_entry_cuts_off_what_was_behind_it() {
-        let mut ledger = Ledger::default();
-        for index in 1..=4 {
-            ledger.apply(&Record::Entry(entry(index, 1)), 10, at(1)).unwrap();
-        }
-        ledger.apply(&Record::Entry(entry(3, 2)), 10, at(2)).unwrap();
-        assert_eq!(ledger.meta().last, id(3, 2));
-        assert_eq!(ledger.live_bytes(), 30);
-        assert_eq!(ledger.term(LogIndex(2)), Some(Term(1)));
-        assert_eq!(ledger.term(LogIndex(4)), None);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        for (name, record, want) in [
-            ("gap", Record::Entry(entry(4, 1)), "gap"),
-            ("below", Record::Entry(entry(1, 1)), "below"),
-            ("term", Record::Entry(entry(3, 0)), "lower term"),
-            ("rewritten", Record::Rewritten(entry(2, 9)), "another term"),
-            ("compacted", Record::Compacted { partition: P, entry: id(3, 1) }, "never had"),
-            ("compacted term", Record::Compacted { partition: P, entry: id(2, 9) }, "another term"),
-        ] {
-            let mut ledger = Ledger::default();
-            ledger.apply(&Record::Restored { partition: P, entry: id(1, 1) }, 0, at(1)).unwrap();
-            ledger.apply(&Record::Entry(entry(2, 1)), 10, at(1)).unwrap();
-            let why = ledger.apply(&record, 10, at(1)).unwrap_err();
-            assert!(why.contains(want), "{name}: {why}");
-        }
-    }
-
-    #[test]
-    fn a_rewritten_entry_neither_extends_nor_cuts_off() {
-        let mut ledger = Ledger::default();
-        for index in 1..=3 {
-            ledger.apply(&Record::Entry(entry(index, 1)), 10, at(1)).unwrap();
-        }
-        ledger.apply(&Record::Rewritten(entry(4, 1)), 10, at(2)).unwrap();
-        ledger.apply(&Record::Rewritten(entry(2, 1)), 10, at(2)).unwrap();
-        assert_eq!(ledger.meta().last, id(3, 1));
-        assert_eq!(ledger.oldest(), Some(SegmentId(1)));
-        ledger.apply(&Record::Rewritten(entry(1, 1)), 10, at(2)).unwrap();
-        ledger.apply(&Record::Rewritten(entry(3, 1)), 10, at(2)).unwrap();
-        assert_eq!(ledger.oldest(), Some(SegmentId(2)));
-        ledger.assert_invariants();
-    }
-
-    #[test]
-    fn another_replica_id_inherits_no_vote() {
-        let mut ledger = Ledger::default();
-        let (generation, one, two) = (Generation(1), ReplicaId(1), ReplicaId(2));
-        let hard_state = HardState { term: Term(5), vote: ReplicaId(3), commit: LogIndex(9) };
-        for record in [
-            Record::Generation { partition: P, generation, replica: one },
-            Record::HardState { partition: P, hard_state },
-            Record::Entry(entry(1, 5)),
-            Record::Generation { partition: P, generation: Generation(2), replica: one },
-        ] {
-            ledger.apply(&record, 10, at(1)).unwrap();
-        }
-        assert_eq!(ledger.meta().hard_state, hard_state, "another directory is the same life");
-        let record = Record::Generation { partition: P, generation: Generation(3), replica: two };
-        ledger.apply(&record, 10, at(1)).unwrap();
-        assert_eq!(ledger.meta().hard_state, HardState::default());
-        assert_eq!((ledger.meta().last, ledger.oldest()), (EntryId::default(), None));
-    }
-
-    proptest! {
-        #[test]
-        fn places_and_sizes_are_those_of_a_plain_map(
-            steps in prop::collection::vec((0..5_u8, any::<u8>(), 1..100_u32), 0..120),
-        ) {
-            let mut ledger = Ledger::default();
-            let mut model: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
-            let mut compacted = 0;
-            for (n, (what, pick, size)) in (1..).zip(steps) {
-                let last = compacted + model.len() as u64;
-                let some = compacted + 1 + u64::from(pick) % (last - compacted + 1);
-                match what {
-                    0 | 1 => {
-                        let index = if what == 0 { last + 1 } else { some };
-                        let segment = n / 8;
-                        ledger.apply(&Record::Entry(entry(index, 1)), size, at(segment)).unwrap();
-                        model.split_off(&index);
-                        model.insert(index, (segment, size));
-                    }
-                    2 | 3 => {
-                        let segment = n / 8;
-                        ledger.apply(&Record::Rewritten(entry(some, 1)), size, at(segment)).unwrap();
-                        if let Some(it) = model.get_mut(&some) {
-                            *it = (segment, size);
-                        }
-                    }
-                    _ if some <= last => {
-                        let record = Record::Compacted { partition: P, entry: id(some, 1) };
-                        ledger.apply(&record, 0, at(n)).unwrap();
-                        model = model.split_off(&(some + 1));
-                        compacted = some;
-                    }
-                    _ => {}
-                }
-                ledger.assert_invariants();
-                let bytes = model.values().map(|(_, size)| u64::from(*size)).sum::<u64>();
-                prop_assert_eq!(ledger.live_bytes(), bytes);
-                let oldest = model.values().map(|(segment, _)| SegmentId(*segment)).min();
-                prop_assert_eq!(ledger.oldest(), oldest);
-            }
-        }
-    }
-}
+mod tests;

@@ -19,6 +19,7 @@
 pub mod record;
 pub mod format;
 mod known;
+pub mod meta;
 pub mod ledger;
 pub mod log;
 mod segments;
