@@ -87,10 +87,8 @@ impl Replay {
                 if end.is_some() {
                     return Err(corrupt(id, offset, "a batch is damaged that was durable"));
                 }
-                let covers = |it: &BatchHead| {
-                    it.salt == salt && it.lsn >= expected && it.durable >= expected
-                };
-                if batches_from(&bytes, offset + BLOCK).any(|it| covers(&it)) {
+                let covers = |it: BatchHead| it.lsn >= expected && it.durable >= expected;
+                if batches_from(&bytes, offset + BLOCK, Some(salt)).any(covers) {
                     let why = "a batch is damaged, and a later one says that it was durable";
                     return Err(corrupt(id, offset, why));
                 }

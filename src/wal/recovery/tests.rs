@@ -170,6 +170,24 @@ fn what_a_table_claims_costs_nothing() {
 }
 
 #[test]
+fn what_a_tenant_wrote_is_no_batch() {
+    let mut bytes = three_batches();
+    let salt = format::salt(42, SegmentId(1));
+    let whole = |bytes: &[u8], salt| -> Vec<u64> {
+        batches_from(bytes, 0, salt).map(|it| it.lsn.0).collect()
+    };
+    assert_eq!(whole(&bytes, Some(salt)), [1, 2, 3]);
+    // A batch that is whole, but for a salt that nobody could guess.
+    let guessed = batch(2, 4, 4, &[entry(4)]);
+    bytes.splice(4 * BLOCK..5 * BLOCK, guessed);
+    assert_eq!(whole(&bytes, Some(salt)), [1, 2, 3]);
+    assert_eq!(whole(&bytes, None), [1, 2, 3, 4]);
+    // It calls the damaged one durable, and is not believed.
+    bytes[3 * BLOCK + 20] ^= 1;
+    assert_eq!(recovered(&mut BTreeMap::from([(1, bytes)])), Ok(2));
+}
+
+#[test]
 fn logs_of_others_are_refused_with_a_sentence() {
     let bytes = three_batches();
     let error = recover(&mut BTreeMap::from([(1, bytes.clone())]), ShardId(0), 4).unwrap_err();
