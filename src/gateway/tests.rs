@@ -17,6 +17,7 @@ use http::Request as HttpRequest;
 use super::*;
 use crate::auth::key::KeyId;
 use crate::auth::rate::TooMany;
+use crate::gateway::body::tests::seal;
 use crate::gateway::pieces::tests::collect;
 use crate::gateway::rows::tests::rows;
 use crate::http::sleep;
@@ -26,11 +27,8 @@ use crate::shard::request::Reply;
 use crate::shard::request::Request;
 use crate::shard::request::Status;
 use crate::shard::request::SubmitError;
-use crate::types::Incarnation;
 use crate::types::ShardId;
 use crate::wire::command::Command;
-use crate::wire::command::CommandLimits;
-use crate::wire::command::Stamp;
 use crate::wire::command::Value;
 use crate::wire::command::draft::Draft;
 use crate::wire::rows::StatementError;
@@ -67,16 +65,7 @@ impl Submit for Fake {
 }
 
 fn show(draft: Draft) -> String {
-    let limits = CommandLimits {
-        steps: 0,
-        temp_bytes: 0,
-        database_bytes: 0,
-        result_bytes: 0,
-        result_rows: 0,
-        value_bytes: 0,
-    };
-    let stamp = Stamp { incarnation: Incarnation(1), time: Timestamp(0), seed: 0, limits };
-    let bytes = draft.seal(&stamp);
+    let bytes = seal(draft);
     let command = Command::decode(&bytes).unwrap();
     let statements = command.statements().map(|it| {
         let it = it.unwrap();

@@ -406,4 +406,4 @@ impl<'de> Visitor<'de> for Ops<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
