@@ -325,6 +325,7 @@ fn gateway_options(config: &Config, own_key: &ApiKey) -> Result<GatewayOptions, 
         require_auth: gateway.require_auth,
         keys,
         key_seed,
+        result_bytes: config.limits.result_bytes.0,
         http: settings::http_options(config),
     })
 }
