@@ -230,10 +230,10 @@ impl Holdings {
             To::Read => &self.reads,
             To::Write => &self.writes,
         };
-        let hold = account.hold(namespace, size);
+        let kept = account.hold(namespace, size);
         Ok(match content {
-            Content::Whole(text) => Content::Whole(Bytes::from_owner(Text { text, _hold: hold })),
-            Content::Pieces(pieces) => Content::Pieces(Box::new(Counted { pieces, _hold: hold })),
+            Content::Whole(text) => Content::Whole(Bytes::from_owner(Text { text, _hold: kept })),
+            Content::Pieces(pieces) => Content::Pieces(Box::new(Counted { pieces, _hold: kept })),
         })
     }
 }
