@@ -111,6 +111,7 @@ fn gateway() -> Gateway<Done> {
         require_auth: true,
         keys: vec![("ak_1:default".to_owned(), namespace)],
         key_seed: [3; 16],
+        result_bytes: 32 << 20,
         http: debros::http::Options::default(),
     };
     let info = NodeInfo {

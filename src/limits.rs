@@ -120,6 +120,14 @@ pub const LONG_READ_BYTES_WAITING_MAX: usize = 64 << 20;
 /// Bytes of a read's results, names of columns with each row included, that are kept in memory. What is more goes to a
 /// file while it is read, on a thread, and is sent from there.
 pub const RESULT_HELD_SIZE_MAX: usize = 256 << 10;
+/// Bytes of a reply from which on it counts as held in memory until it is sent.
+pub const REPLY_COUNTED_SIZE: usize = 16 << 10;
+/// Bytes of replies to reads that a core holds; more are told `overloaded`. Of these and the next a namespace may have as
+/// much as it leaves to the others.
+pub const REPLIES_HELD_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of results of writes that a core holds, and sets aside for those under way that may give rows back:
+/// `limits.result_bytes` each. Others wait for these, or are told `overloaded`, before they are proposed.
+pub const RETURNED_BYTES_MAX: u64 = 4 << 30;
 /// Bytes that are moved to, or read from, such a file at once; and about those of a piece of a reply.
 pub const PIECE_SIZE: usize = 64 << 10;
 /// Files with results that a shard has open at once; more are told `overloaded`.
@@ -239,6 +247,9 @@ const _: () = {
     // Who waits for a `-wal` is answered in time.
     assert!(WAL_WAIT_MAX.as_millis() * 2 < REQUEST_DEADLINE.as_millis());
     assert!(PIECE_SIZE <= RESULT_HELD_SIZE_MAX);
+    // A result that is not large is written as objects and as arrays, with six bytes for one at worst.
+    assert!(RESULT_HELD_SIZE_MAX as u64 * 12 * 2 <= REPLIES_HELD_BYTES_MAX);
+    assert!(RESULT_BYTES.0 * 128 <= RETURNED_BYTES_MAX);
     assert!(SPOOLED_BYTES_UNWRITTEN < SPOOLED_BYTES_MAX);
     // Each has a result of the default size, or nearly as many have.
     assert!(SPOOLED_BYTES_MAX >= RESULT_BYTES.0 * 64);

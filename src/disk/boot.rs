@@ -429,6 +429,65 @@ mod tests {
         }
     }
 
+    /// One log, and what is there beside it.
+    fn one_log(directory: &Path) -> (LogDirectories, Vec<Recovered>) {
+        let logs = LogDirectories::open(directory, 1).unwrap();
+        let old = vec![logs.recover(ShardId(0)).unwrap()];
+        (logs, old)
+    }
+
+    #[test]
+    fn logs_that_do_not_read_back_are_told_of_and_the_old_ones_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = directory.path().join("wal");
+        let (logs, old) = one_log(directory.path());
+        let mut n_keys = 0;
+        // When the key of the second log is asked for, the first is written.
+        let error = logs.rewrite(old, 2, || {
+            n_keys += 1;
+            if n_keys == 2 {
+                let name = Folder::new(&wal).names("2/0").unwrap().remove(0);
+                let mut bytes = fs::read(wal.join("2/0").join(&name)).unwrap();
+                bytes[32] ^= 1;
+                fs::write(wal.join("2/0").join(&name), bytes).unwrap();
+            }
+            7
+        });
+        let error = error.unwrap_err();
+        assert!(matches!(error, BootError::NotReadBack { found: 1, wanted: 2, .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains(wal.to_str().unwrap()) && said.contains("start with 1 shards"));
+        let cause = error.source().unwrap().to_string();
+        assert!(cause.contains(wal.join("2/0").to_str().unwrap()), "{cause}");
+        let mut names = Folder::new(&wal).names("").unwrap();
+        names.sort_unstable();
+        assert_eq!(names, ["1", "CURRENT"]);
+        let (logs, old) = one_log(directory.path());
+        logs.rewrite(old, 2, || 7).unwrap();
+    }
+
+    #[test]
+    fn a_switch_that_fails_leaves_both_for_the_next_start_to_choose() {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = directory.path().join("wal");
+        let (logs, old) = one_log(directory.path());
+        fs::rename(wal.join("CURRENT"), wal.join("old")).unwrap();
+        fs::create_dir(wal.join("CURRENT")).unwrap();
+        let error = logs.rewrite(old, 2, || 7).unwrap_err();
+        assert!(matches!(error, BootError::Unsettled { wanted: 2, .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("wal/CURRENT is not: start again"), "{said}");
+        assert!(wal.join("1").is_dir() && wal.join("2").is_dir());
+        // Whichever it names.
+        fs::remove_dir(wal.join("CURRENT")).unwrap();
+        for (file, n_shards) in [("old", 1), ("CURRENT.tmp", 2)] {
+            fs::copy(wal.join(file), wal.join("CURRENT")).unwrap();
+            let logs = LogDirectories::open_any(directory.path()).unwrap();
+            assert_eq!(logs.n_shards(), n_shards);
+            assert!(logs.shards().all(|it| logs.recover(it).is_ok()));
+        }
+    }
+
     #[test]
     fn names_that_only_look_like_numbers_are_neither_logs_nor_removed() {
         let directory = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 use tracing::warn;
 
 use crate::disk;
@@ -39,6 +40,8 @@ use crate::types::LogIndex;
 const RESTARTS_MAX: u32 = 4;
 /// For a read on the core to end: commands wait meanwhile.
 const RESTART_PAUSE: Duration = Duration::from_millis(3);
+/// Free bytes below which a checkpoint that found no room is not tried again: each try writes all that it wrote before.
+const ROOM_MIN: u64 = 1 << 20;
 
 /// Something to do.
 #[derive(Debug)]
@@ -226,7 +229,11 @@ impl Helper {
         let (tokens, given) = flume::unbounded::<()>();
         let thread = thread::spawn(move || {
             crate::sql::pace_writes(|error| fail_stop("write a database back", error));
-            let mut worker = Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() };
+            let mut worker = Worker {
+                vfs: Vfs::system(),
+                checkpointers: FxHashMap::default(),
+                without_room: FxHashSet::default(),
+            };
             for () in given {
                 let job = todo_first.try_recv().or_else(|_| todo.try_recv());
                 let job = job.expect("a token is given after its job");
@@ -269,6 +276,8 @@ impl Drop for Helper {
 struct Worker {
     vfs: Vfs,
     checkpointers: FxHashMap<DatabaseId, Checkpointer>,
+    /// Those whose last checkpoint may have found no room.
+    without_room: FxHashSet<DatabaseId>,
 }
 
 impl Worker {
@@ -317,6 +326,7 @@ impl Worker {
                 // databases are closed. To keep it open would keep others from being opened.
                 self.checkpoint(database, &path);
                 self.checkpointers.remove(&database);
+                self.without_room.remove(&database);
                 drop(open);
                 Done::Evicted { database }
             }
@@ -331,6 +341,11 @@ impl Worker {
     /// database that cannot be opened again, or a sick machine, is another matter (R15). Whether all of the
     /// `-wal` is in the database now.
     fn checkpoint(&mut self, database: DatabaseId, path: &Path) -> bool {
+        let is_full = || disk::free_bytes(path).is_ok_and(|it| it < ROOM_MIN);
+        if self.without_room.remove(&database) && is_full() {
+            self.without_room.insert(database);
+            return false;
+        }
         let checkpointer = match self.checkpointers.entry(database) {
             hash_map::Entry::Occupied(it) => it.into_mut(),
             hash_map::Entry::Vacant(it) => match Checkpointer::open(path, self.vfs) {
@@ -345,8 +360,12 @@ impl Worker {
             },
         };
         match checkpointer.checkpoint() {
-            Ok(done) => done.is_some_and(|it| it.checkpointed >= it.log),
-            Err(Fault::NoRoom(_)) => false,
+            Ok(Some(done)) => done.checkpointed >= done.log,
+            // There was no room, or somebody else was at it.
+            Ok(None) | Err(Fault::NoRoom(_)) => {
+                self.without_room.insert(database);
+                false
+            }
             Err(Fault::Stop(cause)) => fail_stop("checkpoint a database", &cause),
             // The core finds out by itself, and fences it.
             Err(Fault::Fence(cause)) => {
@@ -448,7 +467,11 @@ mod tests {
     }
 
     fn worker() -> Worker {
-        Worker { vfs: Vfs::system(), checkpointers: FxHashMap::default() }
+        Worker {
+            vfs: Vfs::system(),
+            checkpointers: FxHashMap::default(),
+            without_room: FxHashSet::default(),
+        }
     }
 
     /// A reader of the database as it is now.

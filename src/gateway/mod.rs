@@ -13,6 +13,7 @@
 pub mod body;
 mod counted;
 pub mod error;
+mod held;
 mod idempotency;
 pub mod json;
 pub mod pages;
@@ -48,6 +49,8 @@ use crate::auth::credential::Presented;
 use crate::auth::key::Keys;
 use crate::auth::key::KeysError;
 use crate::gateway::error::ApiError;
+use crate::gateway::held::Holdings;
+use crate::gateway::held::To;
 use crate::gateway::route::Route;
 use crate::gateway::stamps::Stamps;
 use crate::gateway::stats::Seen;
@@ -80,6 +83,8 @@ pub struct GatewayOptions {
     pub keys: Vec<(String, Namespace)>,
     /// Random and secret; keeps the time of a key's lookup from telling anything about other keys.
     pub key_seed: [u8; 16],
+    /// Bytes that the results of one command may have.
+    pub result_bytes: u64,
     /// Bounds of the server it runs in.
     pub http: crate::http::Options,
 }
@@ -109,6 +114,7 @@ pub struct Gateway<S> {
     node: S,
     stats: Rc<RefCell<Stats>>,
     stamps: Rc<Stamps>,
+    held: Rc<Holdings>,
 }
 
 impl<S: Submit> Gateway<S> {
@@ -123,7 +129,8 @@ impl<S: Submit> Gateway<S> {
             client_namespace: Some(client_namespace.expect("it is a namespace's name")),
         };
         let (stats, stamps) = (Rc::default(), Rc::default());
-        Ok(Self { policy, info, node, stats, stamps })
+        let held = Holdings::new(held::Bounds::new(options.result_bytes));
+        Ok(Self { policy, info, node, stats, stamps, held })
     }
 
     /// What it has answered so far.
@@ -173,15 +180,17 @@ impl<S: Submit> Gateway<S> {
             Some(Route::Sql(endpoint)) if head.method == endpoint.method() => {
                 seen.served.set(served);
                 seen.namespace.get_or_init(|| namespace.clone());
-                let node = Watched { node: &self.node, seen };
-                sql::serve(endpoint, namespace, head, body, &node).await
+                let node = Watched { node: &self.node, seen, held: &self.held };
+                let reply = sql::serve(endpoint, namespace, head, body, &node).await?;
+                self.keep(reply, seen)
             }
             Some(Route::Storage(endpoint)) => {
                 let endpoint = endpoint.by(&head.method).ok_or(ApiError::Method)?;
                 seen.served.set(served);
                 seen.namespace.get_or_init(|| namespace.clone());
-                let node = Watched { node: &self.node, seen };
-                storage::serve(endpoint, namespace, head, body, &node).await
+                let node = Watched { node: &self.node, seen, held: &self.held };
+                let reply = storage::serve(endpoint, namespace, head, body, &node).await?;
+                self.keep(reply, seen)
             }
             Some(_) => Err(ApiError::Method),
             None => Ok(route::elsewhere(&head.uri).map(Content::Whole)),
@@ -190,6 +199,17 @@ impl<S: Submit> Gateway<S> {
 }
 
 impl<S> Gateway<S> {
+    /// A reply that is counted until it is sent. What was set aside for it is not any more.
+    fn keep(&self, reply: Response<Content>, seen: &Seen) -> Result<Response<Content>, ApiError> {
+        let reserved = seen.reserved.take();
+        let namespace = seen.namespace.get().expect("it is known since the request was let in");
+        let to = if seen.usage.get().writes > 0 { To::Write } else { To::Read };
+        let (head, content) = reply.into_parts();
+        let content = self.held.keep(content, seen.held_bytes.get(), to, namespace)?;
+        drop(reserved);
+        Ok(Response::from_parts(head, content))
+    }
+
     fn refusal(&self, error: &ApiError) -> Response<Bytes> {
         if let Some(limit) = error.limit() {
             self.stats.borrow_mut().count_refusal(limit);

@@ -6,8 +6,13 @@
 
 use std::cell::Cell;
 use std::cell::OnceCell;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
+use crate::gateway::held;
+use crate::gateway::held::Holdings;
+use crate::gateway::held::Reserved;
 use crate::gateway::tenants::Tenants;
 use crate::gateway::tenants::Usage;
 use crate::http::ServedBy;
@@ -143,6 +148,10 @@ pub(super) struct Seen {
     pub(super) usage: Cell<Usage>,
     /// None if this core serves it.
     pub(super) served: Cell<Option<ServedBy>>,
+    /// For the reply to a write.
+    pub(super) reserved: RefCell<Option<Reserved>>,
+    /// Bytes of the results, as far as they are in memory.
+    pub(super) held_bytes: Cell<u64>,
 }
 
 impl Default for Seen {
@@ -152,6 +161,8 @@ impl Default for Seen {
             namespace: OnceCell::new(),
             usage: Cell::default(),
             served: Cell::new(Some(ServedBy::Nobody)),
+            reserved: RefCell::default(),
+            held_bytes: Cell::default(),
         }
     }
 }
@@ -168,18 +179,26 @@ impl Seen {
 pub(super) struct Watched<'a, S> {
     pub(super) node: &'a S,
     pub(super) seen: &'a Seen,
+    pub(super) held: &'a Rc<Holdings>,
 }
 
 impl<S: Submit> Submit for Watched<'_, S> {
     async fn submit(&self, request: Request) -> Result<Reply, SubmitError> {
         let mut usage = self.seen.usage.get();
-        match request {
+        match &request {
             Request::Read { .. } => usage.reads = 1,
-            Request::Write { .. } => usage.writes = 1,
+            Request::Write { namespace, draft } => {
+                usage.writes = 1;
+                let reserved = self.held.reserve(namespace, draft).await?;
+                *self.seen.reserved.borrow_mut() = reserved;
+            }
             Request::Status => {}
         }
         self.seen.usage.set(usage);
         let reply = self.node.submit(request).await;
+        if let Ok(Reply::Results(results) | Reply::Replayed(results)) = &reply {
+            self.seen.held_bytes.set(held::size_of(results));
+        }
         if let Ok(Reply::Results(results)) = &reply {
             for result in results {
                 let rows = match result {

@@ -1,5 +1,6 @@
 //! Requests in, replies out, with a node that answers as told.
 
+mod taken;
 mod sql;
 mod storage;
 mod idempotency;
@@ -86,6 +87,7 @@ fn options() -> GatewayOptions {
         require_auth: true,
         keys: vec![("ak_1".to_owned(), namespace("one"))],
         key_seed: [3; 16],
+        result_bytes: 1 << 20,
         http: crate::http::Options::default(),
     }
 }

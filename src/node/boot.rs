@@ -94,6 +94,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
     });
     let _watch = watched.context("cannot tell how much room the disk has")?;
     let (said, heard) = flume::unbounded();
+    let (doors, all_born) = flume::bounded(0);
     let mut cores = Vec::new();
     let mut helpers = Vec::new();
     let starts = found.into_iter().zip(letters).zip(listeners);
@@ -122,6 +123,7 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
             listener,
             mailboxes: mailboxes.clone(),
             said: said.clone(),
+            all_born: all_born.clone(),
             config: config.clone(),
             gateway: Arc::clone(&gateway),
             clock,
@@ -130,6 +132,8 @@ pub fn run(mut config: Config) -> Result<(), BootError> {
         cores.push(spawn(&config, &cpus, address, boot)?);
     }
     drop(said);
+    wait_for(&heard, n_shards, core::Said::Born, None)?;
+    drop(doors);
     wait_for(&heard, n_shards, core::Said::Serving, None)?;
     if let Some(address) = metrics_address {
         info!(%address, "metrics can be read");
@@ -321,6 +325,7 @@ fn gateway_options(config: &Config, own_key: &ApiKey) -> Result<GatewayOptions, 
         require_auth: gateway.require_auth,
         keys,
         key_seed,
+        result_bytes: config.limits.result_bytes.0,
         http: settings::http_options(config),
     })
 }

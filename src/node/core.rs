@@ -66,6 +66,8 @@ const LETTERS_MAX: usize = 64;
 /// What a core says to the main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
+    /// Its partitions have a log on the disk.
+    Born,
     /// Its door is open.
     Serving,
     /// All its clients are served.
@@ -94,6 +96,9 @@ pub(super) struct CoreBoot {
     pub(super) listener: TcpListener,
     pub(super) mailboxes: Vec<flume::Sender<Vec<Mail>>>,
     pub(super) said: flume::Sender<Said>,
+    /// Closed when all cores are [`Said::Born`]. A core that served before could have somebody's data while the
+    /// others, after a crash, know nothing: a node that was in use, and has lost logs (R27).
+    pub(super) all_born: flume::Receiver<()>,
     pub(super) config: Config,
     pub(super) gateway: Arc<(GatewayOptions, NodeInfo)>,
     pub(super) clock: Clock,
@@ -125,6 +130,7 @@ pub(super) async fn run(boot: CoreBoot) {
         listener,
         mailboxes,
         said,
+        all_born,
         config,
         gateway,
         clock,
@@ -136,13 +142,25 @@ pub(super) async fn run(boot: CoreBoot) {
     let mesh = Mesh::new(me, mailboxes, found.catalog.clone(), n_partitions, clock, rates);
     // It wakes the driver with each batch that is on disk.
     let waker = Rc::clone(&mesh);
-    let on_durable = move |_| waker.wake();
+    let (tell_durable, more_durable) = flume::bounded(1);
+    let on_durable = move |_| {
+        waker.wake();
+        // One that was not taken yet says as much.
+        let _ = tell_durable.try_send(());
+    };
     let now = move || clock.now();
     let log =
         LogWriter::open(found.directory, found.options, found.log, preparer, now, on_durable).await;
     if !found.births.is_empty() {
-        log.stage(&found.births);
+        let born = log.stage(&found.births);
+        while log.durable() < born {
+            // The log has the other end.
+            let _ = more_durable.recv_async().await;
+        }
     }
+    drop(more_durable);
+    // The main thread outlives the cores.
+    let _ = said.send(Said::Born);
     let (shard, databases) = bring_up(&config, found.partitions, found.catalog, threads, clock);
     let (options, info) = &*gateway;
     let service = Gateway::new(options, info.clone(), Rc::clone(&mesh));
@@ -180,7 +198,7 @@ pub(super) async fn run(boot: CoreBoot) {
     };
     let main = glommio::spawn_local(driver::run(Rc::clone(&driver), Rc::clone(&mesh), until));
 
-    // The main thread outlives the cores.
+    let _ = all_born.recv_async().await; // it is closed, and nothing was ever in it
     let _ = said.send(Said::Serving);
     server.serve(listener, shutdown).await;
     if let Some(metrics) = metrics {

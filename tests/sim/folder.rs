@@ -20,6 +20,10 @@ pub(crate) enum Failure {
     Power(u64),
     /// Room, at that change or the first write behind it.
     Room(u64),
+    /// The medium, at that change alone: it is not made.
+    Error(u64),
+    /// The medium, without a word: a bit of what is written with that change is another.
+    Flip(u64),
 }
 
 /// Files and folders, by their paths.
@@ -33,6 +37,7 @@ pub(crate) struct Folder {
     failure: Option<Failure>,
     /// Changes of any kind so far.
     n_changes: u64,
+    n_flipped: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -85,17 +90,22 @@ fn parent(path: &str) -> &str {
 impl Folder {
     /// The same, with nothing changed yet, failing once.
     pub(crate) fn failing(&self, failure: Failure) -> Self {
-        Self { failure: Some(failure), n_changes: 0, ..self.clone() }
+        Self { failure: Some(failure), n_changes: 0, n_flipped: 0, ..self.clone() }
     }
 
     /// The same, with nothing changed yet.
     pub(crate) fn sound(&self) -> Self {
-        Self { failure: None, n_changes: 0, ..self.clone() }
+        Self { failure: None, n_changes: 0, n_flipped: 0, ..self.clone() }
     }
 
     /// Changes of any kind since [`Self::sound`].
     pub(crate) fn n_changes(&self) -> u64 {
         self.n_changes
+    }
+
+    /// How often the medium kept something else.
+    pub(crate) fn n_flipped(&self) -> u64 {
+        self.n_flipped
     }
 
     /// The power fails; what is there when it is back.
@@ -164,6 +174,7 @@ impl Folder {
             Some(Failure::Room(when)) if when <= at && needs_room => {
                 Err(io::ErrorKind::StorageFull.into())
             }
+            Some(Failure::Error(when)) if when == at => Err(io::Error::other("the medium fails")),
             _ => Ok(()),
         }
     }
@@ -227,7 +238,15 @@ impl Files for Folder {
             let node = Node::File(self.files.len() - 1);
             self.change(Change::Link(file.to_owned(), node));
         }
-        self.file(file)?.live.extend(bytes);
+        let is_flipped = self.failure == Some(Failure::Flip(self.n_changes - 1));
+        let live = &mut self.file(file)?.live;
+        let start = live.len();
+        live.extend(bytes);
+        if is_flipped {
+            // Early enough to be nobody's padding.
+            live[start + bytes.len().min(64) / 2] ^= 1;
+            self.n_flipped += 1;
+        }
         Ok(())
     }
 

@@ -344,6 +344,141 @@ fn an_emptied_log_is_not_written_anew() {
 }
 
 #[test]
+fn what_does_not_read_back_never_counts() {
+    let mut n_flipped = 0;
+    for_each_seed(PINNED, RUNS, |seed| {
+        let mut world = World::new(seed);
+        let wanted = n_shards(&mut world.dice);
+        let old = world.generation;
+        let dice = Dice::new(world.dice.roll());
+        let mut sound = world.files.sound();
+        world.start(&mut sound, wanted, dice).expect("a sound disk");
+        for step in 0..sound.n_changes() {
+            let mut files = world.files.failing(Failure::Flip(step));
+            let started = world.start(&mut files, wanted, dice);
+            let is_current = files.read("CURRENT.tmp", 0, 1).is_ok() || started.is_ok();
+            if files.n_flipped() == 0 || is_current {
+                continue; // it was no write, or the last one, which has no checksum
+            }
+            n_flipped += 1;
+            match started.expect_err("the logs are not what was written") {
+                GenerationError::NotReadBack { found, wanted: n, .. } => {
+                    assert_eq!((found, n), (old.n_shards, wanted));
+                }
+                error => panic!("{error}"),
+            }
+            let mut found = world.died(&files);
+            assert_eq!(world.check(&mut found).0, old);
+            // Nothing is left that takes room, unless the power has brought it back.
+            assert_only(&mut files.sound(), old);
+            // Neither the number before nor the new one is in its way.
+            let wanted = if world.dice.below(2) == 0 { old.n_shards } else { wanted };
+            let (generation, _) = world.start(&mut found, wanted, dice).expect("a sound disk");
+            assert_only(&mut found, generation);
+            world.check(&mut found);
+        }
+    });
+    let is_one = std::env::var_os("SIM_SEED").is_some();
+    assert!(is_one || n_flipped > 100, "{n_flipped} writes were spoilt");
+}
+
+#[test]
+fn an_error_before_the_switch_leaves_the_old_logs_and_one_at_it_is_told_apart() {
+    let mut n_unsettled = [0, 0];
+    for_each_seed(PINNED, RUNS, |seed| {
+        let mut world = World::new(seed);
+        let wanted = n_shards(&mut world.dice);
+        let old = world.generation;
+        let dice = Dice::new(world.dice.roll());
+        let mut sound = world.files.sound();
+        let (new, _) = world.start(&mut sound, wanted, dice).expect("a sound disk");
+        if new == old {
+            return; // nothing is written anew
+        }
+        let mut is_after_switch = false;
+        for step in 0..sound.n_changes() {
+            let mut files = world.files.failing(Failure::Error(step));
+            let started = world.start(&mut files, wanted, dice);
+            let mut alive = files.sound();
+            let mut found = world.died(&files);
+            match started {
+                Err(GenerationError::Unsettled { wanted: n, source }) => {
+                    assert_eq!((n, source.kind()), (wanted, std::io::ErrorKind::Other));
+                    // Both are there, whichever counts.
+                    let names = alive.names("").expect("the folder is there");
+                    let has = |it: LogGeneration| names.contains(&it.number.to_string());
+                    assert!(has(old) && has(new), "{names:?}");
+                    let is_new = world.check(&mut alive).0 == new;
+                    n_unsettled[usize::from(is_new)] += 1;
+                    is_after_switch = true;
+                    world.check(&mut found);
+                }
+                // It serves, or could: what was in the way is only what does not count any more.
+                _ if is_after_switch => assert_eq!(world.check(&mut found).0, new),
+                Ok(_) => {}
+                Err(_) => {
+                    assert_eq!(world.check(&mut found).0, old);
+                    assert_only_or_unfinished(&mut alive, old);
+                }
+            }
+            for n_shards in [wanted, old.n_shards] {
+                let (generation, _) = world.start(&mut found, n_shards, dice).expect("sound");
+                assert_eq!(generation.n_shards, n_shards);
+                assert_only(&mut found, generation);
+                world.check(&mut found);
+            }
+        }
+    });
+    let is_one = std::env::var_os("SIM_SEED").is_some();
+    assert!(is_one || n_unsettled.iter().all(|it| *it > 10), "{n_unsettled:?} were not settled");
+}
+
+/// The old logs and `CURRENT`; beside them what an error at the clearing away has left.
+fn assert_only_or_unfinished(files: &mut Folder, old: LogGeneration) {
+    let names = files.names("").expect("the folder is there");
+    let known = [old.number, old.number + 1].map(|it| it.to_string());
+    let is_known = |it: &String| known.contains(it) || it.starts_with("CURRENT");
+    assert!(names.iter().all(is_known), "{names:?}");
+}
+
+#[test]
+fn power_lost_at_any_step_of_the_very_first_start_leaves_nothing_in_the_way() {
+    for_each_seed(PINNED, RUNS, |seed| {
+        let mut dice = Dice::new(seed);
+        let mut whole = Folder::default();
+        generations::create(&mut whole, n_shards(&mut dice)).expect("an empty folder");
+        for failure in [Failure::Power, Failure::Error] {
+            for step in 0..whole.n_changes() {
+                let mut files = Folder::default().failing(failure(step));
+                let cut_short = n_shards(&mut dice);
+                let made = generations::create(&mut files, cut_short);
+                let mut found = match dice.below(2) {
+                    0 => files.sound(),
+                    _ => files.after_power_loss(&mut dice),
+                };
+                // As a start does, which may want another number by now.
+                let wanted = n_shards(&mut dice);
+                let generation = generations::find(&mut found).expect("a whole CURRENT, or none");
+                assert!(generation.is_some() || made.is_err(), "what was laid out is there");
+                let generation = match generation {
+                    Some(it) => it,
+                    None => generations::create(&mut found, wanted).expect("nothing in its way"),
+                };
+                let n_shards = [cut_short, wanted];
+                assert!(n_shards.contains(&generation.n_shards), "{generation:?}");
+                let logs = recover(&mut found, generation).expect("empty logs are logs");
+                assert!(said_by(&logs).is_empty());
+                // That holds from now on.
+                let mut later = found.after_power_loss(&mut dice);
+                let again = generations::find(&mut later).expect("a whole CURRENT");
+                assert_eq!(again, Some(generation));
+                recover(&mut later, generation).expect("empty logs are logs");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_full_disk_leaves_the_old_logs_and_nothing_else() {
     for_each_seed(PINNED, RUNS, |seed| {
         let mut world = World::new(seed);

@@ -1,5 +1,6 @@
 //! A damaged or missing database concerns its namespace only, and never starts anew as if it were empty.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -11,8 +12,13 @@ use crate::process::run;
 
 /// The database files of tenants, by the time they were made.
 pub(crate) fn databases(node: &Node) -> Vec<PathBuf> {
+    databases_in(&node.data_dir())
+}
+
+/// The same, in the data directory of its databases.
+pub(crate) fn databases_in(data_dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for partition in std::fs::read_dir(node.data_dir().join("partitions")).expect("partitions") {
+    for partition in std::fs::read_dir(data_dir.join("partitions")).expect("partitions") {
         let dir = partition.expect("an entry").path().join("1");
         for file in std::fs::read_dir(dir).expect("databases") {
             let path = file.expect("an entry").path();

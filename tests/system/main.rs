@@ -22,6 +22,7 @@ mod idle;
 mod large;
 mod limits;
 mod metrics;
+mod pinned;
 mod placement;
 mod process;
 mod replies;

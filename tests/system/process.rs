@@ -50,8 +50,15 @@ impl Node {
 
     /// Start a node that knows these keys.
     pub(crate) fn start_keyed(shards: u16, extra: &[&str], keys: &str) -> Self {
+        let mut node = Self::new_keyed(shards, extra, keys);
+        node.restart();
+        node
+    }
+
+    /// One that knows these keys, and is not started yet.
+    pub(crate) fn new_keyed(shards: u16, extra: &[&str], keys: &str) -> Self {
         let [port, metrics_port] = free_ports();
-        let mut node = Self {
+        Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
             port,
             metrics_port,
@@ -60,9 +67,7 @@ impl Node {
             keys: keys.to_owned(),
             is_relative: false,
             child: None,
-        };
-        node.restart();
-        node
+        }
     }
 
     /// Name the data directory by a relative path from the next start on.

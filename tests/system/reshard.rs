@@ -1,9 +1,12 @@
 //! The same data directory with more shards, and with fewer.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
+use crate::client::Client;
 use crate::fence::databases;
 use crate::process::Node;
 use crate::process::wait_until;
@@ -152,5 +155,109 @@ fn a_fenced_namespace_stays_fenced_with_another_number_of_shards() {
             assert_eq!(node.client().with_key(key).rows("SELECT n FROM t"), json!([[0]]));
         }
         node.kill();
+    }
+}
+
+/// How it is refused to start.
+fn refused(node: &mut Node) -> String {
+    let before = node.log().len();
+    let (code, said) = node.try_start();
+    assert_eq!(code, Some(1), "{said}");
+    said[before..].to_owned()
+}
+
+#[test]
+fn what_is_refused_after_the_logs_were_written_anew_can_still_be_mended() {
+    let n_most = *steps().iter().max().expect("there are some");
+    if n_most == 1 {
+        return;
+    }
+    let mut node = Node::start_keyed(1, &[], ALL);
+    create_tables(&node);
+    write_and_check(&node, 0);
+    assert!(node.stop().success());
+    let wal = node.data_dir().join("wal");
+    // What the logs say nothing of: only the start that reads them all finds out.
+    let manifest = node.data_dir().join("partitions/1/1/manifest");
+    let whole = std::fs::read(&manifest).ok();
+    std::fs::write(&manifest, "debros manifest 1\ncrc32c 00000000\n").expect("it can be damaged");
+    for (round, n_shards) in [n_most, n_most, 1, n_most].into_iter().enumerate() {
+        node.change_shards(n_shards);
+        let said = refused(&mut node);
+        assert!(said.contains("the manifest in") && said.contains("is unusable"), "{said}");
+        assert_eq!(current(&wal).1, n_shards, "round {round}: they were written anew");
+        // Those before are there until what these say is accepted.
+        assert!(names(&wal).contains(&"1".to_owned()), "{:?}", names(&wal));
+    }
+    match whole {
+        Some(bytes) => std::fs::write(&manifest, bytes),
+        None => std::fs::remove_file(&manifest),
+    }
+    .expect("it can be mended");
+    node.restart();
+    write_and_check(&node, 1);
+    assert_eq!(names(&wal), [current(&wal).0, "CURRENT".to_owned()], "nothing else is left");
+    for n_shards in [1, n_most] {
+        node.kill();
+        node.change_shards(n_shards);
+        node.restart();
+        for key in KEYS {
+            let rows = node.client().with_key(key).rows("SELECT n FROM t ORDER BY n");
+            assert_eq!(rows, json!([[0], [1]]), "{key}");
+        }
+    }
+}
+
+/// Whatever has acknowledged something before it was killed must start again, with any number of shards: the logs
+/// of all others were there before the first door opened.
+#[test]
+fn kill_9_at_the_first_reply_of_a_new_node_leaves_one_that_starts() {
+    let n_most = *steps().iter().max().expect("there are some");
+    for n_shards in [n_most, 1, n_most] {
+        // The last partition is not on the first core.
+        let config = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(config.path(), "database: {shard_count: 5}\n").expect("it takes the text");
+        let path = config.path().to_str().expect("UTF-8");
+        let mut node = Node::new_keyed(n_most, &["--config", path], ALL);
+        node.launch();
+        let port = node.port;
+        let is_over = AtomicBool::new(false);
+        let told: Vec<_> = std::thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let is_over = &is_over;
+            for key in KEYS {
+                let tell = tell.clone();
+                scope.spawn(move || {
+                    let create = json!({ "sql": "CREATE TABLE t (n INTEGER)" });
+                    let is_created = wait_until("it is created, or the node is gone", || {
+                        if is_over.load(Ordering::Relaxed) {
+                            return Some(false);
+                        }
+                        let reply = Client::try_connect(port)?
+                            .with_key(key)
+                            .post("/v1/rqlite/exec", &create);
+                        (reply.ok()?.status == 200).then_some(true)
+                    });
+                    if is_created {
+                        tell.send(key).expect("somebody listens");
+                    }
+                });
+            }
+            drop(tell);
+            let first = told.recv().expect("somebody is told");
+            node.kill();
+            is_over.store(true, Ordering::Relaxed);
+            std::iter::once(first).chain(told).collect()
+        });
+        assert!(!told.is_empty(), "nothing was acknowledged");
+        for n_shards in [n_shards, n_most] {
+            node.change_shards(n_shards);
+            node.restart();
+            for key in &told {
+                let rows = node.client().with_key(key).rows("SELECT count(*) FROM t");
+                assert_eq!(rows, json!([[0]]), "{key}");
+            }
+            node.kill();
+        }
     }
 }

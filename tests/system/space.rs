@@ -25,7 +25,7 @@ use crate::fence::databases;
 use crate::process::Node;
 use crate::process::wait_until;
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// A node with this configuration.
 fn configured(dir: &TempDir, text: &str) -> Node {
@@ -34,7 +34,7 @@ fn configured(dir: &TempDir, text: &str) -> Node {
     Node::start_with(1, &["--config", path.to_str().expect("a path of text")])
 }
 
-fn exec(client: &Client, sql: &str) -> Reply {
+pub(crate) fn exec(client: &Client, sql: &str) -> Reply {
     client.post("/v1/rqlite/exec", &json!({ "sql": sql })).expect("an answer")
 }
 
@@ -49,7 +49,7 @@ fn fill(client: &Client, rows: u64) -> Reply {
     )
 }
 
-fn size_of(path: &Path) -> u64 {
+pub(crate) fn size_of(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |it| it.len())
 }
 
@@ -62,7 +62,7 @@ fn check_integrity(mut node: Node, file: &Path) {
 }
 
 /// Status and code of a refusal.
-fn refusal(reply: &Reply) -> (u16, String) {
+pub(crate) fn refusal(reply: &Reply) -> (u16, String) {
     (reply.status, reply.json()["code"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -125,7 +125,7 @@ fn a_full_database_takes_deletions_and_then_writes_again() {
 }
 
 /// Run this test again, alone, where it can mount what it likes. Whether it is there already.
-fn is_in_own_namespace(test: &str) -> bool {
+pub(crate) fn is_in_own_namespace(test: &str) -> bool {
     const INSIDE: &str = "DEBROS_TEST_IN_NAMESPACE";
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -148,13 +148,13 @@ fn is_in_own_namespace(test: &str) -> bool {
 }
 
 /// A small disk, and a node with its databases and logs there.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     dir: TempDir,
     mount: PathBuf,
 }
 
 impl SmallDisk {
-    fn mount(mib: u64) -> Self {
+    pub(crate) fn mount(mib: u64) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mount = dir.path().join("disk");
         std::fs::create_dir(&mount).expect("a directory");
@@ -166,18 +166,28 @@ impl SmallDisk {
         Self { dir, mount }
     }
 
-    fn start(&self, reserve_mib: u64) -> Node {
-        let data = self.mount.join("data");
+    pub(crate) fn start(&self, reserve_mib: u64) -> Node {
+        self.start_limited(reserve_mib, "")
+    }
+
+    /// With more limits: each `name: value`, and a comma before it.
+    pub(crate) fn start_limited(&self, reserve_mib: u64, limits: &str) -> Node {
+        let data = self.data_dir();
         let text = format!(
-            "database: {{data_dir: {}, shard_count: 2}}\nlimits: {{disk_reserve_bytes: {}}}\n",
+            "database: {{data_dir: {}, shard_count: 2}}\nlimits: {{disk_reserve_bytes: {}{limits}}}\n",
             data.display(),
             reserve_mib * MIB
         );
         configured(&self.dir, &text)
     }
 
+    /// Where databases and logs are.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.mount.join("data")
+    }
+
     /// Whether the log has a segment of full size.
-    fn has_whole_segment(&self) -> bool {
+    pub(crate) fn has_whole_segment(&self) -> bool {
         let files = std::fs::read_dir(self.mount.join("data/wal/1/0")).expect("a log");
         files.filter_map(Result::ok).any(|it| {
             it.path().extension().is_some_and(|it| it == "log") && size_of(&it.path()) == 64 * MIB
@@ -185,14 +195,14 @@ impl SmallDisk {
     }
 
     /// Bytes that are free.
-    fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         let output = Command::new("df").args(["-B1", "--output=avail"]).arg(&self.mount).output();
         let text = String::from_utf8(output.expect("`df` runs").stdout).expect("text");
         text.lines().nth(1).and_then(|it| it.trim().parse().ok()).expect("a number")
     }
 
     /// A file that leaves `bytes` free; zero takes all there is.
-    fn fill_up_to(&self, bytes: u64) -> PathBuf {
+    pub(crate) fn fill_up_to(&self, bytes: u64) -> PathBuf {
         let path = self.mount.join("filler");
         let mut file = File::options().append(true).create(true).open(&path).expect("a file");
         let zeros = vec![0; 1 << 16];
@@ -216,15 +226,15 @@ impl Drop for SmallDisk {
 }
 
 /// Writes numbered rows until it is told to stop.
-struct Writer {
-    acknowledged: Vec<u64>,
-    n_refused: u64,
+pub(crate) struct Writer {
+    pub(crate) acknowledged: Vec<u64>,
+    pub(crate) n_refused: u64,
     /// How requests ended that were neither done nor refused for want of room.
-    others: Vec<String>,
+    pub(crate) others: Vec<String>,
 }
 
 /// Whatever happens to the test, its writers come to an end.
-struct EndOfTest<'a>(&'a AtomicBool);
+pub(crate) struct EndOfTest<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for EndOfTest<'_> {
     fn drop(&mut self) {
@@ -232,7 +242,12 @@ impl Drop for EndOfTest<'_> {
     }
 }
 
-fn write_until(node: &Node, is_done: &AtomicBool, key: &'static str, first: u64) -> Writer {
+pub(crate) fn write_until(
+    node: &Node,
+    is_done: &AtomicBool,
+    key: &'static str,
+    first: u64,
+) -> Writer {
     let client = node.client().with_key(key);
     let mut writer = Writer { acknowledged: Vec::new(), n_refused: 0, others: Vec::new() };
     let sql = "INSERT INTO t(id, v) VALUES (?, zeroblob(20000))";
@@ -255,7 +270,7 @@ fn write_until(node: &Node, is_done: &AtomicBool, key: &'static str, first: u64)
     writer
 }
 
-fn ids(client: &Client) -> Vec<u64> {
+pub(crate) fn ids(client: &Client) -> Vec<u64> {
     let rows = client.rows("SELECT id FROM t WHERE id >= 0 ORDER BY id");
     let number = |row: &Value| row[0].as_u64().expect("a number");
     rows.as_array().expect("rows").iter().map(number).collect()

@@ -169,7 +169,8 @@ impl Databases {
         open.in_the_way = self.long_reads.oldest(id);
         let is_blocked = open.in_the_way.is_some();
         match open.bound {
-            Bound::Kept if is_gone && !is_blocked => self.checkpoint_later(id),
+            // It lacked room, or the reader has just left. What it gives back may be what writes wait for.
+            Bound::Kept if !is_blocked && (is_gone || !is_complete) => self.checkpoint_later(id),
             Bound::Kept => {}
             Bound::Passed { .. } if is_gone => self.checkpoint(id),
             // Its end begins the next.
@@ -477,6 +478,27 @@ mod tests {
         core.after(limits::ROOM_RETRY);
         core.until("the -wal begins anew", |it| it.open().bound == Bound::Kept);
         assert!(core.strains().is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_that_found_no_room_is_tried_again_without_a_write() {
+        let mut core = Core::new();
+        core.databases.wal_bounds.max = u64::MAX;
+        core.read(1, ENDLESS);
+        core.pin();
+        core.databases.long_reads.stop_oldest(ID);
+        core.until("it has ended", |it| it.answers().len() == 1);
+        // Its end begins one; this is what a full disk makes of it.
+        core.until("its second pass", |it| it.open().checkpoint != Checkpoint::Running);
+        core.open_mut().checkpoint = Checkpoint::Finishing;
+        let wal_bytes = core.open().wal_bytes();
+        core.databases.on_checkpointed(ID, false, None, &mut core.events);
+        assert_eq!(core.open().checkpoint, Checkpoint::Idle);
+        core.open().here.as_ref().unwrap().learn_wal_bytes(wal_bytes);
+        let n = core.databases.counts.checkpoints;
+        core.after(limits::ROOM_RETRY);
+        assert_eq!(core.databases.counts.checkpoints, n + 1);
+        core.until("the -wal begins anew", |it| it.open().wal_bytes() < BOUNDS.due);
     }
 
     #[test]

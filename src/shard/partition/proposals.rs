@@ -84,14 +84,14 @@ impl Partition {
         if self.is_fenced(incarnation) {
             return Err(SubmitError::Fenced);
         }
-        if self.queues.get(&incarnation).is_some_and(|it| it.is_strained) {
-            return Err(SubmitError::Overloaded);
-        }
         let is_engine = incarnation == Incarnation::ENGINE;
         let size = self.queues.get(&incarnation).and_then(|it| it.size);
         // What the engine keeps for itself counts against nobody's quota.
         let quota = if is_engine { u64::MAX } else { step.limits.database_bytes };
-        room::admit(draft, step.room, size, quota, step.limits.value_bytes)
+        // A disk without room is what may keep a `-wal` too long: then that is what its writers are told.
+        let bytes = room::admit(draft, step.room, size, quota, step.limits.value_bytes)?;
+        let is_strained = self.queues.get(&incarnation).is_some_and(|it| it.is_strained);
+        if is_strained { Err(SubmitError::Overloaded) } else { Ok(bytes) }
     }
 
     /// Propose what waits for its turn, as far as the log keeps up. Refuse it all if the partition leads no more.
