@@ -27,10 +27,10 @@ use crate::sql::schema::Shape;
 use crate::sql::statement::Handle;
 use crate::sql::text;
 use crate::types::DatabaseSize;
-use crate::wire::command::Arguments;
 use crate::wire::command::CommandLimits;
 use crate::wire::command::Mode;
 use crate::wire::command::Value;
+use crate::wire::command::statements::Arguments;
 use crate::wire::rows::StatementError;
 
 /// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
