@@ -1,5 +1,5 @@
 //! What the worst commands take: measured by hand, with `cargo test --profile ci --lib -- --ignored --nocapture
-//! sql::run::costs`; the table is in `docs/decisions/0012-statement-memory-and-long-values.md`.
+//! sql::run::costs`; the table is in `docs/decisions/0012-memory-and-long-values.md`.
 
 use crate::limits;
 use crate::sql::testing::Fixture;
