@@ -13,25 +13,18 @@
 # DIR (target/; a directory on the disk to measure).
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-debros=${DEBROS:-$root/bin/debros}
-fail() { echo "long.sh: $*" >&2; exit 1; }
-command -v python3 >/dev/null || fail "python3 is missing"
-command -v wrk >/dev/null || fail "wrk is missing"
-[ -x "$debros" ] || fail "$debros is missing: make build, or set DEBROS"
-mkdir -p "${DIR:=$root/target}"
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/lib.sh"
+need python3 wrk
+in_directory
 
-exec python3 - "$debros" "$DIR" "${ROWS:-1000000}" "${TABLE_MIB:-1024}" "${CLIENTS:-4}" "${READ_SECONDS:-10}" \
-    "${ROUNDS:-3}" <<'PYTHON'
-import glob, http.client, json, os, re, signal, socket, statistics, subprocess, sys, tempfile, threading, time
+exec env PYTHONPATH="$here" PYTHONDONTWRITEBYTECODE=1 python3 - "$debros" "$DIR" "${ROWS:-1000000}" \
+    "${TABLE_MIB:-1024}" "${CLIENTS:-4}" "${READ_SECONDS:-10}" "${ROUNDS:-3}" <<'PYTHON'
+import glob, http.client, json, os, re, signal, statistics, subprocess, sys, tempfile, threading, time
+from node import Node
 
 debros, parent, rows, mib, clients, read_seconds, rounds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 PATIENCE = 120
-
-def free_port():
-    with socket.socket() as it:
-        it.bind(("127.0.0.1", 0))
-        return it.getsockname()[1]
 
 class Client:
     def __init__(self, port, key):
@@ -83,17 +76,13 @@ def under_load(port, key, n, sql, seconds, ended=None):
     return p50 / 1e3, p99 / 1e3
 
 with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
-    data, port = f"{work}/data", free_port()
-    config = f"{work}/node.yaml"
+    data, config = f"{work}/data", f"{work}/node.yaml"
     with open(config, "w") as file:
         file.write(f"limits:\n  statement_ms: {read_seconds * 1000}\n  statement_steps: 2000000000\n"
                    f"  database_bytes: {8 << 30}\n")
-    log = open(f"{work}/log", "w")
-    ports = [arg for flag in ("--rqlite-http-port", "--rqlite-raft-port", "--p2p-port") for arg in (flag, str(free_port()))]
-    node = subprocess.Popen(
-        [debros, "node", "--data", data, "--gateway-addr", f"127.0.0.1:{port}", "--metrics-addr=", "--shards", "1", "--config", config] + ports,
-        env={**os.environ, "GATEWAY_API_KEYS": "k1:one,k2:two"}, stdout=log, stderr=log)
-    try:
+    with open(f"{work}/log", "w") as log, \
+            Node(debros, data, log, "k1:one,k2:two", 1, PATIENCE, "--config", config) as node:
+        port = node.port
         for _ in range(500):
             try:
                 tenant = Client(port, "k1"); tenant.must("query", "SELECT 1"); break
@@ -156,10 +145,6 @@ with tempfile.TemporaryDirectory(dir=parent, prefix="long.") as work:
             told = "" if status == 200 else f" ({status} {reply.get('code')})"
             print(f"  {sql}: {ending['took']:.2f} s{told}; p50 {p50:.2f} ms, p99 {p99:.2f} ms "
                   f"(alone p50 {quiet[0][0]:.2f} and {quiet[1][0]:.2f}, p99 {quiet[0][1]:.2f} and {quiet[1][1]:.2f})")
-    finally:
-        node.terminate()
-        node.wait(PATIENCE)
-        log.close()
     with open(f"{work}/log") as file:
         text = re.sub(r"\x1b\[[0-9;]*m", "", file.read())
     for line in text.splitlines():

@@ -18,11 +18,11 @@ use debros::types::Incarnation;
 use debros::types::LogIndex;
 use debros::types::Timestamp;
 use debros::wire::command::CommandLimits;
-use debros::wire::command::Draft;
 use debros::wire::command::Mode;
 use debros::wire::command::Results;
 use debros::wire::command::Stamp;
 use debros::wire::command::Value;
+use debros::wire::command::draft::Draft;
 
 const STAMP: Stamp = Stamp {
     incarnation: Incarnation(1),

@@ -67,11 +67,11 @@ use debros::wal::recovery::recover;
 use debros::wire::bytes::Reader;
 use debros::wire::command::Command;
 use debros::wire::command::CommandLimits;
-use debros::wire::command::Draft;
 use debros::wire::command::Mode;
 use debros::wire::command::Results;
 use debros::wire::command::Stamp;
 use debros::wire::command::Value;
+use debros::wire::command::draft::Draft;
 use http::Method;
 
 /// The bytes of a command, as a log entry carries them.

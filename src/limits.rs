@@ -154,7 +154,7 @@ pub const WAL_BYTES: u64 = 8 << 20;
 pub const WAL_BYTES_WAIT: u64 = 56 << 20;
 /// Bytes of a `-wal` at which the oldest reader that keeps it from starting anew is stopped, and commands
 /// wait until it has (R23).
-pub const WAL_BYTES_MAX: u64 = 256 << 20;
+pub const WAL_BYTES_MAX: u64 = 512 << 20;
 /// How long they wait for that before writes are refused, and those that were taken go on.
 pub const WAL_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Namespaces of a network.

@@ -64,7 +64,9 @@ pub fn serve(address: SocketAddr, n_cores: usize) -> Result<(), BenchError> {
         let core = LocalExecutorBuilder::new(Placement::Fixed(nth))
             .io_memory(IO_MEMORY)
             .spawn(move || async move {
-                Server::new(Options::default(), Hello).serve(listener, Shutdown::new()).await;
+                let server = Server::new(Options::default(), Hello)?;
+                server.serve(listener, Shutdown::new()).await;
+                io::Result::Ok(())
             })
             .map_err(|error| {
                 BenchError::Own("start a core", io::Error::other(error.to_string()))

@@ -13,10 +13,10 @@ use crate::types::DatabaseId;
 use crate::types::Incarnation;
 use crate::types::Namespace;
 use crate::types::PartitionId;
-use crate::wire::command::Draft;
 use crate::wire::command::Mode;
 use crate::wire::command::Results;
 use crate::wire::command::Value;
+use crate::wire::command::draft::Draft;
 use crate::wire::rows::StatementResult;
 
 /// Tables of every partition's engine database.

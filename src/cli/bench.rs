@@ -23,6 +23,7 @@ use crate::cli::Failure;
 use crate::cli::World;
 use crate::cli::exit::Exit;
 use crate::cli::switch;
+use crate::cli::text;
 use crate::config::duration::parse_go_duration;
 
 /// Clients at most; each is a connection.
@@ -34,9 +35,6 @@ const DURATION_MAX: Duration = Duration::from_hours(24);
 
 /// The subcommand and its flags.
 pub(super) fn command() -> Command {
-    let text = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help).action(ArgAction::Set)
-    };
     let number = |name: &'static str, value: &'static str, help: &'static str, max: u64| {
         text(name, value, help).value_parser(value_parser!(u64).range(1..=max))
     };

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::Arg;
-use clap::ArgAction;
 use clap::ArgMatches;
 use clap::Command;
 
@@ -11,16 +9,13 @@ use crate::cli::Failure;
 use crate::cli::World;
 use crate::cli::exit::Exit;
 use crate::cli::switch;
+use crate::cli::text;
 use crate::config::identity::Identity;
 
 /// The subcommand and its flags.
 pub(super) fn command() -> Command {
     Command::new("identity").about("Make the key that is a node's identity").args([
-        Arg::new("output")
-            .long("output")
-            .value_name("FILE")
-            .help("Where to save the key; must not exist yet")
-            .action(ArgAction::Set),
+        text("output", "FILE", "Where to save the key; must not exist yet"),
         switch("display-only", "Print the name of a new identity, save nothing"),
     ])
 }

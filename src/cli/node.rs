@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use clap::Arg;
-use clap::ArgAction;
 use clap::ArgMatches;
 use clap::Command;
 use clap::value_parser;
@@ -12,6 +10,7 @@ use crate::cli::Failure;
 use crate::cli::World;
 use crate::cli::exit::Exit;
 use crate::cli::switch;
+use crate::cli::text;
 use crate::config::Config;
 use crate::config::LogFormat;
 use crate::config::Logging;
@@ -21,9 +20,6 @@ use crate::observe::logging;
 
 /// The subcommand and its flags.
 pub(super) fn command() -> Command {
-    let text = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help).action(ArgAction::Set)
-    };
     let number = |name: &'static str, value: &'static str, help: &'static str| {
         text(name, value, help).value_parser(value_parser!(i64))
     };

@@ -4,8 +4,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
 
-use clap::Arg;
-use clap::ArgAction;
 use clap::ArgMatches;
 use clap::Command;
 
@@ -13,6 +11,7 @@ use crate::cli::Failure;
 use crate::cli::World;
 use crate::cli::exit::Exit;
 use crate::cli::switch;
+use crate::cli::text;
 use crate::config::Config;
 use crate::config::Overrides;
 use crate::config::overrides::Flags;
@@ -22,9 +21,6 @@ use crate::node::repair::Repair;
 
 /// The subcommand and its flags.
 pub(super) fn command() -> Command {
-    let text = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help).action(ArgAction::Set)
-    };
     Command::new("repair")
         .about("List fenced namespaces of a stopped node, export one, or lift its fence")
         .args([

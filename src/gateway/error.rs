@@ -44,7 +44,7 @@ use crate::gateway::stats;
 use crate::gateway::storage::KeyError;
 use crate::http::Refusal;
 use crate::shard::request::SubmitError;
-use crate::wire::command::DraftError;
+use crate::wire::command::draft::DraftError;
 use crate::wire::rows::StatementError;
 
 /// Code of a statement's error that is about the size of the whole database.

@@ -35,8 +35,8 @@ use crate::http::body::Pieces;
 use crate::limits;
 use crate::shard::request::SubmitError;
 use crate::types::Namespace;
-use crate::wire::command::Draft;
 use crate::wire::command::Mode;
+use crate::wire::command::draft::Draft;
 use crate::wire::rows::StatementResult;
 
 /// Accounts with nothing on them that are kept before they are looked through.

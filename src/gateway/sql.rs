@@ -44,9 +44,9 @@ use crate::shard::request::Reply;
 use crate::shard::request::Request;
 use crate::shard::request::Submit;
 use crate::types::Namespace;
-use crate::wire::command::Draft;
 use crate::wire::command::Mode;
 use crate::wire::command::Results;
+use crate::wire::command::draft::Draft;
 use crate::wire::rows::Rows;
 use crate::wire::rows::StatementResult;
 
@@ -226,7 +226,7 @@ fn asks(query: Option<&str>, name: &str, value: &str) -> bool {
 }
 
 /// The rows of a result, if it has some.
-fn rows_of(result: Option<&StatementResult>) -> Option<&Rows> {
+pub(super) fn rows_of(result: Option<&StatementResult>) -> Option<&Rows> {
     match result? {
         StatementResult::Rows(rows) => Some(rows),
         StatementResult::Counts { returned, .. } => returned.as_ref(),

@@ -39,8 +39,8 @@ use crate::limits;
 use crate::shard::request::Request;
 use crate::shard::request::Submit;
 use crate::types::Namespace;
-use crate::wire::command::Draft;
 use crate::wire::command::Value;
+use crate::wire::command::draft::Draft;
 use crate::wire::rows::Rows;
 use crate::wire::rows::StatementResult;
 use crate::wire::rows::Values;
@@ -220,21 +220,14 @@ pub async fn serve(
         Storage::Delete { key } => {
             delete_reply(key, results.last(), is_replayed)?.map(Content::Whole)
         }
-        Storage::Get { key } => get_reply(key, rows_of(results.last()))?,
-        Storage::Exists { .. } => exists_reply(rows_of(results.last())).map(Content::Whole),
-        Storage::List { .. } => list_reply(rows_of(results.last())).map(Content::Whole),
+        Storage::Get { key } => get_reply(key, sql::rows_of(results.last()))?,
+        Storage::Exists { .. } => exists_reply(sql::rows_of(results.last())).map(Content::Whole),
+        Storage::List { .. } => list_reply(sql::rows_of(results.last())).map(Content::Whole),
     };
     if is_replayed {
         reply::mark_replayed(&mut reply);
     }
     Ok(reply)
-}
-
-fn rows_of(result: Option<&StatementResult>) -> Option<&Rows> {
-    match result? {
-        StatementResult::Rows(rows) => Some(rows),
-        StatementResult::Counts { .. } => None,
-    }
 }
 
 fn put_reply(key: &str, size: usize) -> Response<Bytes> {

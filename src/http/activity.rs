@@ -96,7 +96,7 @@ pub struct Activity {
     leaves_unread: Cell<bool>,
     habit: Habit,
     /// The body of the reply is not at its end, however much of it is written.
-    has_pieces: Cell<bool>,
+    has_more: Cell<bool>,
     /// The reply that is being written is one that is made meanwhile.
     is_in_pieces: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -113,14 +113,19 @@ impl Activity {
 
     /// Everything handed to the socket so far is written.
     pub fn on_flushed(&self) {
-        if self.phase.get() == Phase::Write && !self.has_pieces.get() {
+        if self.phase.get() == Phase::Write && !self.has_more.get() {
             self.enter(Phase::Idle);
         }
     }
 
-    /// A reply begins that is made while it is sent: not all of it is written when all that is there is.
+    /// A reply with a body begins: not all of it is written when its head is.
+    pub fn begin_body(&self) {
+        self.has_more.set(true);
+    }
+
+    /// The same, of one that is made while it is sent.
     pub fn begin_pieces(&self) {
-        self.has_pieces.set(true);
+        self.has_more.set(true);
         self.is_in_pieces.set(true);
     }
 
@@ -129,9 +134,9 @@ impl Activity {
         self.is_in_pieces.get() && self.phase.get() == Phase::Write
     }
 
-    /// The last piece of it has been made, or nobody wants it.
-    pub fn end_pieces(&self) {
-        self.has_pieces.set(false);
+    /// All of the body has been taken, or nobody wants it.
+    pub fn end_body(&self) {
+        self.has_more.set(false);
     }
 
     /// Bytes have come in.
@@ -232,7 +237,7 @@ impl Activities {
             overdue: Cell::new(false),
             leaves_unread: Cell::new(false),
             habit: Habit::of_moved(n_moves),
-            has_pieces: Cell::new(false),
+            has_more: Cell::new(false),
             is_in_pieces: Cell::new(false),
             waker: RefCell::new(None),
         });
@@ -334,7 +339,7 @@ mod tests {
         place.activity.begin_pieces();
         place.activity.on_flushed();
         assert_eq!(place.activity.phase(), Phase::Write, "there is more to come");
-        place.activity.end_pieces();
+        place.activity.end_body();
         place.activity.on_flushed();
         assert_eq!(place.activity.phase(), Phase::Idle);
         place.activity.on_read();

@@ -75,15 +75,18 @@ pub struct Outgoing {
 impl Outgoing {
     /// A body for the connection with this state.
     pub fn new(content: Content, activity: &Rc<Activity>) -> Self {
-        if matches!(content, Content::Pieces(_)) {
-            activity.begin_pieces();
+        match &content {
+            Content::Whole(bytes) if bytes.is_empty() => {}
+            Content::Whole(_) => activity.begin_body(),
+            Content::Pieces(_) => activity.begin_pieces(),
         }
         Self { content, activity: Rc::clone(activity), n_in_a_row: 0 }
     }
 
     fn end(&mut self) {
-        if matches!(self.content, Content::Pieces(_)) {
-            self.activity.end_pieces();
+        // Nobody else's: the next reply of the connection may have begun.
+        if !self.is_end_stream() {
+            self.activity.end_body();
         }
         self.content = Content::Whole(Bytes::new());
     }
@@ -106,8 +109,12 @@ impl Body for Outgoing {
         let this = &mut *self;
         let pieces = match &mut this.content {
             Content::Whole(bytes) => {
+                if bytes.is_empty() {
+                    return Poll::Ready(None);
+                }
                 let bytes = std::mem::take(bytes);
-                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+                this.activity.end_body();
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Content::Pieces(pieces) => pieces,
         };
@@ -251,7 +258,35 @@ async fn next(body: &mut Incoming, activity: &Activity) -> Result<Option<Bytes>,
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
+    use crate::http::activity::Activities;
+    use crate::http::activity::Phase;
+
+    #[test]
+    fn a_reply_is_not_written_before_its_body_is_taken() {
+        let place = Rc::<Activities>::default().open(0);
+        let activity = &place.activity;
+        let flushed = |content: &'static str, is_taken: bool| {
+            activity.enter(Phase::Write);
+            let content = Content::Whole(Bytes::from_static(content.as_bytes()));
+            let mut body = Outgoing::new(content, activity);
+            if is_taken {
+                let frame = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+                assert!(frame.is_ready());
+            }
+            activity.on_flushed();
+            let phase = activity.phase();
+            drop(body);
+            activity.on_flushed();
+            assert_eq!(activity.phase(), Phase::Idle, "nobody wants it");
+            phase
+        };
+        assert_eq!(flushed("text", false), Phase::Write);
+        assert_eq!(flushed("text", true), Phase::Idle);
+        assert_eq!(flushed("", false), Phase::Idle, "there is none to take");
+    }
 
     #[test]
     fn what_is_held_is_given_back() {

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::FutureExt;
-use glommio::net::TcpStream;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -37,9 +36,10 @@ use crate::http::body;
 use crate::http::body::Content;
 use crate::http::body::Held;
 use crate::http::body::Outgoing;
-use crate::http::io::HyperStream;
 use crate::http::places::Seat;
 use crate::http::sleep::now;
+use crate::http::socket::Socket;
+use crate::http::stream::HyperStream;
 use crate::types::ShardId;
 
 /// Bytes of an unwanted body that are read after the reply: enough for the peer to notice the reply.
@@ -49,7 +49,7 @@ const LINGER_READS_MAX: usize = 16;
 
 /// Serve one connection until it ends. Its panic ends this connection and nothing else.
 pub(super) async fn serve<S: Service>(
-    stream: TcpStream,
+    socket: Socket,
     ahead: Bytes,
     place: Place,
     seat: Result<Seat, Unseated<S>>,
@@ -59,7 +59,7 @@ pub(super) async fn serve<S: Service>(
         Ok(seat) => (Some(seat), None),
         Err(unseated) => (None, Some(unseated)),
     };
-    let work = drive(stream, ahead, Rc::clone(&place.activity), seat, Rc::clone(&shared));
+    let work = drive(socket, ahead, Rc::clone(&place.activity), seat, Rc::clone(&shared));
     if AssertUnwindSafe(work).catch_unwind().await.is_err() {
         shared.counters.panics.add(1);
         tracing::error!("a connection panicked");
@@ -97,14 +97,14 @@ enum End {
 }
 
 async fn drive<S: Service>(
-    stream: TcpStream,
+    socket: Socket,
     ahead: Bytes,
     activity: Rc<Activity>,
     seat: Option<Seat>,
     shared: Rc<Shared<S>>,
 ) {
-    let socket = stream.as_raw_fd();
-    let io = HyperStream::new(stream, ahead, Rc::clone(&shared.scratch), Rc::clone(&activity));
+    let number = socket.as_raw_fd();
+    let io = HyperStream::new(socket, ahead, Rc::clone(&activity));
     let is_seated = seat.is_some();
     let requests =
         Requests { shared: Rc::clone(&shared), activity: Rc::clone(&activity), is_seated };
@@ -138,7 +138,7 @@ async fn drive<S: Service>(
     let is_cut_off = activity.is_in_pieces() && !matches!(end, End::Served(Ok(())) | End::Moved(_));
     if is_cut_off {
         // The connection, which owns it, is still there.
-        reset_at_close(socket);
+        reset_at_close(number);
     }
     match end {
         End::Served(Ok(())) if !activity.leaves_unread() => {}
@@ -234,15 +234,10 @@ fn written(reply: &Response<Bytes>) -> Vec<u8> {
 async fn linger<S>(mut io: HyperStream, activity: &Activity, shared: &Shared<S>) {
     activity.enter(Phase::Linger);
     let mut left = LINGER_BYTES_MAX;
-    let mut is_closed = false;
+    if io.end().is_err() {
+        return;
+    }
     future::poll_fn(|cx| {
-        if !is_closed {
-            match io.poll_close(cx) {
-                Poll::Ready(Ok(())) => is_closed = true,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => {}
-            }
-        }
         if activity.is_overdue() || shared.is_aborted.get() {
             return Poll::Ready(());
         }

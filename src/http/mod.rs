@@ -16,16 +16,20 @@
 pub mod activity;
 pub mod body;
 mod connection;
-pub mod io;
 mod placement;
+pub mod poller;
 pub mod places;
 pub mod shutdown;
 pub mod sleep;
+pub mod socket;
+mod stream;
 
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::future::Future;
+use std::io;
 use std::net::TcpListener;
+use std::net::TcpStream;
 use std::os::fd::FromRawFd;
 use std::os::fd::IntoRawFd;
 use std::rc::Rc;
@@ -33,7 +37,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::future;
-use glommio::net::TcpStream;
 use http::Response;
 use http::request::Parts;
 use hyper::server::conn::http1;
@@ -43,13 +46,15 @@ use crate::http::activity::Timeouts;
 use crate::http::body::Bounds;
 use crate::http::body::Content;
 use crate::http::connection::Unseated;
-use crate::http::io::Scratch;
 use crate::http::placement::Crowd;
 use crate::http::places::Places;
 use crate::http::places::Seat;
+use crate::http::poller::Poller;
 use crate::http::shutdown::Shutdown;
 use crate::http::sleep::Sleep;
 use crate::http::sleep::within;
+use crate::http::socket::Socket;
+use crate::http::stream::READ_SIZE_MAX;
 use crate::limits;
 use crate::shard::fair::Amount;
 use crate::shard::fair::Fair;
@@ -105,7 +110,7 @@ pub enum ServedBy {
 /// A connection on its way to another core.
 #[derive(Debug)]
 pub struct Moved {
-    socket: std::net::TcpStream,
+    socket: TcpStream,
     /// What was read of its next request.
     ahead: Bytes,
     /// How often it has moved, this time included.
@@ -241,7 +246,7 @@ struct Shared<S> {
     service: S,
     options: Options,
     protocol: http1::Builder,
-    scratch: Scratch,
+    poller: Poller,
     activities: Rc<Activities>,
     crowd: Crowd,
     /// Bytes of bodies being gathered, by who sends them.
@@ -270,13 +275,15 @@ impl<S: Service> Shared<S> {
 }
 
 impl<S: Service> Server<S> {
-    /// A server that answers with `service`.
-    pub fn new(options: Options, service: S) -> Self {
+    /// A server that answers with `service`, on the core that this runs on. Fails if the kernel has no ring for
+    /// its sockets.
+    pub fn new(options: Options, service: S) -> io::Result<Self> {
+        let poller = Poller::new()?;
         let mut protocol = http1::Builder::new();
         // A head somewhat too long is answered with an error by the service; hyper answers a longer one
         // with a bare 431. Its own timer would cost an entry per request, see `activity`.
         let head_max = options.header_bytes_max.saturating_mul(2).max(SIZE_BUFFER_MIN);
-        protocol.max_header_size(head_max).max_buf_size(head_max.max(io::SCRATCH_SIZE));
+        protocol.max_header_size(head_max).max_buf_size(head_max.max(READ_SIZE_MAX));
         // `max_headers` stays at 100: any other number has hyper allocate for each request (12 % more CPU).
         protocol.header_read_timeout(None);
         // A peer that has said all it will may still listen, and what it asked for may be under way.
@@ -288,7 +295,7 @@ impl<S: Service> Server<S> {
             options,
             crowd,
             protocol,
-            scratch: io::scratch(),
+            poller,
             activities: Rc::default(),
             held: Rc::new(RefCell::new(held)),
             n_unseated: Cell::new(0),
@@ -296,7 +303,7 @@ impl<S: Service> Server<S> {
             is_aborted: Cell::new(false),
             counters: Counts::default(),
         };
-        Self { shared: Rc::new(shared) }
+        Ok(Self { shared: Rc::new(shared) })
     }
 
     /// Its bounds.
@@ -330,6 +337,7 @@ impl<S: Service> Server<S> {
         let _abort = AbortOnDrop(shared);
         // Cancelled when dropped.
         let _ticks = glommio::spawn_local(tick(Rc::clone(shared)));
+        let _events = glommio::spawn_local(watch(shared.poller.clone()));
         let stop = async {
             shutdown.wait().await;
             None
@@ -352,12 +360,8 @@ impl<S: Service> Server<S> {
 
     /// Go on with a connection that another core has handed over, with its place.
     pub fn take_over(&self, connection: Moved) {
-        let number = connection.socket.into_raw_fd();
-        // SAFETY: the number was owned by `socket` until the line above, and nobody else knows it.
-        #[expect(unsafe_code, reason = "glommio takes a socket by its number only")]
-        let stream = unsafe { TcpStream::from_raw_fd(number) };
         self.shared.crowd.on_taken_over();
-        self.spawn(stream, connection.ahead, connection.n_moves, Ok(connection.seat));
+        self.spawn(connection.socket, connection.ahead, connection.n_moves, Ok(connection.seat));
     }
 
     /// Another core's server has this many connections open.
@@ -371,16 +375,16 @@ impl<S: Service> Server<S> {
             match listener.accept().await {
                 Ok(stream) => {
                     shared.counters.accepted.add(1);
-                    self.seat(stream);
+                    self.seat(into_std(stream));
                 }
                 Err(error) => {
                     shared.counters.accept_errors.add(1);
-                    let error = std::io::Error::from(error);
+                    let error = io::Error::from(error);
                     let is_peers = matches!(
                         error.kind(),
-                        std::io::ErrorKind::ConnectionAborted
-                            | std::io::ErrorKind::ConnectionReset
-                            | std::io::ErrorKind::Interrupted
+                        io::ErrorKind::ConnectionAborted
+                            | io::ErrorKind::ConnectionReset
+                            | io::ErrorKind::Interrupted
                     );
                     if !is_peers {
                         tracing::warn!(%error, "failed to accept a connection");
@@ -420,9 +424,13 @@ impl<S: Service> Server<S> {
             // The peer is gone already; reading will say so.
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
+        let socket = match Socket::new(stream, &shared.poller) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::error!(%error, "failed to watch a connection"),
+        };
         let place = shared.activities.open(n_moves);
         shared.tell_open();
-        let served = connection::serve(stream, ahead, place, seat, Rc::clone(shared));
+        let served = connection::serve(socket, ahead, place, seat, Rc::clone(shared));
         glommio::spawn_local(served).detach();
     }
 }
@@ -445,6 +453,18 @@ async fn tick<S>(shared: Rc<Shared<S>>) {
         Sleep::new(timeouts.tick()).await;
         shared.activities.tick(&timeouts);
     }
+}
+
+async fn watch(poller: Poller) {
+    let error = poller.run().await;
+    tracing::error!(%error, "connections are watched no longer");
+}
+
+/// Take an accepted socket from this core's runtime.
+#[expect(unsafe_code, reason = "glommio gives a socket by its number only")]
+fn into_std(stream: glommio::net::TcpStream) -> TcpStream {
+    // SAFETY: the runtime gave the number away in this line; nobody else has it.
+    unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) }
 }
 
 /// Hand a listening socket to this core's runtime.

@@ -44,7 +44,7 @@ impl<S: Service> Running<S> {
     pub(crate) fn start(options: Options, service: S) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
-        let server = Rc::new(Server::new(options, service));
+        let server = Rc::new(Server::new(options, service).expect("io_uring is usable"));
         let shutdown = Shutdown::new();
         let task = glommio::spawn_local({
             let (server, shutdown) = (Rc::clone(&server), Rc::clone(&shutdown));

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use tracing::warn;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::disk::fail_stop;
 use crate::disk::log::LogStats;
 use crate::disk::log::LogWriter;
 use crate::disk::segments::Preparer;
@@ -168,7 +170,7 @@ pub(super) async fn run(boot: CoreBoot) {
     let driver = Rc::new(RefCell::new(driver));
 
     let door = Door { gateway, mesh: Rc::clone(&mesh) };
-    let server = Rc::new(Server::new(options.http.clone(), door));
+    let server = Rc::new(served(Server::new(options.http.clone(), door)));
     let shutdown = Shutdown::new();
     let is_exiting = Rc::new(Cell::new(false));
     let desk = Desk {
@@ -185,7 +187,8 @@ pub(super) async fn run(boot: CoreBoot) {
     let mailbox = glommio::spawn_local(desk.read_mail(letters));
     let metrics = metrics.map(|listener| {
         let door = scrape::door(&config, info.clone(), Rc::clone(&mesh));
-        let (server, shutdown) = (Server::new(scrape::options(), door), Rc::clone(&shutdown));
+        let (server, shutdown) =
+            (served(Server::new(scrape::options(), door)), Rc::clone(&shutdown));
         glommio::spawn_local(async move { server.serve(listener, shutdown).await })
     });
     mesh.wake();
@@ -210,6 +213,11 @@ pub(super) async fn run(boot: CoreBoot) {
     let stats = log.with_stats(LogStats::clone);
     log.close().await;
     report(me, &stats, &turns);
+}
+
+/// A core without a ring for its connections is of no use.
+fn served<S>(server: io::Result<Server<S>>) -> Server<S> {
+    server.unwrap_or_else(|error| fail_stop("prepare to serve", &error))
 }
 
 /// What the log did, and the loop, for whoever wonders how the disk was and how long anybody waited.

@@ -38,7 +38,7 @@ use crate::types::DatabaseId;
 use crate::types::Namespace;
 use crate::types::PartitionId;
 use crate::types::ShardId;
-use crate::wire::command::Draft;
+use crate::wire::command::draft::Draft;
 
 /// Where the answer of a waiting request goes.
 enum Pending {

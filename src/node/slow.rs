@@ -118,10 +118,10 @@ mod tests {
     use crate::types::PartitionId;
     use crate::types::Timestamp;
     use crate::wire::command::CommandLimits;
-    use crate::wire::command::Draft;
     use crate::wire::command::Mode;
     use crate::wire::command::Results;
     use crate::wire::command::Stamp;
+    use crate::wire::command::draft::Draft;
 
     fn command(draft: Draft) -> Bytes {
         let limits = CommandLimits {

@@ -16,7 +16,7 @@ use crate::types::Namespace;
 use crate::types::PartitionId;
 use crate::types::Timestamp;
 use crate::wal::record::Record;
-use crate::wire::command::Draft;
+use crate::wire::command::draft::Draft;
 use crate::wire::rows::Outcome;
 use crate::wire::rows::StatementResult;
 

@@ -49,8 +49,8 @@ use crate::types::Instant;
 use crate::types::PartitionId;
 use crate::types::Timestamp;
 use crate::wire::command::CommandLimits;
-use crate::wire::command::Draft;
 use crate::wire::command::Kind;
+use crate::wire::command::draft::Draft;
 
 /// What a shard starts from.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use crate::auth::key::KeyId;
 use crate::auth::rate::TooMany;
 use crate::types::Namespace;
 use crate::types::ShardId;
-use crate::wire::command::Draft;
+use crate::wire::command::draft::Draft;
 use crate::wire::rows::StatementError;
 use crate::wire::rows::StatementResult;
 

@@ -15,8 +15,8 @@ use crate::limits;
 use crate::shard::request::SubmitError;
 use crate::sql;
 use crate::types::DatabaseSize;
-use crate::wire::command::Draft;
 use crate::wire::command::Kind;
+use crate::wire::command::draft::Draft;
 
 /// Bytes of a page of every database.
 const PAGE_SIZE: u64 = 4_096;

@@ -15,11 +15,11 @@ use crate::sql::testing::command;
 use crate::sql::testing::print;
 use crate::sql::testing::stamp;
 use crate::wire::command::CommandLimits;
-use crate::wire::command::Draft;
 use crate::wire::command::Mode;
 use crate::wire::command::RequestKey;
 use crate::wire::command::Results;
 use crate::wire::command::Stamp;
+use crate::wire::command::draft::Draft;
 
 /// What happens to a replica beside its commands.
 #[derive(Clone, Copy, Debug)]

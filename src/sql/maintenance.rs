@@ -206,7 +206,7 @@ mod tests {
     use crate::sql::testing::print;
     use crate::sql::testing::stamp;
     use crate::types::DatabaseSize;
-    use crate::wire::command::Draft;
+    use crate::wire::command::draft::Draft;
 
     /// What the database says of its size, which is what the last batch said.
     fn size(fixture: &mut Fixture) -> DatabaseSize {

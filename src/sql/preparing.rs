@@ -248,10 +248,10 @@ mod tests {
     use crate::sql::testing::print;
     use crate::sql::testing::stamp;
     use crate::wire::command::CommandLimits;
-    use crate::wire::command::Draft;
     use crate::wire::command::Mode;
     use crate::wire::command::Results;
     use crate::wire::command::Stamp;
+    use crate::wire::command::draft::Draft;
 
     /// Takes 10 ms to prepare, where `w` has fifteen columns.
     fn natural(n: usize) -> String {

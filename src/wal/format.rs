@@ -22,7 +22,7 @@
 //!   72 u16  shard
 //!   74 u16  number of shards of the node
 //!   76 u16  partitions in the table; then 2 zeros
-//!   80      the table: what is known of each partition at this point (R2), see `ledger`
+//!   80      the table: what is known of each partition at this point (R2), see `meta`
 //! batch
 //!    0 [4]  "DBWB"
 //!    4 u32  crc32c of bytes 8 to the end
@@ -40,7 +40,7 @@ use bytes::BufMut;
 use crate::types::Dice;
 use crate::types::PartitionId;
 use crate::types::ShardId;
-use crate::wal::ledger::Meta;
+use crate::wal::meta::Meta;
 use crate::wal::record::Lsn;
 use crate::wal::record::SegmentId;
 use crate::wire::bytes::DecodeError;
@@ -207,6 +207,12 @@ impl BatchHead {
         finish(out);
     }
 
+    /// Whether a batch with this salt may begin at the start of `bytes`. Looks at a few of them, where
+    /// [`BatchHead::decode`] reads as many as are claimed.
+    pub fn may_begin(bytes: &[u8], salt: u64) -> bool {
+        bytes.starts_with(&BATCH_MAGIC) && bytes.get(16..24) == Some(&salt.to_le_bytes())
+    }
+
     /// Read the batch at the start of `bytes`. `None` if there is no whole one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let frame = frame(bytes, BATCH_MAGIC)?;
@@ -311,6 +317,9 @@ mod tests {
         assert_eq!((bytes[24], bytes[32], bytes[40]), (9, 8, 3));
         assert_eq!(bytes[48..51], [0xaa, 0xbb, 0]);
         assert_eq!(BatchHead::decode(&bytes), Some(head));
+        assert!(BatchHead::may_begin(&bytes, head.salt));
+        assert!(!BatchHead::may_begin(&bytes, head.salt + 1));
+        assert!(!BatchHead::may_begin(&bytes[..23], head.salt));
         for at in 0..50 * 8 {
             let mut bytes = bytes.clone();
             bytes[at / 8] ^= 1 << (at % 8);

@@ -3,98 +3,27 @@
 //! Staging and recovery apply the same records through [`Ledger::apply`], so a replayed log cannot mean
 //! something else than it meant when it was written. Entry payloads are not kept here.
 //!
-//! ```text
-//! row of a segment's table, little-endian: u16 partition, u64 generation, u64 own replica id (0 none),
-//!   hard state, compacted (u64 index, u64 term), last (u64 index, u64 term), i64 last time stamp,
-//!   conf state, tombstones (u16 count, u64 replica ids); parts as in `record`
-//! ```
-//!
 //! Invariants
-//! - A slot per kept entry: `slots.len() == last - compacted`.
-//! - Runs cover the slots in order, without overlap; neighbours lie in different places.
+//! - Runs cover the kept entries, those behind `compacted` up to `last`, in order and without overlap;
+//!   neighbours lie in different places.
+//! - A slot per kept entry, but for those that recovery has not seen yet.
 
-use std::collections::BTreeSet;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bytes::BufMut;
-
 use crate::types::HardState;
 use crate::types::LogIndex;
-use crate::types::PartitionId;
 use crate::types::ReplicaId;
 use crate::types::Term;
-use crate::types::Timestamp;
-use crate::wal::record;
-use crate::wal::record::ConfState;
+use crate::wal::known::Known;
+use crate::wal::meta::Meta;
 use crate::wal::record::Entry;
 use crate::wal::record::EntryId;
-use crate::wal::record::Generation;
 use crate::wal::record::Lsn;
 use crate::wal::record::Record;
 use crate::wal::record::SegmentId;
-use crate::wire::bytes::DecodeError;
-use crate::wire::bytes::Reader;
-
-/// Most entries a table may claim a partition keeps. It bounds what a forged table can make recovery
-/// allocate; a log this long would not fit in memory.
-const ENTRIES_KEPT_MAX: u64 = 1 << 26;
-
-/// What is known of a partition beside its entries. Zeros where nothing is known yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Meta {
-    /// The directory that counts.
-    pub generation: Generation,
-    /// The replica that lives here.
-    pub replica: ReplicaId,
-    /// Its term, vote and commit index.
-    pub hard_state: HardState,
-    /// The configuration applied last.
-    pub conf_state: Arc<ConfState>,
-    /// The last entry that is no longer needed.
-    pub compacted: EntryId,
-    /// The newest entry; `compacted` if none is kept.
-    pub last: EntryId,
-    /// The highest time stamp of any entry so far.
-    pub stamp: Timestamp,
-    /// Replica ids that must never speak again.
-    pub tombstones: Arc<BTreeSet<ReplicaId>>,
-}
-
-impl Meta {
-    /// Append the row of `partition` to `out`.
-    pub fn encode(&self, partition: PartitionId, out: &mut Vec<u8>) {
-        out.put_u16_le(partition.0);
-        out.put_u64_le(self.generation.0);
-        out.put_u64_le(self.replica.0);
-        record::put_hard_state(out, self.hard_state);
-        record::put_entry_id(out, self.compacted);
-        record::put_entry_id(out, self.last);
-        out.put_i64_le(self.stamp.0);
-        record::put_conf_state(out, &self.conf_state);
-        record::put_replicas(out, self.tombstones.len(), self.tombstones.iter());
-    }
-
-    /// Read one row.
-    pub fn decode(reader: &mut Reader<'_>) -> Result<(PartitionId, Self), DecodeError> {
-        let partition = PartitionId(reader.u16()?);
-        let it = Self {
-            generation: Generation(reader.u64()?),
-            replica: ReplicaId(reader.u64()?),
-            hard_state: record::hard_state(reader)?,
-            compacted: record::entry_id(reader)?,
-            last: record::entry_id(reader)?,
-            stamp: Timestamp(reader.i64()?),
-            conf_state: Arc::new(record::conf_state(reader)?),
-            tombstones: Arc::new(record::replicas(reader)?.into_iter().collect()),
-        };
-        match it.last.index.0.checked_sub(it.compacted.index.0) {
-            Some(0..=ENTRIES_KEPT_MAX) => Ok((partition, it)),
-            _ => Err(DecodeError::Malformed("impossible bounds of a partition's entries")),
-        }
-    }
-}
 
 /// Where entries lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,19 +56,20 @@ struct Run {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     meta: Meta,
-    slots: VecDeque<Slot>,
+    slots: Known<Slot>,
     runs: VecDeque<Run>,
 }
 
 impl Ledger {
-    /// As a segment's table says: its entries must all come from records that follow.
+    /// As a segment's table says: its entries must all come from records that follow. It costs the same
+    /// whatever the table says.
     pub(super) fn from_table(meta: Meta) -> Self {
-        let kept = meta.last.index.0 - meta.compacted.index.0;
-        let kept = usize::try_from(kept).expect("bounded when the table was read");
-        let unknown = Slot { term: Term(0), size: 0 };
         let run = Run { first: meta.compacted.index.next(), place: Place::Missing, bytes: 0 };
-        let runs = if kept == 0 { VecDeque::new() } else { VecDeque::from([run]) };
-        Self { slots: VecDeque::from(vec![unknown; kept]), runs, meta }
+        let mut ledger = Self { meta, ..Self::default() };
+        if !ledger.is_empty() {
+            ledger.runs.push_back(run);
+        }
+        ledger
     }
 
     /// What is known beside the entries.
@@ -147,9 +77,30 @@ impl Ledger {
         &self.meta
     }
 
-    /// How many entries are kept.
-    pub(super) fn len(&self) -> usize {
+    /// Whether the entry at `index` is kept.
+    pub(super) fn keeps(&self, index: LogIndex) -> bool {
+        self.meta.compacted.index < index && index <= self.meta.last.index
+    }
+
+    /// Whether no entry is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.meta.last.index == self.meta.compacted.index
+    }
+
+    /// How many of the kept entries recovery has seen.
+    pub(super) fn n_known(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether recovery has seen all of them.
+    pub(super) fn is_whole(&self) -> bool {
+        self.n_known() as u64 == self.meta.last.index.0 - self.meta.compacted.index.0
+    }
+
+    /// Recovery is over, and has seen all kept entries.
+    pub(super) fn on_recovered(&mut self) {
+        assert!(self.is_whole(), "entries are missing");
+        self.slots.close_ranks();
     }
 
     /// Bytes of kept entries.
@@ -159,8 +110,7 @@ impl Ledger {
 
     /// The term of a kept entry.
     pub(super) fn term(&self, index: LogIndex) -> Option<Term> {
-        let at = self.position(index)?;
-        Some(self.slots[at].term)
+        self.slots.get(index).map(|it| it.term)
     }
 
     /// The oldest segment that holds an entry still kept.
@@ -247,11 +197,10 @@ impl Ledger {
             return Err("an entry leaves a gap before it");
         }
         self.truncate(entry.index);
-        let before = self.slots.back().map_or(self.meta.compacted.term, |it| it.term);
-        if entry.term < before {
+        if self.term_before(entry.index).is_some_and(|it| entry.term < it) {
             return Err("an entry has a lower term than the one before it");
         }
-        self.slots.push_back(Slot { term: entry.term, size });
+        self.slots.push(entry.index, Slot { term: entry.term, size });
         match self.runs.back_mut() {
             Some(run) if run.place == place => run.bytes += u64::from(size),
             _ => {
@@ -264,33 +213,38 @@ impl Ledger {
         Ok(())
     }
 
+    /// The term of the entry before `index`, which may have been compacted last; `None` if it is missing.
+    fn term_before(&self, index: LogIndex) -> Option<Term> {
+        let before = index.previous();
+        let is_kept = before > self.meta.compacted.index;
+        if is_kept { self.term(before) } else { Some(self.meta.compacted.term) }
+    }
+
     /// Forget the entries from `index` on.
     fn truncate(&mut self, index: LogIndex) {
-        let kept = index.0 - self.meta.compacted.index.next().0;
-        let kept = usize::try_from(kept).expect("entries are counted in memory");
-        while self.slots.len() > kept {
-            let slot = self.slots.pop_back().expect("longer than what is kept");
-            let run = self.runs.back_mut().expect("runs cover the slots");
-            run.bytes -= u64::from(slot.size);
-            let first_gone = self.meta.compacted.index.0 + self.slots.len() as u64 + 1;
-            if run.first.0 == first_gone {
-                self.runs.pop_back();
-            }
+        let mut end = self.meta.last.index.next();
+        while let Some(run) = self.runs.back().filter(|it| index <= it.first) {
+            end = run.first;
+            self.runs.pop_back();
         }
+        if let Some(run) = self.runs.back_mut().filter(|_| index < end) {
+            run.bytes -= bytes_of(&self.slots, index..end);
+        }
+        self.slots.truncate(index);
     }
 
     fn rewrite(&mut self, entry: &Entry, size: u32, place: Place) -> Result<(), &'static str> {
-        let Some(at) = self.position(entry.index) else {
+        if !self.keeps(entry.index) {
             return Ok(()); // compacted or cut off meanwhile; a rewritten entry never extends the log
-        };
+        }
         let run = self.runs.partition_point(|it| it.first <= entry.index) - 1;
-        let is_missing = self.runs[run].place == Place::Missing;
-        let old = std::mem::replace(&mut self.slots[at], Slot { term: entry.term, size });
-        if !is_missing && old.term != entry.term {
-            return Err("a rewritten entry has another term than the one it stands for");
+        if let Some(old) = self.slots.set(entry.index, Slot { term: entry.term, size }) {
+            if old.term != entry.term {
+                return Err("a rewritten entry has another term than the one it stands for");
+            }
+            self.runs[run].bytes -= u64::from(old.size);
         }
         self.meta.stamp = self.meta.stamp.max(entry.stamp);
-        self.runs[run].bytes -= u64::from(old.size);
         self.move_one(run, entry.index, Run { first: entry.index, place, bytes: size.into() });
         Ok(())
     }
@@ -300,16 +254,12 @@ impl Ledger {
         let old = self.runs[run];
         let next =
             self.runs.get(run + 1).map_or_else(|| self.meta.last.index.next(), |it| it.first);
-        let n_before = usize::try_from(index.0 - old.first.0).expect("counted in memory");
         let behind = index.next();
         // The bytes of a split run are counted again; rewriting goes front to back, so the front is short.
-        let from = usize::try_from(old.first.0 - self.meta.compacted.index.next().0)
-            .expect("counted in memory");
-        let slots = self.slots.range(from..from + n_before);
-        let bytes_before = slots.map(|it| u64::from(it.size)).sum();
+        let bytes_before = bytes_of(&self.slots, old.first..index);
         self.runs.remove(run);
         let mut at = run;
-        if n_before > 0 {
+        if old.first < index {
             self.runs.insert(at, Run { bytes: bytes_before, ..old });
             at += 1;
         }
@@ -338,29 +288,27 @@ impl Ledger {
         if to.index <= self.meta.compacted.index {
             return Ok(());
         }
-        let Some(at) = self.position(to.index) else {
+        if !self.keeps(to.index) {
             return Err("entries are compacted that the log never had");
-        };
-        let is_known = |it: &Slot| it.term != Term(0);
-        if is_known(&self.slots[at]) && self.slots[at].term != to.term {
+        }
+        if self.term(to.index).is_some_and(|it| it != to.term) {
             return Err("an entry is compacted under another term than its own");
         }
-        while self.meta.compacted.index < to.index {
-            let slot = self.slots.pop_front().expect("position() found the last of them");
-            let run = self.runs.front_mut().expect("runs cover the slots");
-            run.bytes -= u64::from(slot.size);
-            self.meta.compacted.index = self.meta.compacted.index.next();
-            run.first = self.meta.compacted.index.next();
-            let next = self.runs.get(1).map(|it| it.first);
-            let first = self.meta.compacted.index.next();
-            if next == Some(first) || self.slots.is_empty() {
-                self.runs.pop_front();
-            }
+        let first = to.index.next();
+        let next = |runs: &VecDeque<Run>| runs.get(1).map(|it| it.first);
+        while next(&self.runs).is_some_and(|it| it <= first) {
+            self.runs.pop_front();
         }
-        self.meta.compacted.term = to.term;
         if self.meta.last.index == to.index {
             self.meta.last.term = to.term;
+            self.runs.clear();
         }
+        if let Some(run) = self.runs.front_mut().filter(|it| it.first < first) {
+            run.bytes -= bytes_of(&self.slots, run.first..first);
+            run.first = first;
+        }
+        self.slots.remove_before(first);
+        self.meta.compacted = to;
         Ok(())
     }
 
@@ -379,19 +327,12 @@ impl Ledger {
         self.meta.conf_state = Arc::default();
     }
 
-    /// Where the slot of a kept entry is.
-    fn position(&self, index: LogIndex) -> Option<usize> {
-        let first = self.meta.compacted.index.next();
-        let is_kept = first <= index && index <= self.meta.last.index;
-        is_kept.then(|| usize::try_from(index.0 - first.0).expect("counted in memory"))
-    }
-
     /// What must always hold; too slow for every record, so tests call it.
     #[cfg(test)]
     fn assert_invariants(&self) {
         let compacted = self.meta.compacted.index;
-        assert_eq!(self.slots.len() as u64, self.meta.last.index.0 - compacted.0);
-        assert_eq!(self.runs.is_empty(), self.slots.is_empty());
+        assert_eq!(self.runs.is_empty(), self.meta.last.index == compacted);
+        let mut n_known = 0;
         let mut expected = compacted.next();
         for (at, run) in self.runs.iter().enumerate() {
             assert_eq!(run.first, expected, "run {at} of {:?}", self.runs);
@@ -399,151 +340,21 @@ impl Ledger {
             let end = next.map_or_else(|| self.meta.last.index.next(), |it| it.first);
             assert!(run.first < end, "run {at} is empty");
             assert!(next.is_none_or(|it| it.place != run.place), "run {at} goes on");
-            let index = |it: LogIndex| usize::try_from(it.0 - compacted.next().0).unwrap();
-            let slots = self.slots.range(index(run.first)..index(end));
-            assert_eq!(run.bytes, slots.map(|it| u64::from(it.size)).sum::<u64>());
+            let n_slots = self.slots.range(run.first..end).count();
+            let is_missing = run.place == Place::Missing;
+            assert_eq!(n_slots as u64, if is_missing { 0 } else { end.0 - run.first.0 });
+            assert_eq!(run.bytes, bytes_of(&self.slots, run.first..end));
+            n_known += n_slots;
             expected = end;
         }
+        assert_eq!(self.slots.len(), n_known);
     }
+}
+
+/// Bytes of the records in a range, so far as they are known.
+fn bytes_of(slots: &Known<Slot>, range: Range<LogIndex>) -> u64 {
+    slots.range(range).map(|it| u64::from(it.size)).sum()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use bytes::Bytes;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const P: PartitionId = PartitionId(1);
-
-    fn entry(index: u64, term: u64) -> Entry {
-        Entry {
-            partition: P,
-            term: Term(term),
-            index: LogIndex(index),
-            kind: 0,
-            stamp: Timestamp(0),
-            payload: Bytes::new(),
-        }
-    }
-
-    fn id(index: u64, term: u64) -> EntryId {
-        EntryId { index: LogIndex(index), term: Term(term) }
-    }
-
-    fn at(segment: u64) -> Place {
-        Place::Segment(SegmentId(segment))
-    }
-
-    #[test]
-    fn an_entry_cuts_off_what_was_behind_it() {
-        let mut ledger = Ledger::default();
-        for index in 1..=4 {
-            ledger.apply(&Record::Entry(entry(index, 1)), 10, at(1)).unwrap();
-        }
-        ledger.apply(&Record::Entry(entry(3, 2)), 10, at(2)).unwrap();
-        assert_eq!(ledger.meta().last, id(3, 2));
-        assert_eq!(ledger.live_bytes(), 30);
-        assert_eq!(ledger.term(LogIndex(2)), Some(Term(1)));
-        assert_eq!(ledger.term(LogIndex(4)), None);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        for (name, record, want) in [
-            ("gap", Record::Entry(entry(4, 1)), "gap"),
-            ("below", Record::Entry(entry(1, 1)), "below"),
-            ("term", Record::Entry(entry(3, 0)), "lower term"),
-            ("rewritten", Record::Rewritten(entry(2, 9)), "another term"),
-            ("compacted", Record::Compacted { partition: P, entry: id(3, 1) }, "never had"),
-            ("compacted term", Record::Compacted { partition: P, entry: id(2, 9) }, "another term"),
-        ] {
-            let mut ledger = Ledger::default();
-            ledger.apply(&Record::Restored { partition: P, entry: id(1, 1) }, 0, at(1)).unwrap();
-            ledger.apply(&Record::Entry(entry(2, 1)), 10, at(1)).unwrap();
-            let why = ledger.apply(&record, 10, at(1)).unwrap_err();
-            assert!(why.contains(want), "{name}: {why}");
-        }
-    }
-
-    #[test]
-    fn a_rewritten_entry_neither_extends_nor_cuts_off() {
-        let mut ledger = Ledger::default();
-        for index in 1..=3 {
-            ledger.apply(&Record::Entry(entry(index, 1)), 10, at(1)).unwrap();
-        }
-        ledger.apply(&Record::Rewritten(entry(4, 1)), 10, at(2)).unwrap();
-        ledger.apply(&Record::Rewritten(entry(2, 1)), 10, at(2)).unwrap();
-        assert_eq!(ledger.meta().last, id(3, 1));
-        assert_eq!(ledger.oldest(), Some(SegmentId(1)));
-        ledger.apply(&Record::Rewritten(entry(1, 1)), 10, at(2)).unwrap();
-        ledger.apply(&Record::Rewritten(entry(3, 1)), 10, at(2)).unwrap();
-        assert_eq!(ledger.oldest(), Some(SegmentId(2)));
-        ledger.assert_invariants();
-    }
-
-    #[test]
-    fn another_replica_id_inherits_no_vote() {
-        let mut ledger = Ledger::default();
-        let (generation, one, two) = (Generation(1), ReplicaId(1), ReplicaId(2));
-        let hard_state = HardState { term: Term(5), vote: ReplicaId(3), commit: LogIndex(9) };
-        for record in [
-            Record::Generation { partition: P, generation, replica: one },
-            Record::HardState { partition: P, hard_state },
-            Record::Entry(entry(1, 5)),
-            Record::Generation { partition: P, generation: Generation(2), replica: one },
-        ] {
-            ledger.apply(&record, 10, at(1)).unwrap();
-        }
-        assert_eq!(ledger.meta().hard_state, hard_state, "another directory is the same life");
-        let record = Record::Generation { partition: P, generation: Generation(3), replica: two };
-        ledger.apply(&record, 10, at(1)).unwrap();
-        assert_eq!(ledger.meta().hard_state, HardState::default());
-        assert_eq!((ledger.meta().last, ledger.oldest()), (EntryId::default(), None));
-    }
-
-    proptest! {
-        #[test]
-        fn places_and_sizes_are_those_of_a_plain_map(
-            steps in prop::collection::vec((0..5_u8, any::<u8>(), 1..100_u32), 0..120),
-        ) {
-            let mut ledger = Ledger::default();
-            let mut model: BTreeMap<u64, (u64, u32)> = BTreeMap::new();
-            let mut compacted = 0;
-            for (n, (what, pick, size)) in (1..).zip(steps) {
-                let last = compacted + model.len() as u64;
-                let some = compacted + 1 + u64::from(pick) % (last - compacted + 1);
-                match what {
-                    0 | 1 => {
-                        let index = if what == 0 { last + 1 } else { some };
-                        let segment = n / 8;
-                        ledger.apply(&Record::Entry(entry(index, 1)), size, at(segment)).unwrap();
-                        model.split_off(&index);
-                        model.insert(index, (segment, size));
-                    }
-                    2 | 3 => {
-                        let segment = n / 8;
-                        ledger.apply(&Record::Rewritten(entry(some, 1)), size, at(segment)).unwrap();
-                        if let Some(it) = model.get_mut(&some) {
-                            *it = (segment, size);
-                        }
-                    }
-                    _ if some <= last => {
-                        let record = Record::Compacted { partition: P, entry: id(some, 1) };
-                        ledger.apply(&record, 0, at(n)).unwrap();
-                        model = model.split_off(&(some + 1));
-                        compacted = some;
-                    }
-                    _ => {}
-                }
-                ledger.assert_invariants();
-                let bytes = model.values().map(|(_, size)| u64::from(*size)).sum::<u64>();
-                prop_assert_eq!(ledger.live_bytes(), bytes);
-                let oldest = model.values().map(|(segment, _)| SegmentId(*segment)).min();
-                prop_assert_eq!(ledger.oldest(), oldest);
-            }
-        }
-    }
-}
+mod tests;

@@ -20,6 +20,9 @@
 //! Cost per record: one copy into the open batch and a look-up of its partition. Per batch: one pass of
 //! crc32c, and whatever copy the owner needs for alignment.
 
+mod batch;
+mod opening;
+
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -34,10 +37,11 @@ use crate::wal::format;
 use crate::wal::format::BLOCK;
 use crate::wal::format::BatchHead;
 use crate::wal::format::End;
-use crate::wal::format::SegmentHeader;
 use crate::wal::ledger::Ledger;
-use crate::wal::ledger::Meta;
 use crate::wal::ledger::Place;
+use crate::wal::log::batch::Batch;
+use crate::wal::log::batch::Closed;
+use crate::wal::meta::Meta;
 use crate::wal::record::Lsn;
 use crate::wal::record::Record;
 use crate::wal::record::SegmentId;
@@ -119,25 +123,6 @@ pub enum LogIo<'a> {
         /// Which.
         segment: SegmentId,
     },
-}
-
-/// Records on their way to the disk.
-#[derive(Debug)]
-struct Batch {
-    lsn: Lsn,
-    bytes: Vec<u8>,
-    n_records: u32,
-    /// The partitions it changes.
-    touched: Vec<PartitionId>,
-    /// What held when it took its last record; nothing while it is the open batch.
-    closed: Option<Closed>,
-}
-
-/// State as of the end of a batch.
-#[derive(Debug)]
-struct Closed {
-    metas: Vec<(PartitionId, Meta)>,
-    oldest: SegmentId,
 }
 
 /// What is being written.
@@ -433,237 +418,7 @@ impl Log {
         let (offset, bytes) = (current.offset, &self.buffer[..]);
         LogIo::Write { segment, offset, bytes, n_records: batch.n_records }
     }
-
-    /// Write the header of the next segment, if one is prepared and large enough.
-    fn open_segment(&mut self) -> Option<LogIo<'_>> {
-        let size_min = self.opening_size();
-        let segment = self.segments.take_prepared(size_min)?;
-        let oldest = self.segments.used().next().map_or(segment.id, |it| it.id);
-        let header = SegmentHeader {
-            segment: segment.id,
-            key: self.key,
-            lsn_first: self.front().lsn,
-            oldest,
-            predecessor: self.end,
-            shard: self.options.shard,
-            n_shards: self.options.n_shards,
-            table: self.written.iter().map(|(id, it)| (*id, it.clone())).collect(),
-        };
-        header.encode(&mut self.buffer);
-        self.flight = Some(Flight::Header { segment });
-        let bytes = &self.buffer[..];
-        Some(LogIo::Write { segment: segment.id, offset: 0, bytes, n_records: 0 })
-    }
-
-    /// Bytes the next segment must have: header, the batch that waits, and room for a seal.
-    fn opening_size(&self) -> u64 {
-        let mut table = Vec::new();
-        self.written.iter().for_each(|(id, it)| it.encode(*id, &mut table));
-        let header = format::padded(format::SEGMENT_HEAD_SIZE + table.len());
-        (header + format::padded(self.front().bytes.len()) + BLOCK) as u64
-    }
-
-    fn next_background(&mut self) -> Option<LogIo<'static>> {
-        // What recovery found unneeded is so by a header that may not be synced yet: wait until it is.
-        if self.current.is_some()
-            && let Some(removal) = self.segments.next_removal()
-        {
-            return Some(removal);
-        }
-        self.segments.ask(self.size_wanted()?)
-    }
-
-    /// The size of segment that should be ready by now, if any.
-    fn size_wanted(&self) -> Option<u64> {
-        // A segment must not outlive, in a crash, the header it was to follow: first sync what was read.
-        let is_synced = !self.syncs_names && self.syncs.is_empty();
-        if !is_synced || matches!(self.flight, Some(Flight::Sync | Flight::Header { .. })) {
-            return None;
-        }
-        let Some(current) = self.current else {
-            return Some(self.options.segment_size_first.max(self.opening_size()));
-        };
-        if self.front_fits(current) {
-            // Early, since a busy log fills a segment in the time it takes to write the next one with zeros;
-            // but late enough for an old one to be free, which then needs no zeros.
-            let is_first = current.segment.size < self.options.segment_size;
-            let quarters = if is_first || self.segments.has_retired() { 1 } else { 3 };
-            let is_time = current.offset >= current.segment.size / 4 * quarters;
-            is_time.then_some(self.options.segment_size)
-        } else {
-            Some(self.options.segment_size.max(self.opening_size()))
-        }
-    }
-}
-
-impl Batch {
-    fn new(lsn: Lsn, mut bytes: Vec<u8>) -> Self {
-        BatchHead::reserve(&mut bytes);
-        Self { lsn, bytes, n_records: 0, touched: Vec::new(), closed: None }
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::types::Term;
-    use crate::types::Timestamp;
-    use crate::wal::record::Entry;
-    use crate::wal::record::EntryId;
-
-    const BUSY: PartitionId = PartitionId(1);
-    const LAZY: PartitionId = PartitionId(2);
-    const START: Instant = Instant::START;
-
-    fn options() -> Options {
-        let options = Options::new(ShardId(0), 1, 42);
-        Options { segment_size_first: 20 << 10, segment_size: 32 << 10, ..options }
-    }
-
-    fn entry(partition: PartitionId, index: u64, size: usize) -> Entry {
-        let payload = Bytes::from(vec![7; size]);
-        let (term, stamp) = (Term(1), Timestamp(0));
-        Entry { partition, term, index: LogIndex(index), kind: 0, stamp, payload }
-    }
-
-    /// Do the next thing, as a disk that never fails would, and say what it was.
-    fn perform(log: &mut Log, now: Instant) -> Option<String> {
-        let io = log.next_io(now)?;
-        let what = match &io {
-            LogIo::SyncNames => "sync names".to_owned(),
-            LogIo::Sync { segment } => format!("sync {}", segment.0),
-            LogIo::Write { segment, offset, bytes, n_records } => {
-                format!(
-                    "write {} at {offset}: {} bytes, {n_records} records",
-                    segment.0,
-                    bytes.len()
-                )
-            }
-            LogIo::Prepare { segment, size, recycled } => {
-                let recycled = recycled.map(|it| format!(" from {}", it.0)).unwrap_or_default();
-                format!("prepare {}: {size} bytes{recycled}", segment.0)
-            }
-            LogIo::Remove { segment } => format!("remove {}", segment.0),
-        };
-        match io {
-            LogIo::Prepare { segment, size, .. } => log.on_prepared(segment, size),
-            LogIo::Remove { .. } => {}
-            _ => {
-                log.on_io_done(now);
-            }
-        }
-        Some(what)
-    }
-
-    fn perform_all(log: &mut Log, now: Instant) -> Vec<String> {
-        std::iter::from_fn(|| perform(log, now)).collect()
-    }
-
-    #[test]
-    fn a_log_opens_a_segment_then_groups_what_is_staged_during_a_write() {
-        let mut log = Log::new(options(), Tail::default());
-        let steps = perform_all(&mut log, START);
-        let want = ["sync names", "prepare 1: 20480 bytes", "write 1 at 0: 4096 bytes, 0 records"];
-        assert_eq!(steps, want);
-        assert!(log.is_ready());
-
-        let first = log.stage(&[Record::Entry(entry(BUSY, 1, 10))]);
-        assert!(matches!(log.next_io(START), Some(LogIo::Write { n_records: 1, .. })));
-        let second = log.stage(&[Record::Entry(entry(BUSY, 2, 10))]);
-        assert_eq!(second, log.stage(&[Record::Entry(entry(LAZY, 1, 10))]));
-        assert_eq!(log.next_io(START), None, "one batch is in flight at a time");
-        assert!(log.durable() < first);
-        assert_eq!(log.on_io_done(START), first);
-        // Past a quarter of the segment the next one is asked for, beside the writes.
-        assert!(matches!(log.next_io(START), Some(LogIo::Prepare { .. })));
-        assert!(matches!(log.next_io(START), Some(LogIo::Write { n_records: 2, .. })));
-        assert_eq!(log.on_io_done(START), second);
-        assert!(log.is_flushed());
-    }
-
-    #[test]
-    fn an_idle_log_is_sealed_once() {
-        let mut log = Log::new(options(), Tail::default());
-        perform_all(&mut log, START);
-        assert_eq!(log.next_timeout(), None, "nothing is to be covered");
-        log.stage(&[Record::Entry(entry(BUSY, 1, 10))]);
-        perform_all(&mut log, START);
-        let due = START.after(limits::LOG_SEAL_DELAY);
-        assert_eq!(log.next_timeout(), Some(due));
-        assert_eq!(perform_all(&mut log, due), ["write 1 at 8192: 4096 bytes, 0 records"]);
-        assert_eq!(log.next_timeout(), None);
-    }
-
-    #[test]
-    fn a_batch_larger_than_a_segment_gets_one_that_fits() {
-        let mut log = Log::new(options(), Tail::default());
-        perform_all(&mut log, START);
-        log.stage(&[Record::Entry(entry(BUSY, 1, 100_000))]);
-        let want = [
-            "prepare 2: 110592 bytes", // header, 25 blocks, a seal
-            "write 2 at 0: 4096 bytes, 0 records",
-            "write 2 at 4096: 102400 bytes, 1 records",
-            "remove 1",
-            "prepare 3: 32768 bytes",
-        ];
-        assert_eq!(perform_all(&mut log, START), want);
-    }
-
-    #[test]
-    fn a_full_batch_leaves_the_rest_to_the_next() {
-        let options = Options { batch_size_max: 1000, ..options() };
-        let mut log = Log::new(options, Tail::default());
-        perform_all(&mut log, START);
-        let lsns = [1, 2, 3].map(|it| log.stage(&[Record::Entry(entry(BUSY, it, 900))]));
-        assert_eq!(lsns[1], lsns[0], "one below its limit takes another group of records");
-        assert_eq!(lsns[2], lsns[0].next());
-        perform_all(&mut log, START);
-        assert_eq!(log.durable(), lsns[2]);
-    }
-
-    #[test]
-    fn rewriting_the_few_entries_that_lag_frees_the_oldest_segments() {
-        let mut log = Log::new(options(), Tail::default());
-        perform_all(&mut log, START);
-        log.stage(&[Record::Entry(entry(LAZY, 1, 10))]);
-        let mut steps = Vec::new();
-        for index in 1..=40 {
-            log.stage(&[Record::Entry(entry(BUSY, index, 3000))]);
-            let to = EntryId { index: LogIndex(index), term: Term(1) };
-            log.stage(&[Record::Compacted { partition: BUSY, entry: to }]);
-            steps.extend(perform_all(&mut log, START));
-        }
-        assert!(
-            !steps.iter().any(|it| it.starts_with("remove") || it.contains("from")),
-            "{steps:?}"
-        );
-        assert_eq!(log.lagging(), [(LAZY, LogIndex(1)..=LogIndex(1))]);
-
-        log.stage(&[Record::Rewritten(entry(LAZY, 1, 10))]);
-        assert_eq!(log.lagging(), []);
-        steps = perform_all(&mut log, START);
-        assert!(steps.contains(&"remove 1".to_owned()), "{steps:?}");
-        let before = log.disk_bytes();
-        for index in 41..=80 {
-            log.stage(&[Record::Entry(entry(BUSY, index, 3000))]);
-            let to = EntryId { index: LogIndex(index), term: Term(1) };
-            log.stage(&[Record::Compacted { partition: BUSY, entry: to }]);
-            if !log.lagging().is_empty() {
-                log.stage(&[Record::Rewritten(entry(LAZY, 1, 10))]);
-            }
-            steps.extend(perform_all(&mut log, START));
-        }
-        assert!(steps.iter().any(|it| it.contains("from")), "nothing was recycled: {steps:?}");
-        assert!(log.disk_bytes() <= before + (32 << 10), "the log grows");
-    }
-
-    #[test]
-    #[should_panic(expected = "rewrote what the log lacks")]
-    fn rewriting_another_term_is_a_bug_of_the_caller() {
-        let mut log = Log::new(options(), Tail::default());
-        log.stage(&[Record::Entry(entry(BUSY, 1, 10))]);
-        log.stage(&[Record::Rewritten(Entry { term: Term(2), ..entry(BUSY, 1, 10) })]);
-    }
-}
+mod tests;

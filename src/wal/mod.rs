@@ -18,6 +18,8 @@
 
 pub mod record;
 pub mod format;
+mod known;
+pub mod meta;
 pub mod ledger;
 pub mod log;
 mod segments;

@@ -15,6 +15,8 @@
 //! What was read may still be in a cache only: the [`Log`](crate::wal::log::Log) made from a [`Tail`]
 //! first syncs it, names and all, opens a new segment whose header names the end found here, and is ready after that.
 
+mod replay;
+
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::io;
@@ -22,28 +24,24 @@ use std::io;
 use bytes::Bytes;
 
 use crate::types::HardState;
-use crate::types::LogIndex;
 use crate::types::PartitionId;
 use crate::types::ReplicaId;
 use crate::types::ShardId;
 use crate::types::Timestamp;
 use crate::wal::format;
-use crate::wal::format::BATCH_HEAD_SIZE;
 use crate::wal::format::BLOCK;
 use crate::wal::format::BatchHead;
 use crate::wal::format::End;
 use crate::wal::format::SegmentHeader;
 use crate::wal::ledger::Ledger;
-use crate::wal::ledger::Place;
 use crate::wal::record::ConfState;
 use crate::wal::record::Entry;
 use crate::wal::record::EntryId;
 use crate::wal::record::Generation;
-use crate::wal::record::Record;
 use crate::wal::record::SegmentId;
+use crate::wal::recovery::replay::Replay;
 use crate::wal::segments::Segment;
 use crate::wire::bytes::DecodeError;
-use crate::wire::bytes::Reader;
 
 /// Where segments are read from.
 pub trait SegmentSource {
@@ -272,14 +270,16 @@ fn has_batch(
     salt: Option<u64>,
 ) -> Result<bool, RecoveryError> {
     let bytes = read_all(source, segment)?;
-    let mut batches = batches_from(&bytes, 0);
-    Ok(batches.any(|it| salt.is_none_or(|salt| it.salt == salt)))
+    Ok(batches_from(&bytes, 0, salt).next().is_some())
 }
 
-/// Every whole batch at a block at or behind `offset`.
-fn batches_from(bytes: &[u8], offset: usize) -> impl Iterator<Item = BatchHead> {
-    let blocks = (offset..bytes.len()).step_by(BLOCK);
-    blocks.filter_map(|at| BatchHead::decode(&bytes[at..]))
+/// Every whole batch at a block at or behind `offset`, with that salt if one is given.
+fn batches_from(bytes: &[u8], offset: usize, salt: Option<u64>) -> impl Iterator<Item = BatchHead> {
+    let blocks = (offset..bytes.len()).step_by(BLOCK).map(|at| &bytes[at..]);
+    // What tenants wrote may look like the head of a batch at every block, but for the salt; a checksum each of
+    // all that these claim to have would take minutes.
+    let is_ours = move |it: &&[u8]| salt.is_none_or(|salt| BatchHead::may_begin(it, salt));
+    blocks.filter(is_ours).filter_map(BatchHead::decode)
 }
 
 fn read_all(source: &mut impl SegmentSource, segment: Segment) -> Result<Bytes, RecoveryError> {
@@ -307,404 +307,5 @@ fn corrupt(segment: SegmentId, offset: usize, why: &str) -> RecoveryError {
     RecoveryError::Corrupt { segment, offset: offset as u64, why: why.to_owned() }
 }
 
-/// The state of a log while it is read.
-struct Replay {
-    partitions: BTreeMap<PartitionId, Partition>,
-    key: u64,
-    end: End,
-    oldest: SegmentId,
-    is_torn: bool,
-}
-
-/// A ledger, and the entries whose places it keeps. `None` where it has a missing one.
-#[derive(Default)]
-struct Partition {
-    ledger: Ledger,
-    entries: VecDeque<Option<Entry>>,
-}
-
-impl Replay {
-    /// Begin with what the first segment's table says.
-    fn new(first: &SegmentHeader) -> Self {
-        let partition = |(id, meta): &(PartitionId, _)| {
-            let ledger = Ledger::from_table(Clone::clone(meta));
-            let entries = VecDeque::from(vec![None; ledger.len()]);
-            (*id, Partition { ledger, entries })
-        };
-        Self {
-            partitions: first.table.iter().map(partition).collect(),
-            key: first.key,
-            end: first.predecessor,
-            oldest: first.oldest,
-            is_torn: false,
-        }
-    }
-
-    /// Apply a segment's batches, up to `end` if its successor names one.
-    fn read_segment(
-        &mut self,
-        source: &mut impl SegmentSource,
-        header: &SegmentHeader,
-        segment: Segment,
-        end: Option<End>,
-    ) -> Result<(), RecoveryError> {
-        let id = segment.id;
-        self.check_header(header)?;
-        let bytes = read_all(source, segment)?;
-        let mut offset = header.size_padded();
-        let salt = format::salt(header.key, id);
-        let mut expected = header.lsn_first;
-        self.end = End { segment: id, offset: offset as u64, lsn: header.predecessor.lsn };
-        self.oldest = self.oldest.max(header.oldest);
-        while end.is_none_or(|it| (offset as u64) < it.offset) {
-            let rest = bytes.get(offset..).unwrap_or_default();
-            let batch = BatchHead::decode(rest).filter(|it| it.salt == salt && it.lsn == expected);
-            let Some(batch) = batch else {
-                if end.is_some() {
-                    return Err(corrupt(id, offset, "a batch is damaged that was durable"));
-                }
-                let covers = |it: &BatchHead| {
-                    it.salt == salt && it.lsn >= expected && it.durable >= expected
-                };
-                if batches_from(&bytes, offset + BLOCK).any(|it| covers(&it)) {
-                    let why = "a batch is damaged, and a later one says that it was durable";
-                    return Err(corrupt(id, offset, why));
-                }
-                self.is_torn = rest.iter().take(BATCH_HEAD_SIZE).any(|it| *it != 0);
-                return Ok(());
-            };
-            self.apply_batch(id, offset, &rest[..batch.size])?;
-            self.oldest = self.oldest.max(batch.oldest);
-            offset += format::padded(batch.size);
-            self.end = End { segment: id, offset: offset as u64, lsn: batch.lsn };
-            expected = batch.lsn.next();
-        }
-        if end.is_some_and(|it| it != self.end) {
-            return Err(corrupt(id, offset, "it does not end where its successor says"));
-        }
-        Ok(())
-    }
-
-    /// A header repeats what the segments before it say; a difference would be a bug of the writer.
-    fn check_header(&self, header: &SegmentHeader) -> Result<(), RecoveryError> {
-        let replayed = self.partitions.iter().map(|(id, it)| (*id, it.ledger.meta()));
-        let table = header.table.iter().map(|(id, it)| (*id, it));
-        let is_next = header.key == self.key && header.predecessor == self.end;
-        if !is_next || header.lsn_first <= header.predecessor.lsn {
-            return Err(corrupt(header.segment, 0, "its header contradicts its predecessor"));
-        }
-        if !replayed.eq(table) {
-            return Err(corrupt(header.segment, 0, "its table contradicts its predecessor"));
-        }
-        Ok(())
-    }
-
-    fn apply_batch(
-        &mut self,
-        segment: SegmentId,
-        offset: usize,
-        batch: &[u8],
-    ) -> Result<(), RecoveryError> {
-        // A copy, so that a few kept entries do not hold a whole segment in memory.
-        let bytes = Bytes::copy_from_slice(batch);
-        let mut reader = Reader::new(&bytes[BATCH_HEAD_SIZE..]);
-        while !reader.is_empty() {
-            let before = reader.rest().len();
-            let record = Record::decode(&bytes, &mut reader)
-                .map_err(|error| corrupt(segment, offset, &error.to_string()))?;
-            let size = u32::try_from(before - reader.rest().len()).expect("a batch is below 4 GiB");
-            let partition = self.partitions.entry(record.partition()).or_default();
-            partition
-                .apply(record, size, Place::Segment(segment))
-                .map_err(|why| corrupt(segment, offset, why))?;
-        }
-        Ok(())
-    }
-
-    fn finish(
-        self,
-        segments: Vec<Segment>,
-        leftovers: Vec<SegmentId>,
-        spares: Vec<Segment>,
-        key: u64,
-    ) -> Result<Recovered, RecoveryError> {
-        let mut ledgers = BTreeMap::new();
-        let mut partitions = BTreeMap::new();
-        for (id, partition) in self.partitions {
-            let Partition { ledger, entries } = partition;
-            let whole: Option<Vec<Entry>> = entries.into_iter().collect();
-            let Some(entries) = whole else {
-                let why = format!("entries of partition {id} are missing that it says are kept");
-                return Err(corrupt(self.oldest, 0, &why));
-            };
-            let meta = ledger.meta();
-            let recovered = RecoveredPartition {
-                generation: meta.generation,
-                replica: meta.replica,
-                hard_state: meta.hard_state,
-                conf_state: (*meta.conf_state).clone(),
-                compacted: meta.compacted,
-                entries,
-                last_stamp: meta.stamp,
-                tombstones: meta.tombstones.iter().copied().collect(),
-            };
-            partitions.insert(id, recovered);
-            ledgers.insert(id, ledger);
-        }
-        let (end, key) = (self.end, Some(key));
-        let tail = Tail { ledgers, segments, leftovers, spares, end, key };
-        Ok(Recovered { partitions, end, is_torn: self.is_torn, tail })
-    }
-}
-
-impl Partition {
-    fn apply(&mut self, record: Record, size: u32, place: Place) -> Result<(), &'static str> {
-        self.ledger.apply(&record, size, place)?;
-        let first = self.ledger.meta().compacted.index.next();
-        let position = |index: LogIndex| {
-            let at = index.0.checked_sub(first.0)?;
-            usize::try_from(at).ok()
-        };
-        match record {
-            Record::Entry(entry) => {
-                self.entries.truncate(position(entry.index).expect("the ledger took it"));
-                self.entries.push_back(Some(entry));
-            }
-            Record::Rewritten(entry) => {
-                let slot = position(entry.index).and_then(|at| self.entries.get_mut(at));
-                if let Some(slot) = slot {
-                    *slot = Some(entry);
-                }
-            }
-            // The rest only removes: all entries, or the first.
-            _ => {
-                let n_gone = self.entries.len() - self.ledger.len();
-                self.entries.drain(..n_gone);
-            }
-        }
-        debug_assert_eq!(self.entries.len(), self.ledger.len());
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::types::Term;
-    use crate::wal::ledger::Meta;
-    use crate::wal::record::Lsn;
-
-    /// Segments in memory.
-    impl SegmentSource for BTreeMap<u64, Vec<u8>> {
-        fn segments(&mut self) -> io::Result<Vec<(SegmentId, u64)>> {
-            Ok(self.iter().map(|(id, bytes)| (SegmentId(*id), bytes.len() as u64)).collect())
-        }
-
-        fn read(&mut self, segment: SegmentId, offset: u64, size: usize) -> io::Result<Bytes> {
-            let offset = usize::try_from(offset).unwrap();
-            Ok(Bytes::copy_from_slice(&self[&segment.0][offset..offset + size]))
-        }
-    }
-
-    const P: PartitionId = PartitionId(1);
-
-    fn header(segment: u64, predecessor: End, table: Vec<(PartitionId, Meta)>) -> SegmentHeader {
-        SegmentHeader {
-            segment: SegmentId(segment),
-            key: 42,
-            lsn_first: predecessor.lsn.next(),
-            oldest: SegmentId(1),
-            predecessor,
-            shard: ShardId(0),
-            n_shards: 1,
-            table,
-        }
-    }
-
-    fn batch(segment: u64, lsn: u64, durable: u64, records: &[Record]) -> Vec<u8> {
-        let segment = SegmentId(segment);
-        let (lsn, durable, oldest) = (Lsn(lsn), Lsn(durable), SegmentId(1));
-        let salt = format::salt(42, segment);
-        let mut bytes = Vec::new();
-        BatchHead::reserve(&mut bytes);
-        for record in records {
-            record.encode(&mut bytes);
-        }
-        BatchHead { size: 0, salt, lsn, durable, oldest }.seal(&mut bytes);
-        bytes
-    }
-
-    fn segment(header: &SegmentHeader, batches: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        header.encode(&mut bytes);
-        bytes.extend(batches.concat());
-        bytes.resize(bytes.len() + 4 * BLOCK, 0);
-        bytes
-    }
-
-    fn entry(index: u64) -> Record {
-        let (term, stamp) = (Term(1), Timestamp(9));
-        let payload = Bytes::from_static(b"payload");
-        Record::Entry(Entry { partition: P, term, index: LogIndex(index), kind: 0, stamp, payload })
-    }
-
-    /// Three batches of one entry each; the last knows that the second is durable.
-    fn three_batches() -> Vec<u8> {
-        let batches = [1, 2, 3].map(|it| batch(1, it, it - 1, &[entry(it)]));
-        segment(&header(1, End::default(), Vec::new()), &batches)
-    }
-
-    fn recovered(source: &mut BTreeMap<u64, Vec<u8>>) -> Result<usize, String> {
-        let recovered = recover(source, ShardId(0), 1).map_err(|it| it.to_string())?;
-        Ok(recovered.partitions.get(&P).map_or(0, |it| it.entries.len()))
-    }
-
-    #[test]
-    fn a_bad_batch_is_judged_by_what_covers_it() {
-        for (name, block, want) in [
-            ("none", None, Ok(3)),
-            ("the last", Some(3), Ok(2)),
-            (
-                "covered by the last",
-                Some(2),
-                Err("corrupt at byte 8192: a batch is damaged, and a"),
-            ),
-            ("covered by both", Some(1), Err("corrupt at byte 4096: a batch is damaged, and a")),
-            (
-                "the only header",
-                Some(0),
-                Err("corrupt at byte 0: its header is damaged, as are all"),
-            ),
-        ] {
-            let mut bytes = three_batches();
-            if let Some(block) = block {
-                bytes[block * BLOCK + 20] ^= 1;
-            }
-            let found = recovered(&mut BTreeMap::from([(1, bytes)]));
-            match want {
-                Ok(_) => assert_eq!(found, want.map_err(str::to_owned), "{name}"),
-                Err(why) => {
-                    assert!(found.clone().is_err_and(|it| it.contains(why)), "{name}: {found:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_lies_behind_the_end_a_successor_names_is_never_judged() {
-        let end = End { segment: SegmentId(1), offset: 3 * BLOCK as u64, lsn: Lsn(2) };
-        let one = three_batches(); // the third is a leftover of a crash
-        let last = EntryId { index: LogIndex(2), term: Term(1) };
-        let meta = Meta { last, stamp: Timestamp(9), ..Meta::default() };
-        let next = batch(2, 3, 2, &[entry(3), entry(4)]);
-        let two = segment(&header(2, end, vec![(P, meta.clone())]), std::slice::from_ref(&next));
-        let mut source = BTreeMap::from([(1, one), (2, two)]);
-        assert_eq!(recovered(&mut source), Ok(4));
-
-        // Without its successor's header, the batches behind it tell that it was there.
-        source.get_mut(&2).unwrap()[30] ^= 1;
-        let why = recovered(&mut source).unwrap_err();
-        assert!(why.contains("0002 is corrupt at byte 0: its header is damaged, and"), "{why}");
-
-        // A successor whose table says something else is not believed.
-        let meta = Meta { tombstones: Arc::new([ReplicaId(1)].into()), ..meta };
-        source.insert(2, segment(&header(2, end, vec![(P, meta)]), &[next]));
-        let why = recovered(&mut source).unwrap_err();
-        assert!(why.contains("its table contradicts its predecessor"), "{why}");
-    }
-
-    #[test]
-    fn entries_of_a_segment_that_is_gone_must_come_from_somewhere() {
-        let end = End { segment: SegmentId(1), offset: 8192, lsn: Lsn(5) };
-        let last = EntryId { index: LogIndex(1), term: Term(1) };
-        let meta = Meta { last, stamp: Timestamp(9), ..Meta::default() };
-        let header = SegmentHeader { oldest: SegmentId(2), ..header(2, end, vec![(P, meta)]) };
-        let Record::Entry(missing) = entry(1) else { unreachable!() };
-        let rewritten = batch(2, 6, 5, &[Record::Rewritten(missing)]);
-        let mut source = BTreeMap::from([(2, segment(&header, &[rewritten]))]);
-        assert_eq!(recovered(&mut source), Ok(1));
-        source.insert(2, segment(&header, &[]));
-        let why = recovered(&mut source).unwrap_err();
-        assert!(why.contains("entries of partition 1 are missing"), "{why}");
-    }
-
-    #[test]
-    fn logs_of_others_are_refused_with_a_sentence() {
-        let bytes = three_batches();
-        let error = recover(&mut BTreeMap::from([(1, bytes.clone())]), ShardId(0), 4).unwrap_err();
-        let want = "log was written by shard 0 of 1, and lies where shard 0 of 4 has its own: restore the \
-                    folders of all 1 shards";
-        assert_eq!(error.to_string(), want);
-
-        let mut newer = bytes;
-        newer[12] = 2;
-        let size = SegmentHeader::claimed_size(&newer).unwrap();
-        let crc = crc32c::crc32c(&newer[8..size]);
-        newer[4..8].copy_from_slice(&crc.to_le_bytes());
-        let why = recovered(&mut BTreeMap::from([(1, newer)])).unwrap_err();
-        assert!(why.contains("has format version 2, this program reads up to 1"), "{why}");
-    }
-
-    fn any_record() -> impl Strategy<Value = Record> {
-        (0..8_u8, 0..2_u16, 0..9_u64, 0..4_u64).prop_map(|(tag, partition, index, term)| {
-            let partition = PartitionId(partition);
-            let id = EntryId { index: LogIndex(index), term: Term(term) };
-            let replica = ReplicaId(term);
-            match (tag, entry(index)) {
-                (0..3, Record::Entry(it)) => {
-                    Record::Entry(Entry { partition, term: id.term, ..it })
-                }
-                (3, Record::Entry(it)) => {
-                    Record::Rewritten(Entry { partition, term: id.term, ..it })
-                }
-                (4, _) => Record::Compacted { partition, entry: id },
-                (5, _) => Record::Restored { partition, entry: id },
-                (6, _) => Record::Tombstone { partition, replica },
-                _ => Record::Generation { partition, generation: Generation(index), replica },
-            }
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_judged_without_a_panic(
-            segments in prop::collection::btree_map(any::<u64>(), any::<Vec<u8>>(), 0..3),
-        ) {
-            let _ = recovered(&mut segments.clone()); // any verdict will do
-        }
-
-        #[test]
-        fn any_whole_frames_are_judged_without_a_panic(
-            ids in prop::collection::vec(1..4_u64, 1..4),
-            ends in prop::collection::vec((0..4_u64, 0..4_u64, 0..9_u64), 4),
-            bounds in prop::collection::vec((any::<u64>(), 0..9_u64), 0..3),
-            batches in prop::collection::vec(
-                (0..9_u64, prop::collection::vec(any_record(), 0..6)), 0..6,
-            ),
-        ) {
-            let mut source = BTreeMap::new();
-            for (id, (before, blocks, lsn)) in ids.into_iter().zip(ends) {
-                let offset = blocks * BLOCK as u64;
-                let predecessor = End { segment: SegmentId(before), offset, lsn: Lsn(lsn) };
-                let row = |(n, (compacted, kept)): (u16, &(u64, u64))| {
-                    let compacted = EntryId { index: LogIndex(*compacted >> 2), term: Term(1) };
-                    let last = EntryId { index: LogIndex(compacted.index.0 + kept), term: Term(1) };
-                    (PartitionId(n), Meta { compacted, last, ..Meta::default() })
-                };
-                let table = (0..).zip(&bounds).map(row).collect();
-                let mut lsn = lsn;
-                let batches = batches.iter().map(|(durable, records)| {
-                    lsn += 1;
-                    batch(id, lsn, *durable, records)
-                });
-                let batches: Vec<_> = batches.collect();
-                source.insert(id, segment(&header(id, predecessor, table), &batches));
-            }
-            let _ = recovered(&mut source); // any verdict will do
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! What a Raft log entry carries: SQL statements with arguments, and all that makes them deterministic.
 //!
-//! A gateway encodes statements once, into a [`Draft`]; the leader's core fills in the header
-//! ([`Draft::seal`]), and the same bytes go to the log, to the followers and to SQLite.
+//! A gateway encodes statements once, into a [`Draft`](draft::Draft); the leader's core fills in the header
+//! ([`Draft::seal`](draft::Draft::seal)), and the same bytes go to the log, to the followers and to SQLite.
 //!
 //! ```text
 //! header, 80 bytes, little-endian
@@ -31,16 +31,17 @@
 //! payload of `storage` (5): see [`Storage`]; behind it the request's key as above
 //! ```
 
+pub mod draft;
+pub mod statements;
+
 use bytes::BufMut;
-use bytes::Bytes;
-use bytes::BytesMut;
 
 use crate::limits;
 use crate::types::Incarnation;
 use crate::types::Timestamp;
 use crate::wire::bytes::DecodeError;
 use crate::wire::bytes::Reader;
-use crate::wire::rows::StatementError;
+use crate::wire::command::statements::Statements;
 use crate::wire::storage::Storage;
 
 /// Bytes of the header.
@@ -204,210 +205,6 @@ pub struct Stamp {
     pub limits: CommandLimits,
 }
 
-/// Statements on their way to a leader, or to a reader. Room for the header is left in front.
-#[derive(Debug)]
-pub struct Draft {
-    bytes: BytesMut,
-    kind: Kind,
-    results: Results,
-    n_statements: u32,
-    /// Where the number of arguments of the last statement stands.
-    n_arguments_at: usize,
-    n_arguments: u16,
-    /// The key has been added, behind the statements.
-    has_key: bool,
-}
-
-/// The draft is larger than a command may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DraftError {
-    /// More bytes than [`limits::COMMAND_SIZE_MAX`].
-    #[error("request is too large")]
-    Size,
-    /// More statements than [`limits::STATEMENTS_MAX`].
-    #[error("too many statements: at most {}", limits::STATEMENTS_MAX)]
-    Statements,
-    /// More arguments than [`limits::ARGUMENTS_MAX`].
-    #[error("too many arguments: at most {}", limits::ARGUMENTS_MAX)]
-    Arguments,
-    /// A text longer than [`limits::SQL_SIZE_MAX`].
-    #[error("SQL text is too long: at most {} bytes", limits::SQL_SIZE_MAX)]
-    Sql,
-}
-
-impl Draft {
-    /// An empty list of statements, with room for about `capacity` bytes.
-    pub fn new(results: Results, capacity: usize) -> Self {
-        Self::with_kind(Kind::Execute, results, capacity)
-    }
-
-    /// A command that creates or drops the database of the namespace called `name`.
-    pub fn lifecycle(kind: Kind, name: &str) -> Self {
-        let mut draft = Self::with_kind(kind, Results::Last, name.len());
-        draft.bytes.put_slice(name.as_bytes());
-        draft
-    }
-
-    /// A command that gives `n_pages` free pages back to the file system.
-    pub fn vacuum(n_pages: u32) -> Self {
-        assert!((1..=limits::VACUUM_PAGES_MAX).contains(&n_pages), "a bounded piece of work");
-        let mut draft = Self::with_kind(Kind::Vacuum, Results::Last, 4);
-        draft.bytes.put_u32_le(n_pages);
-        draft
-    }
-
-    /// A command that does something with a key.
-    pub fn storage(what: &Storage<'_>) -> Result<Self, DraftError> {
-        let mut draft = Self::with_kind(Kind::Storage, Results::Last, what.size());
-        draft.room(what.size())?;
-        what.encode(&mut draft.bytes);
-        Ok(draft)
-    }
-
-    /// Whether it is about a key, and adds to what there is.
-    pub fn puts(&self) -> bool {
-        let payload = &self.bytes[HEADER_SIZE..];
-        self.kind == Kind::Storage && payload.first() == Some(&0)
-    }
-
-    /// Refuses a value to be put that is larger than `size_max` bytes.
-    pub fn check_value(&self, size_max: u32) -> Result<(), StatementError> {
-        if !self.puts() {
-            return Ok(());
-        }
-        // A key of the request may stand behind it.
-        let size = Storage::size_of_put(&self.bytes[HEADER_SIZE..]).expect("encoded by a draft");
-        Storage::check_value(size, size_max)
-    }
-
-    fn with_kind(kind: Kind, results: Results, capacity: usize) -> Self {
-        let mut bytes = BytesMut::with_capacity(HEADER_SIZE + capacity);
-        bytes.put_bytes(0, HEADER_SIZE);
-        Self {
-            bytes,
-            kind,
-            results,
-            n_statements: 0,
-            n_arguments_at: 0,
-            n_arguments: 0,
-            has_key: false,
-        }
-    }
-
-    /// Add a statement without arguments; [`Self::bind`] adds those.
-    pub fn statement(&mut self, mode: Mode, sql: &str) -> Result<(), DraftError> {
-        assert!(!self.has_key, "a key comes behind the statements");
-        if sql.len() > limits::SQL_SIZE_MAX {
-            return Err(DraftError::Sql);
-        }
-        if self.n_statements as usize >= limits::STATEMENTS_MAX {
-            return Err(DraftError::Statements);
-        }
-        self.room(sql.len())?;
-        self.n_statements += 1;
-        self.bytes.put_u8(match mode {
-            Mode::Exec => 0,
-            Mode::Query => 1,
-        });
-        put_slice(&mut self.bytes, sql.as_bytes());
-        self.n_arguments_at = self.bytes.len();
-        self.n_arguments = 0;
-        self.bytes.put_u16_le(0);
-        Ok(())
-    }
-
-    /// Add the next argument of the last statement.
-    pub fn bind(&mut self, value: Value<'_>) -> Result<(), DraftError> {
-        assert!(self.n_statements > 0, "an argument needs a statement");
-        assert!(!self.has_key, "a key comes behind the arguments");
-        if usize::from(self.n_arguments) >= limits::ARGUMENTS_MAX {
-            return Err(DraftError::Arguments);
-        }
-        self.room(match value {
-            Value::Text(it) => it.len(),
-            Value::Blob(it) => it.len(),
-            _ => 0,
-        })?;
-        self.n_arguments += 1;
-        self.bytes[self.n_arguments_at..self.n_arguments_at + 2]
-            .copy_from_slice(&self.n_arguments.to_le_bytes());
-        value.encode(&mut self.bytes);
-        Ok(())
-    }
-
-    /// Name the request, once all its statements are there.
-    pub fn key(&mut self, request: RequestKey<'_>) -> Result<(), DraftError> {
-        assert!(may_have_key(self.kind), "only what clients ask for is sent again");
-        assert!(!self.has_key, "a request has one key");
-        self.room(request.key.len() + REQUEST_HASH_SIZE)?;
-        self.has_key = true;
-        self.bytes.put_slice(request.key.as_bytes());
-        self.bytes.put_slice(&request.hash);
-        self.bytes.put_u8(u8::try_from(request.key.len()).expect("checked when it was made"));
-        Ok(())
-    }
-
-    fn room(&self, n: usize) -> Result<(), DraftError> {
-        // Sixteen bytes cover the head of a statement or of a value.
-        let fits = self.bytes.len() + n + 16 <= limits::COMMAND_SIZE_MAX;
-        if fits { Ok(()) } else { Err(DraftError::Size) }
-    }
-
-    /// What it is.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// Its statements so far, in order.
-    pub fn statements(&self) -> impl Iterator<Item = Result<Statement<'_>, DecodeError>> {
-        let reader = Reader::new(&self.bytes[HEADER_SIZE..]);
-        let n = usize::try_from(self.n_statements).unwrap_or(usize::MAX);
-        Statements { reader, left: self.n_statements }.take(n)
-    }
-
-    /// Number of statements so far.
-    pub fn n_statements(&self) -> u32 {
-        self.n_statements
-    }
-
-    /// Bytes of the command this becomes.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// The finished command.
-    pub fn seal(mut self, stamp: &Stamp) -> Bytes {
-        let (kind, limits) = (self.kind, &stamp.limits);
-        let mut head = &mut self.bytes[..HEADER_SIZE];
-        head.put_u8(VERSION);
-        head.put_u8(match kind {
-            Kind::Execute => 1,
-            Kind::Create => 2,
-            Kind::Drop => 3,
-            Kind::Vacuum => 4,
-            Kind::Storage => 5,
-        });
-        let results = match self.results {
-            Results::Last => 0,
-            Results::Each => FLAG_TRANSACTION,
-        };
-        head.put_u16_le(results | if self.has_key { FLAG_KEY } else { 0 });
-        head.put_u32_le(self.n_statements);
-        head.put_u64_le(stamp.incarnation.0);
-        head.put_i64_le(stamp.time.0);
-        head.put_u64_le(stamp.seed);
-        head.put_u64_le(limits.steps);
-        head.put_u64_le(limits.temp_bytes);
-        head.put_u64_le(limits.database_bytes);
-        head.put_u64_le(limits.result_bytes);
-        head.put_u32_le(limits.result_rows);
-        head.put_u32_le(limits.value_bytes);
-        head.put_u64_le(0);
-        assert!(head.is_empty(), "the header fills its room");
-        self.bytes.freeze()
-    }
-}
-
 /// A decoded command; borrows the bytes it came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Command<'a> {
@@ -472,7 +269,7 @@ impl<'a> Command<'a> {
 
     /// The statements in order. Stops after the first error.
     pub fn statements(&self) -> Statements<'a> {
-        Statements { reader: Reader::new(self.payload), left: self.n_statements }
+        Statements::new(self.payload, self.n_statements)
     }
 
     /// How many pages a command of kind [`Kind::Vacuum`] gives back.
@@ -512,82 +309,6 @@ fn split_key(payload: &[u8]) -> Result<(RequestKey<'_>, &[u8]), DecodeError> {
     Ok((request.ok_or(DecodeError::Malformed("a request's key is not printable"))?, rest))
 }
 
-/// Iterates over the statements of a command.
-#[derive(Clone, Debug)]
-pub struct Statements<'a> {
-    reader: Reader<'a>,
-    left: u32,
-}
-
-/// One statement of a command.
-#[derive(Clone, Debug)]
-pub struct Statement<'a> {
-    /// What its result is.
-    pub mode: Mode,
-    /// The text; it may hold several statements, separated by semicolons.
-    pub sql: &'a str,
-    /// The values to bind, in order.
-    pub arguments: Arguments<'a>,
-}
-
-impl<'a> Iterator for Statements<'a> {
-    type Item = Result<Statement<'a>, DecodeError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Some(left) = self.left.checked_sub(1) else {
-            let rest = std::mem::replace(&mut self.reader, Reader::new(&[]));
-            let error = DecodeError::Malformed("bytes behind the last statement");
-            return (!rest.is_empty()).then_some(Err(error));
-        };
-        self.left = left;
-        let statement = self.statement();
-        if statement.is_err() {
-            *self = Self { reader: Reader::new(&[]), left: 0 };
-        }
-        Some(statement)
-    }
-}
-
-impl<'a> Statements<'a> {
-    fn statement(&mut self) -> Result<Statement<'a>, DecodeError> {
-        let mode = match self.reader.u8()? {
-            0 => Mode::Exec,
-            1 => Mode::Query,
-            _ => return Err(DecodeError::Malformed("unknown mode of a statement")),
-        };
-        let sql = self.reader.text()?;
-        let left = self.reader.u16()?;
-        let arguments = Arguments { reader: self.reader, left };
-        // Validated here once, so that iterating the arguments cannot fail.
-        for _ in 0..left {
-            Value::decode(&mut self.reader)?;
-        }
-        Ok(Statement { mode, sql, arguments })
-    }
-}
-
-/// Iterates over the arguments of a statement.
-#[derive(Clone, Debug)]
-pub struct Arguments<'a> {
-    reader: Reader<'a>,
-    left: u16,
-}
-
-impl<'a> Iterator for Arguments<'a> {
-    type Item = Value<'a>;
-
-    fn next(&mut self) -> Option<Value<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        Some(Value::decode(&mut self.reader).expect("arguments were checked with their statement"))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (usize::from(self.left), Some(usize::from(self.left)))
-    }
-}
-
-impl ExactSizeIterator for Arguments<'_> {}
-
 fn put_slice(out: &mut impl BufMut, slice: &[u8]) {
     // Bounded far below 4 GiB by COMMAND_SIZE_MAX and RESULT_BYTES.
     out.put_u32_le(u32::try_from(slice.len()).expect("slices in messages are bounded"));
@@ -599,6 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::command::draft::Draft;
 
     const STAMP: Stamp = Stamp {
         incarnation: Incarnation(7),

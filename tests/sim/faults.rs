@@ -25,9 +25,9 @@ use debros::sql::sync_wal;
 use debros::types::Dice;
 use debros::types::LogIndex;
 use debros::wire::command::CommandLimits;
-use debros::wire::command::Draft;
 use debros::wire::command::Mode;
 use debros::wire::command::Results;
+use debros::wire::command::draft::Draft;
 use debros::wire::rows::Outcome;
 
 use crate::databases;

@@ -61,12 +61,12 @@ use debros::wal::record::Record;
 use debros::wal::record::SegmentId;
 use debros::wal::recovery::recover;
 use debros::wire::command::CommandLimits;
-use debros::wire::command::Draft;
 use debros::wire::command::Mode;
 use debros::wire::command::RequestKey;
 use debros::wire::command::Results;
 use debros::wire::command::Stamp;
 use debros::wire::command::Value;
+use debros::wire::command::draft::Draft;
 use debros::wire::rows::StatementResult;
 
 use crate::disk::Disk;

@@ -42,11 +42,11 @@ use crate::gateway::body::scalar::TextOf;
 use crate::limits;
 use crate::sql::select::SelectError;
 use crate::wire::bytes::Reader;
-use crate::wire::command::Draft;
-use crate::wire::command::DraftError;
 use crate::wire::command::Mode;
 use crate::wire::command::Results;
 use crate::wire::command::Value;
+use crate::wire::command::draft::Draft;
+use crate::wire::command::draft::DraftError;
 
 /// Why a body is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -406,4 +406,4 @@ impl<'de> Visitor<'de> for Ops<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -10,7 +10,8 @@ use crate::wire::command::Command;
 use crate::wire::command::CommandLimits;
 use crate::wire::command::Stamp;
 
-fn seal(draft: Draft) -> Bytes {
+/// The command a draft becomes; all that a leader adds is nothing.
+pub(in crate::gateway) fn seal(draft: Draft) -> Bytes {
     let limits = CommandLimits {
         steps: 0,
         temp_bytes: 0,

@@ -17,9 +17,9 @@ use crate::types::Incarnation;
 use crate::types::Instant;
 use crate::types::LogIndex;
 use crate::types::Term;
-use crate::wire::command::Draft;
 use crate::wire::command::Kind;
 use crate::wire::command::Stamp;
+use crate::wire::command::draft::Draft;
 
 /// A command that waits for its turn.
 #[derive(Debug)]

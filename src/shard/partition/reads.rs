@@ -8,7 +8,7 @@ use crate::shard::partition::Step;
 use crate::shard::queue::EarlyRead;
 use crate::shard::request::SubmitError;
 use crate::types::Incarnation;
-use crate::wire::command::Draft;
+use crate::wire::command::draft::Draft;
 
 impl Partition {
     /// Read at level `weak`: this replica leads by its own belief.

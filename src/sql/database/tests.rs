@@ -11,9 +11,9 @@ use crate::sql::sync_wal;
 use crate::sql::testing::Fixture;
 use crate::sql::testing::command;
 use crate::sql::testing::stamp;
-use crate::wire::command::Draft;
 use crate::wire::command::Kind;
 use crate::wire::command::Mode;
+use crate::wire::command::draft::Draft;
 
 #[test]
 fn what_cannot_be_opened_says_why() {

@@ -14,10 +14,10 @@ use crate::sql::testing::print;
 use crate::sql::testing::stamp;
 use crate::types::LogIndex;
 use crate::wire::command::CommandLimits;
-use crate::wire::command::Draft;
 use crate::wire::command::Mode;
 use crate::wire::command::Results;
 use crate::wire::command::Stamp;
+use crate::wire::command::draft::Draft;
 
 const SCHEMA: &str = "CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE)";
 const MINUTE: i64 = 60_000;

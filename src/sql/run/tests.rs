@@ -12,8 +12,8 @@ use crate::sql::testing::command;
 use crate::sql::testing::print;
 use crate::sql::testing::stamp;
 use crate::wire::command::CommandLimits;
-use crate::wire::command::Draft;
 use crate::wire::command::Stamp;
+use crate::wire::command::draft::Draft;
 
 fn fixture() -> Fixture {
     let mut fixture = Fixture::new();

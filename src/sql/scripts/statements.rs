@@ -9,12 +9,12 @@ use crate::sql::testing::stamp;
 use crate::types::Dice;
 use crate::types::Timestamp;
 use crate::wire::command::CommandLimits;
-use crate::wire::command::Draft;
 use crate::wire::command::Mode;
 use crate::wire::command::RequestKey;
 use crate::wire::command::Results;
 use crate::wire::command::Stamp;
 use crate::wire::command::Value;
+use crate::wire::command::draft::Draft;
 
 const SCHEMA: &[&str] = &[
     "CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE, c DEFAULT CURRENT_TIMESTAMP, d DEFAULT (random()), e)",

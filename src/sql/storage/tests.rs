@@ -17,9 +17,9 @@ use crate::sql::testing::print;
 use crate::sql::testing::stamp;
 use crate::types::LogIndex;
 use crate::wire::command::CommandLimits;
-use crate::wire::command::Draft;
 use crate::wire::command::RequestKey;
 use crate::wire::command::Stamp;
+use crate::wire::command::draft::Draft;
 
 const SECOND: i64 = 1_000;
 

@@ -1,13 +1,7 @@
-//! A glommio socket, as hyper wants it.
-//!
-//! Reads go through a buffer that all connections of a core share and are copied from there: hyper's
-//! own buffer is uninitialized memory, which glommio's `poll_read` must not see, and clearing all of it
-//! for each read costs more than copying the few hundred bytes that arrive.
+//! A [`Socket`], as hyper wants it.
 
-use std::cell::RefCell;
 use std::io;
-use std::os::fd::FromRawFd;
-use std::os::fd::IntoRawFd;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
@@ -15,65 +9,52 @@ use std::task::Poll;
 use std::task::ready;
 
 use bytes::Bytes;
-use futures_lite::AsyncRead;
-use futures_lite::AsyncWrite;
-use glommio::net::TcpStream;
 use hyper::rt::ReadBufCursor;
 
 use crate::http::Refusal;
 use crate::http::activity::Activity;
 use crate::http::activity::Phase;
+use crate::http::socket::Socket;
 
 /// Bytes of one read at most.
-pub const SCRATCH_SIZE: usize = 64 << 10;
-
-/// Where the reads of one core land first. Borrowed within a poll only.
-pub type Scratch = Rc<RefCell<Box<[u8]>>>;
-
-/// The buffer for one core's connections.
-pub fn scratch() -> Scratch {
-    Rc::new(RefCell::new(vec![0; SCRATCH_SIZE].into_boxed_slice()))
-}
+pub(super) const READ_SIZE_MAX: usize = 64 << 10;
+/// Bytes that nobody wants, read at once.
+const DISCARDED_SIZE: usize = 16 << 10;
 
 /// A stream hyper can read and write, which notes when everything is on its way.
 #[derive(Debug)]
-pub struct HyperStream {
-    stream: TcpStream,
+pub(super) struct HyperStream {
+    socket: Socket,
     /// What another core had read of it already.
     ahead: Bytes,
-    scratch: Scratch,
     activity: Rc<Activity>,
     /// What hyper wanted to answer to a head it could not read.
     refusal: Option<Refusal>,
 }
 
 impl HyperStream {
-    /// Wrap a connected stream.
-    pub fn new(stream: TcpStream, ahead: Bytes, scratch: Scratch, activity: Rc<Activity>) -> Self {
-        Self { stream, ahead, scratch, activity, refusal: None }
+    /// Wrap a connected socket.
+    pub(super) fn new(socket: Socket, ahead: Bytes, activity: Rc<Activity>) -> Self {
+        Self { socket, ahead, activity, refusal: None }
     }
 
     /// The socket, for another core, and what was read ahead but by nobody here. Nothing may be under way on it.
-    pub fn into_socket(self) -> (std::net::TcpStream, Bytes) {
-        let number = self.stream.into_raw_fd();
-        // SAFETY: the runtime gave the number away in the line above; nobody else has it.
-        #[expect(unsafe_code, reason = "glommio gives a socket by its number only")]
-        let socket = unsafe { std::net::TcpStream::from_raw_fd(number) };
-        (socket, self.ahead)
+    pub(super) fn into_socket(self) -> (std::net::TcpStream, Bytes) {
+        (self.socket.into_std(), self.ahead)
     }
 
     /// Why hyper gave up on the peer, if it would have said so; it is for the caller to say now.
-    pub fn take_refusal(&mut self) -> Option<Refusal> {
+    pub(super) fn take_refusal(&mut self) -> Option<Refusal> {
         self.refusal.take()
     }
 
     /// Write, past hyper.
-    pub fn poll_write_plain(
+    pub(super) fn poll_write_plain(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.socket.poll_write(cx, &[io::IoSlice::new(bytes)])
     }
 
     /// Keep back what hyper says when it could not read a head: a status, and no word of what is wrong. It comes
@@ -87,13 +68,13 @@ impl HyperStream {
     }
 
     /// Say that nothing more will be written.
-    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(cx)
+    pub(super) fn end(&self) -> io::Result<()> {
+        self.socket.end()
     }
 
     /// Read once and forget it. The number of bytes; zero is the end.
-    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(cx, &mut self.scratch.borrow_mut())
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.socket.poll_read(cx, &mut [MaybeUninit::uninit(); DISCARDED_SIZE])
     }
 }
 
@@ -110,13 +91,20 @@ impl hyper::rt::Read for HyperStream {
             this.activity.on_read();
             return Poll::Ready(Ok(()));
         }
-        let mut scratch = this.scratch.borrow_mut();
-        let room = cursor.remaining().min(scratch.len());
-        let n = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch[..room]))?;
+        let room = cursor.remaining().min(READ_SIZE_MAX);
+        // SAFETY: nothing in it is made uninitialized.
+        // JUSTIFICATION: hyper reads into memory that nobody has cleared, and clearing it costs more than a read.
+        #[expect(unsafe_code, reason = "the memory is uninitialized")]
+        let buffer = unsafe { &mut cursor.as_mut()[..room] };
+        let n = ready!(this.socket.poll_read(cx, buffer))?;
         if n > 0 {
             this.activity.on_read();
         }
-        cursor.put_slice(&scratch[..n]);
+        // SAFETY: so many bytes at its beginning have been initialized.
+        #[expect(unsafe_code, reason = "nobody else knows how many bytes there are")]
+        unsafe {
+            cursor.advance(n);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -145,7 +133,7 @@ impl hyper::rt::Write for HyperStream {
         {
             return Poll::Ready(Ok(only.len()));
         }
-        Pin::new(&mut this.stream).poll_write_vectored(cx, slices)
+        this.socket.poll_write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -153,15 +141,13 @@ impl hyper::rt::Write for HyperStream {
     }
 
     /// hyper calls this when it has nothing left to write.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
-        this.activity.on_flushed();
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.activity.on_flushed();
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_close(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.end())
     }
 }
 
@@ -182,6 +168,7 @@ fn refusal_in(bytes: &[u8]) -> Option<Refusal> {
 mod tests {
     use std::io::Write;
     use std::net::TcpListener;
+    use std::net::TcpStream;
 
     use futures_lite::future;
     use hyper::rt::Read;
@@ -189,6 +176,7 @@ mod tests {
 
     use super::*;
     use crate::http::activity::Activities;
+    use crate::http::poller::Poller;
     use crate::http::testing::on_executor;
 
     #[test]
@@ -219,11 +207,12 @@ mod tests {
     fn what_was_read_ahead_moves_on_as_far_as_nobody_took_it() {
         on_executor(async {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let socket = Socket::new(stream, &Poller::new().unwrap()).unwrap();
             let place = Rc::<Activities>::default().open(1);
             let activity = Rc::clone(&place.activity);
             let ahead = Bytes::from_static(b"taken left");
-            let mut stream = HyperStream::new(stream, ahead, scratch(), activity);
+            let mut stream = HyperStream::new(socket, ahead, activity);
             let mut bytes = [0; 6];
             let mut buffer = ReadBuf::new(&mut bytes);
             let read =
