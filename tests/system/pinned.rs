@@ -128,7 +128,7 @@ fn a_wal_at_its_bound_on_a_full_disk_waits_for_room_and_loses_nothing() {
     ) {
         return;
     }
-    let disk = SmallDisk::mount(1_100);
+    let disk = SmallDisk::mount(1_500);
     let mut node = start(&disk, 20, 25_000);
     let client = node.client();
     let wal = databases_in(&disk.data_dir()).remove(0).with_extension("db-wal");
