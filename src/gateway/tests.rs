@@ -1,5 +1,6 @@
 //! Requests in, replies out, with a node that answers as told.
 
+mod taken;
 mod sql;
 mod storage;
 mod idempotency;

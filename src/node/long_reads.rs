@@ -186,7 +186,7 @@ impl LongReads {
             events.push(Event::ReadFinished { database, token, outcome });
         }
         for active in self.active.iter().filter(|it| it.database == database) {
-            active.brake.pull(Why::Late);
+            active.brake.pull(Why::Fence);
         }
         self.take_idle(database)
     }
@@ -194,7 +194,7 @@ impl LongReads {
     /// Stop everything: the node ends.
     pub(super) fn stop_all(&self) {
         for active in &self.active {
-            active.brake.pull(Why::Late);
+            active.brake.pull(Why::End);
         }
     }
 

@@ -35,6 +35,7 @@ use crate::sql::preparing::Text;
 use crate::sql::requests::Requests;
 use crate::sql::run::Run;
 use crate::sql::running::Setting;
+use crate::sql::running::Trial;
 use crate::sql::schema;
 use crate::sql::schema::Shape;
 use crate::sql::statement::Handle;
@@ -122,8 +123,8 @@ pub struct Database {
     engine_schema: String,
     /// How large it is, as of the last commit here.
     pub(super) size: DatabaseSize,
-    /// How long values the command that runs may touch, and for how many steps; see [`crate::sql::run`].
-    pub(super) tier: usize,
+    /// How long values the command that runs may touch, and for how many steps; see [`crate::sql::running`].
+    pub(super) trial: Trial,
     /// What is in the schema.
     pub(super) shape: Shape,
     /// What its tables are.
@@ -231,7 +232,7 @@ impl Database {
             role,
             applied: LogIndex(applied),
             engine_schema: engines,
-            tier: 0,
+            trial: Trial::FIRST,
             shape,
             tables,
             quick: FxHashSet::default(),
@@ -392,7 +393,7 @@ impl Database {
                 Run::Done(outcome) => return Ok(Read::Done(outcome)),
                 Run::Long { .. } => return Ok(Read::Long),
                 Run::Undone => {}
-                Run::Larger => unreachable!("a read has the time that it has"),
+                Run::Again(_) => unreachable!("a read has the time that it has"),
                 Run::Decided(_) => unreachable!("a read has no use for a key"),
                 Run::Alone => unreachable!("a read shares its transaction with nobody"),
             }

@@ -58,8 +58,10 @@ impl Reader {
         // What nothing counts (`count(*)` of a large table) can be stopped only like this.
         let _ = brake.handle.set(self.0.interrupt_handle());
         self.0.learned = None;
-        if brake.pulled().is_some() {
-            let outcome = Err(StatementError::coded("busy", "read was stopped before it began"));
+        if let Some(why) = brake.pulled() {
+            let outcome = Err(why.told().unwrap_or_else(|| {
+                StatementError::coded("busy", "read was stopped before it began")
+            }));
             return Ok(LongRead { outcome, learned: None, is_fit: true });
         }
         let mut was_late = false;
@@ -73,10 +75,9 @@ impl Reader {
         let ran = ran?;
         let mut outcome = ran.into_iter().next().expect("one command has one outcome");
         if outcome.is_err()
-            && let Some(Why::Log) = brake.pulled()
+            && let Some(error) = brake.pulled().and_then(Why::told)
         {
-            let message = "read was stopped: the log of its database grew too long meanwhile";
-            outcome = Err(StatementError::coded("busy", message));
+            outcome = Err(error);
         }
         let is_fit = brake.pulled().is_none() && !was_late;
         Ok(LongRead { outcome, learned: self.0.learned.take(), is_fit })
@@ -90,6 +91,25 @@ pub enum Why {
     Late,
     /// The log of its database cannot start anew because of it, and is too long (R23).
     Log,
+    /// The node ends.
+    End,
+    /// Its database is damaged.
+    Fence,
+}
+
+impl Why {
+    /// What the client of a read that was stopped is told; none if that is what the statement says itself.
+    fn told(self) -> Option<StatementError> {
+        let (code, message) = match self {
+            Self::Late => return None,
+            Self::Log => {
+                ("busy", "read was stopped: the log of its database grew too long meanwhile")
+            }
+            Self::End => ("busy", "read was stopped: the node is shutting down"),
+            Self::Fence => ("fenced", "namespace is fenced: its database is damaged"),
+        };
+        Some(StatementError::coded(code, message))
+    }
 }
 
 /// Stops one read, from any thread.
@@ -117,6 +137,8 @@ impl Brake {
         let code = match why {
             Why::Late => 1,
             Why::Log => 2,
+            Why::End => 3,
+            Why::Fence => 4,
         };
         // It only has to arrive at some time.
         let _ = self.why.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
@@ -129,7 +151,49 @@ impl Brake {
         match self.why.load(Ordering::Relaxed) {
             0 => None,
             1 => Some(Why::Late),
-            _ => Some(Why::Log),
+            2 => Some(Why::Log),
+            3 => Some(Why::End),
+            _ => Some(Why::Fence),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::testing::Fixture;
+    use crate::sql::testing::command;
+    use crate::sql::testing::print;
+    use crate::sql::testing::stamp;
+    use crate::wire::command::Mode;
+
+    #[test]
+    fn a_read_that_is_stopped_says_why() {
+        let fixture = Fixture::new();
+        let path = fixture.folder.path().join("1.db");
+        let mut reader = Reader::open(&path, Vfs::system(), Role::Tenant).unwrap();
+        let endless =
+            "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x) FROM c";
+        let command = command(Mode::Query, endless, &[], &stamp(1));
+        for (why, want) in [
+            (Why::Late, "error statement_ms: statement took too long"),
+            (
+                Why::Log,
+                "error busy: read was stopped: the log of its database grew too long meanwhile",
+            ),
+            (Why::End, "error busy: read was stopped: the node is shutting down"),
+            (Why::Fence, "error fenced: namespace is fenced: its database is damaged"),
+        ] {
+            let brake = Brake::new();
+            let mut pull = || {
+                brake.pull(why);
+                false
+            };
+            let read = reader.read(&command, &brake, &mut pull, None).unwrap();
+            assert_eq!((print(&read.outcome), read.is_fit), (want.to_owned(), false));
+        }
+        let mut late = || true;
+        let read = reader.read(&command, &Brake::new(), &mut late, None).unwrap();
+        assert_eq!(print(&read.outcome), "error statement_ms: statement took too long");
     }
 }
