@@ -6,6 +6,7 @@ mod storage;
 mod idempotency;
 mod pages;
 mod server;
+mod held;
 
 use std::cell::RefCell;
 use std::rc::Rc;

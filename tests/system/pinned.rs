@@ -128,21 +128,21 @@ fn a_wal_at_its_bound_on_a_full_disk_waits_for_room_and_loses_nothing() {
     ) {
         return;
     }
-    let disk = SmallDisk::mount(700);
-    let mut node = start(&disk, 20, 20_000);
+    let disk = SmallDisk::mount(1_500);
+    let mut node = start(&disk, 20, 25_000);
     let client = node.client();
     let wal = databases_in(&disk.data_dir()).remove(0).with_extension("db-wal");
     // Room for a log at its bound, but not for what it holds to be moved from there.
-    let filler = disk.fill_up_to(340 * MIB);
+    let filler = disk.fill_up_to(640 * MIB);
     let is_done = AtomicBool::new(false);
     let writers = thread::scope(|scope| {
         let end = EndOfTest(&is_done);
         let (node, is_done) = (&node, &is_done);
         let reader = scope.spawn(|| pin(node));
-        let insert = "INSERT INTO big(v) VALUES (zeroblob(1000000))";
+        let insert = "INSERT INTO big(v) VALUES (zeroblob(4000000))";
         wait_until("the -wal is long", || {
             assert_eq!(exec(&client, insert).status, 200, "there is room");
-            (size_of(&wal) > 150 * MIB).then_some(())
+            (size_of(&wal) > 300 * MIB).then_some(())
         });
         let writers =
             ["k1", "k2"].map(|key| (key, scope.spawn(move || write_until(node, is_done, key, 0))));
@@ -154,7 +154,7 @@ fn a_wal_at_its_bound_on_a_full_disk_waits_for_room_and_loses_nothing() {
             (reply.status == 507).then(|| refusal(&reply))
         };
         assert_eq!(wait_until("it is said why", refused), (507, "disk_reserve".to_owned()));
-        assert!(size_of(&wal) > 200 * MIB, "{} bytes", size_of(&wal));
+        assert!(size_of(&wal) > 400 * MIB, "{} bytes", size_of(&wal));
         let ended = reader.join().expect("the reader is well");
         assert_eq!(ended, (503, "busy".to_owned()));
         for _ in 0..20 {
