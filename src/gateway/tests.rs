@@ -1,6 +1,5 @@
 //! Requests in, replies out, with a node that answers as told.
 
-mod taken;
 mod sql;
 mod storage;
 mod idempotency;
