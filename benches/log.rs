@@ -88,7 +88,8 @@ fn commit(folder: &Path, n: u64, size: u64) -> Duration {
         let started = Instant::now();
         let clock = move || types::Instant::from_start(started.elapsed());
         let options = Options::new(SHARD, 1, 42);
-        let log = LogWriter::open(directory, options, tail, preparer, clock, on_durable).await;
+        let log =
+            LogWriter::open(directory, options, tail, preparer, false, clock, on_durable).await;
         let mut last = 0;
         let started = Instant::now();
         for batch in 0..n {

@@ -74,7 +74,7 @@ pub(super) fn measure(folder: &Path, time: Duration) -> io::Result<(DiskTimes, D
 fn through_node(file: &File, block: &Block, time: Duration) -> io::Result<Times> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).make();
     executor.map_err(io::Error::from)?.run(async {
-        let mut durable = Durable::new().map_err(io::Error::other)?;
+        let mut durable = Durable::new(false).map_err(io::Error::other)?;
         let mut times = Times::new(time);
         while let Some(offset) = times.next() {
             let mut buffer = glommio::allocate_dma_buffer(BLOCK);

@@ -65,8 +65,7 @@ pub fn serve(address: SocketAddr, n_cores: usize) -> Result<(), BenchError> {
             .io_memory(IO_MEMORY)
             .spawn(move || async move {
                 let server = Server::new(Options::default(), Hello)?;
-                server.serve(listener, Shutdown::new()).await;
-                io::Result::Ok(())
+                server.serve(listener, Shutdown::new()).await
             })
             .map_err(|error| {
                 BenchError::Own("start a core", io::Error::other(error.to_string()))

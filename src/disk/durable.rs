@@ -55,11 +55,13 @@ struct Ends {
 }
 
 impl Durable {
-    /// A ring for the executor that this runs on.
-    pub fn new() -> Result<Self, DurableError> {
-        // What completes waits until the core enters the kernel, and does not interrupt it (Linux 5.19).
-        let ring = IoUring::builder().setup_coop_taskrun().build(N_ENTRIES);
-        let ring = ring.or_else(|_| IoUring::new(N_ENTRIES)).map_err(DurableError::Ring)?;
+    /// A ring for the executor that this runs on. Without `interrupts`, what completes waits until the core enters the
+    /// kernel (Linux 5.19): for a core that does not spin.
+    pub fn new(interrupts: bool) -> Result<Self, DurableError> {
+        let plain = || IoUring::new(N_ENTRIES);
+        let waiting =
+            || IoUring::builder().setup_coop_taskrun().build(N_ENTRIES).or_else(|_| plain());
+        let ring = if interrupts { plain() } else { waiting() }.map_err(DurableError::Ring)?;
         let is_write_silent = ring.params().is_feature_skip_cqe_on_success();
         let to_io = |error: glommio::GlommioError<()>| DurableError::Ring(error.into());
         let ring = PollableFd::new(ring).map_err(to_io)?;
@@ -183,7 +185,7 @@ mod tests {
         builder.make().unwrap().run(async {
             // Kernels before 5.17 tell of both.
             for is_write_silent in [true, false] {
-                let mut durable = Durable::new().unwrap();
+                let mut durable = Durable::new(false).unwrap();
                 durable.is_write_silent &= is_write_silent;
                 for nth in 0..100_u8 {
                     let offset = u64::from(nth % 4) * SIZE as u64;

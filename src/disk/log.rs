@@ -72,12 +72,13 @@ impl LogWriter {
     /// the medium and the log has a segment of its own: before that, nothing recovered may be acted on.
     ///
     /// `now` is the driver's clock. `on_durable` is called with each new durable batch, from a task of its
-    /// own; it may stage.
+    /// own; it may stage. `interrupts` is that of [`Durable::new`].
     pub async fn open(
         directory: PathBuf,
         options: Options,
         tail: Tail,
         preparer: Preparer,
+        interrupts: bool,
         now: impl Fn() -> Instant + 'static,
         on_durable: impl Fn(Lsn) + 'static,
     ) -> Self {
@@ -89,6 +90,7 @@ impl LogWriter {
             now: Box::new(now),
             on_durable: Box::new(on_durable),
             durable: None,
+            interrupts,
             file: None,
             timer: None,
         };
@@ -208,6 +210,7 @@ struct Writer {
     on_durable: Box<dyn Fn(Lsn)>,
     /// None before the first write.
     durable: Option<Durable>,
+    interrupts: bool,
     /// The segment written last.
     file: Option<(SegmentId, DmaFile)>,
     /// Set if a timer runs; it fires once and is then taken.
@@ -292,7 +295,7 @@ impl Writer {
         }
         let mut durable = match self.durable.take() {
             Some(it) => it,
-            None => self.or_stop("write", Durable::new()),
+            None => self.or_stop("write", Durable::new(self.interrupts)),
         };
         let (_, file) = self.file.as_ref().expect("opened above");
         let size = buffer.len();
@@ -464,7 +467,8 @@ mod tests {
             let options = Options::new(SHARD, 1, 42);
             let tail = recovered.tail;
             let log =
-                LogWriter::open(directory, options, tail, preparer, clock(), on_durable).await;
+                LogWriter::open(directory, options, tail, preparer, false, clock(), on_durable)
+                    .await;
             work(&log, durable).await;
             log.close().await;
         });

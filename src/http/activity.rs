@@ -22,6 +22,7 @@ use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::http::Sender;
 use crate::http::ServedBy;
 use crate::http::placement::Habit;
 use crate::types::ShardId;
@@ -95,6 +96,8 @@ pub struct Activity {
     overdue: Cell<bool>,
     leaves_unread: Cell<bool>,
     habit: Habit,
+    /// Who sent its last request.
+    sender: Cell<Option<Sender>>,
     /// The body of the reply is not at its end, however much of it is written.
     has_more: Cell<bool>,
     /// The reply that is being written is one that is made meanwhile.
@@ -154,6 +157,16 @@ impl Activity {
     /// Whether [`Self::leave_unread`] was called.
     pub fn leaves_unread(&self) -> bool {
         self.leaves_unread.get()
+    }
+
+    /// A request comes from this sender.
+    pub fn on_sender(&self, sender: Sender) {
+        self.sender.set(Some(sender));
+    }
+
+    /// Who sent the last request, if anybody has.
+    pub fn sender(&self) -> Option<Sender> {
+        self.sender.get()
     }
 
     /// A request was served, by this core if nobody else is named.
@@ -237,6 +250,7 @@ impl Activities {
             overdue: Cell::new(false),
             leaves_unread: Cell::new(false),
             habit: Habit::of_moved(n_moves),
+            sender: Cell::new(None),
             has_more: Cell::new(false),
             is_in_pieces: Cell::new(false),
             waker: RefCell::new(None),

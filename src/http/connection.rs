@@ -318,6 +318,7 @@ async fn answer<S: Service>(
         }
         Err(reply) => return Ok(refuse(reply, shared, activity)),
     };
+    activity.on_sender(sender);
     let mut account = Held::new(&shared.held, sender);
     match body::collect(body, shared.bounds(), activity, &mut account).await {
         Ok(body) => {

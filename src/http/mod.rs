@@ -16,6 +16,7 @@
 pub mod activity;
 pub mod body;
 mod connection;
+mod lines;
 mod placement;
 pub mod poller;
 pub mod places;
@@ -94,7 +95,7 @@ pub trait Service: 'static {
 }
 
 /// Who sends a request, as the service counts them; nothing else is known of it here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sender(pub u32);
 
 /// In the extensions of a reply, also of an error: who served the request. Without it, this core did.
@@ -165,6 +166,8 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// Time for connections to finish once the server stops.
     pub drain_timeout: Duration,
+    /// The core looks for events without entering the kernel: have them interrupt it.
+    pub interrupts: bool,
 }
 
 impl Default for Options {
@@ -184,6 +187,7 @@ impl Default for Options {
                 linger: Duration::from_secs(2),
             },
             drain_timeout: Duration::from_secs(10),
+            interrupts: false,
         }
     }
 }
@@ -278,7 +282,7 @@ impl<S: Service> Server<S> {
     /// A server that answers with `service`, on the core that this runs on. Fails if the kernel has no ring for
     /// its sockets.
     pub fn new(options: Options, service: S) -> io::Result<Self> {
-        let poller = Poller::new()?;
+        let poller = Poller::new(options.interrupts)?;
         let mut protocol = http1::Builder::new();
         // A head somewhat too long is answered with an error by the service; hyper answers a longer one
         // with a bare 431. Its own timer would cost an entry per request, see `activity`.
@@ -329,15 +333,26 @@ impl<S: Service> Server<S> {
     }
 
     /// Accept and serve until `shutdown` begins; then stop accepting, let requests finish, and return
-    /// once all connections have ended, or were ended because they took too long.
+    /// once all connections have ended, or were ended because they took too long. An error if the sockets cannot be
+    /// watched any more.
     ///
     /// Dropping this future ends all connections.
-    pub async fn serve(&self, listener: TcpListener, shutdown: Rc<Shutdown>) {
+    pub async fn serve(&self, listener: TcpListener, shutdown: Rc<Shutdown>) -> io::Result<()> {
         let shared = &self.shared;
         let _abort = AbortOnDrop(shared);
-        // Cancelled when dropped.
+        // Both are cancelled when dropped.
         let _ticks = glommio::spawn_local(tick(Rc::clone(shared)));
-        let _events = glommio::spawn_local(watch(shared.poller.clone()));
+        let poller = shared.poller.clone();
+        let events = glommio::spawn_local(async move { poller.run().await });
+        let serve = async {
+            self.serve_until(listener, &shutdown).await;
+            Ok(())
+        };
+        future::or(serve, async { Err(events.await) }).await
+    }
+
+    async fn serve_until(&self, listener: TcpListener, shutdown: &Shutdown) {
+        let shared = &self.shared;
         let stop = async {
             shutdown.wait().await;
             None
@@ -453,11 +468,6 @@ async fn tick<S>(shared: Rc<Shared<S>>) {
         Sleep::new(timeouts.tick()).await;
         shared.activities.tick(&timeouts);
     }
-}
-
-async fn watch(poller: Poller) {
-    let error = poller.run().await;
-    tracing::error!(%error, "connections are watched no longer");
 }
 
 /// Take an accepted socket from this core's runtime.

@@ -4,9 +4,16 @@
 //! each read, and whenever something arrives has the kernel interrupt what the core is doing. Here the kernel is
 //! asked once for each connection (`IORING_POLL_ADD_MULTI`, Linux 5.13) and keeps what it has to say until the core
 //! enters it the next time (`IORING_SETUP_COOP_TASKRUN`, Linux 5.19): a fifth less of the processor for a small
-//! request. The executor waits for the ring, and so learns of many sockets at once.
+//! request (decision 0018). The executor waits for the ring, and so learns of many sockets at once.
 //!
-//! Events tell of changes, not of how things are: see [`Interest`].
+//! Those who can read stand in a line for each sender; a few are woken at a time, one of each line in turn. So a
+//! thousand connections of one do not keep another's waiting.
+//!
+//! Invariants
+//! - A socket is open while it is watched, and is watched from one place.
+//! - Events tell of changes, not of how things are: see [`Interest`].
+//! - What the kernel did not take in the end makes the ring unusable, so that nothing is taken later for a socket that
+//!   was closed.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -24,21 +31,31 @@ use io_uring::IoUring;
 use io_uring::cqueue;
 use io_uring::opcode;
 use io_uring::squeue::Entry;
+use io_uring::squeue::Flags;
 use io_uring::types::Fd;
+
+use crate::http::Sender;
+use crate::http::lines::Lines;
 
 /// Operations handed to the kernel at once; two are used.
 const N_SUBMITTED: u32 = 8;
-/// Events that the ring has room for; the kernel keeps what is more.
-const N_EVENTS: u32 = 1_024;
+/// Events that the ring has room for; the kernel keeps what is more. It also takes this for how many operations
+/// there will be, each of which it must find to cancel it.
+const N_EVENTS: u32 = 4_096;
+/// Connections that are woken before it is seen who else can read.
+const WOKEN_AT_ONCE: usize = 32;
 /// How often the kernel is asked again to take an operation, when it has no memory for it or was interrupted.
 const TRIES: usize = 16;
 
 /// What a socket is watched for as long as it is open. That it failed the kernel always says.
 const READ_EVENTS: u32 = (libc::POLLIN | libc::POLLRDHUP) as u32;
-/// What it is watched for once, when it takes no more.
+/// What it is watched for from when it took no more.
 const WRITE_EVENTS: u32 = libc::POLLOUT as u32;
 /// After one of these there is something to read for ever: the end, or what went wrong.
 const END_EVENTS: u32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as u32;
+
+/// After one of these it is worth trying to write. Not after the end of what the peer sends, which comes by itself.
+const WRITER_EVENTS: u32 = (libc::POLLOUT | libc::POLLHUP | libc::POLLERR) as u32;
 
 /// Set in the number of an operation that waits to write.
 const TO_WRITE: u64 = 1 << 63;
@@ -62,6 +79,8 @@ struct Shared {
     slots: RefCell<Vec<Slot>>,
     /// Those of them that are not in use.
     free: RefCell<Vec<u32>>,
+    /// Who can read, and was not woken yet.
+    lines: RefCell<Lines<Option<Sender>, Rc<Interest>>>,
     /// The ring has failed: nothing comes any more.
     is_broken: Cell<bool>,
 }
@@ -76,19 +95,27 @@ struct Slot {
 /// What is known of one socket, and who waits for it.
 ///
 /// A read that gives less than was asked for has taken all there was: what comes then makes an event. Only the end
-/// makes none of its own if it came together with the last bytes; so it is remembered.
+/// makes none of its own if it came together with the last bytes; so it is remembered. (A read also ends early at an
+/// urgent byte, which nobody sends in HTTP: such a connection waits until it is overdue, or more comes.)
 #[derive(Debug)]
 pub(super) struct Interest {
     /// Something may have come since it was last read to its end.
     is_readable: Cell<bool>,
     has_ended: Cell<bool>,
-    is_waiting_to_write: Cell<bool>,
-    /// The kernel does not watch it.
-    failed: RefCell<Option<io::Error>>,
+    /// Whether it is watched for room to write, too.
+    is_watched_to_write: Cell<bool>,
+    /// Why the kernel does not watch it.
+    failed: Cell<Option<Errno>>,
+    /// Whose it is, as far as its last request said; and whether it stands in that line.
+    sender: Cell<Option<Sender>>,
+    is_in_line: Cell<bool>,
     /// Stays when it has been woken: it is the same for all reads of a connection.
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
 }
+
+/// A number of the kernel's for what is wrong.
+type Errno = i32;
 
 /// What a watched socket is known by.
 #[derive(Clone, Copy, Debug)]
@@ -115,22 +142,30 @@ impl Key {
 }
 
 impl Poller {
-    /// A ring for the sockets of the core that this runs on.
-    pub fn new() -> io::Result<Self> {
-        Self::with_room(N_EVENTS)
+    /// A ring for the sockets of the core that this runs on. With `interrupts`, events are there at once even while the
+    /// core does not enter the kernel; for one that spins.
+    pub fn new(interrupts: bool) -> io::Result<Self> {
+        Self::with_room(N_EVENTS, interrupts)
     }
 
     /// One with room for so many events, at least as many as operations.
-    pub(super) fn with_room(n_events: u32) -> io::Result<Self> {
+    pub(super) fn with_room(n_events: u32, interrupts: bool) -> io::Result<Self> {
         let mut builder = IoUring::builder();
         builder.setup_cqsize(n_events);
+        let plain = || builder.build(N_SUBMITTED);
         // An older kernel knows how to do without.
-        let ring = builder.clone().setup_coop_taskrun().build(N_SUBMITTED);
-        let ring = ring.or_else(|_| builder.build(N_SUBMITTED))?;
+        let waiting =
+            || builder.clone().setup_coop_taskrun().build(N_SUBMITTED).or_else(|_| plain());
+        let ring = if interrupts { plain()? } else { waiting()? };
+        // It came with the same version as watching for more than one event.
+        if !ring.params().is_feature_resource_tagging() {
+            return Err(io::Error::other("watching sockets needs Linux 5.13 or newer"));
+        }
         let shared = Shared {
             ring: RefCell::new(ring),
             slots: RefCell::default(),
             free: RefCell::default(),
+            lines: RefCell::default(),
             is_broken: Cell::new(false),
         };
         Ok(Self { shared: Rc::new(shared) })
@@ -144,10 +179,9 @@ impl Poller {
             Err(error) => error,
         };
         self.shared.is_broken.set(true);
-        for slot in &*self.shared.slots.borrow() {
-            if let Some((_, interest)) = &slot.watched {
-                interest.fail(broken());
-            }
+        let slots = self.shared.slots.take();
+        for (_, interest) in slots.into_iter().filter_map(|it| it.watched) {
+            interest.fail(libc::EIO);
         }
         error
     }
@@ -157,26 +191,30 @@ impl Poller {
         let mut events = Vec::new();
         loop {
             self.shared.take_events(&mut events)?;
-            ring.readable().await.map_err(io::Error::from)?;
+            if self.shared.wake_some() {
+                // They run before this does again.
+                glommio::executor().yield_task_queue_now().await;
+            } else {
+                ring.readable().await.map_err(io::Error::from)?;
+            }
         }
     }
 
     /// Watch a socket, which is open until [`Self::forget`] is called.
     pub(super) fn watch(&self, socket: RawFd) -> io::Result<(Key, Rc<Interest>)> {
-        if self.shared.is_broken.get() {
-            return Err(broken());
-        }
         let interest = Rc::new(Interest {
             // Nobody has looked yet.
             is_readable: Cell::new(true),
             has_ended: Cell::new(false),
-            is_waiting_to_write: Cell::new(false),
-            failed: RefCell::default(),
+            is_watched_to_write: Cell::new(false),
+            failed: Cell::new(None),
+            sender: Cell::new(None),
+            is_in_line: Cell::new(false),
             reader: RefCell::default(),
             writer: RefCell::default(),
         });
         let key = self.shared.place(socket, &interest);
-        match self.shared.submit(&[watching(socket, key)]) {
+        match self.shared.submit(&[watching(socket, key.number(), READ_EVENTS)]) {
             Ok(()) => Ok((key, interest)),
             Err(error) => {
                 self.shared.vacate(key);
@@ -188,27 +226,30 @@ impl Poller {
     /// No longer watch a socket, which the kernel keeps open until it is told.
     pub(super) fn forget(&self, key: Key, interest: &Interest) {
         self.shared.vacate(key);
+        // It may stand in a line for a while, and is not to keep its task.
+        let wakers = (interest.reader.take(), interest.writer.take());
+        drop(wakers);
         let number = key.number();
-        let stop = |number| opcode::PollRemove::new(number).build().user_data(NOBODY);
+        // To remove the poll instead fails while an event is on its way, and leaves it there.
+        let stop = |number| opcode::AsyncCancel::new(number).build();
+        let stop = |number| stop(number).flags(Flags::SKIP_SUCCESS).user_data(NOBODY);
         let stops = [stop(number), stop(number | TO_WRITE)];
-        let n_stops = if interest.is_waiting_to_write.get() { 2 } else { 1 };
-        if let Err(error) = self.shared.submit(&stops[..n_stops]) {
-            tracing::warn!(%error, "a closed connection stays open to its peer");
-        }
+        let n_stops = if interest.is_watched_to_write.get() { 2 } else { 1 };
+        // Without the ring there is nobody to keep it open.
+        let _ = self.shared.submit(&stops[..n_stops]);
     }
 
-    /// Tell `interest` once when the socket takes more.
+    /// Tell `interest` when the socket takes more, from now on.
     pub(super) fn watch_to_write(
         &self,
         socket: RawFd,
         key: Key,
         interest: &Interest,
     ) -> io::Result<()> {
-        if interest.is_waiting_to_write.replace(true) {
+        if interest.is_watched_to_write.replace(true) {
             return Ok(());
         }
-        let wait = opcode::PollAdd::new(Fd(socket), WRITE_EVENTS).build();
-        self.shared.submit(&[wait.user_data(key.number() | TO_WRITE)])
+        self.shared.submit(&[watching(socket, key.number() | TO_WRITE, WRITE_EVENTS)])
     }
 }
 
@@ -217,15 +258,20 @@ impl Interest {
         self.is_readable.get()
     }
 
-    /// Nothing would be heard of it any more; told once.
+    /// An error if nothing would be heard of it any more.
     pub(super) fn check(&self) -> io::Result<()> {
-        self.failed.borrow_mut().take().map_or(Ok(()), Err)
+        self.failed.get().map_or(Ok(()), |it| Err(io::Error::from_raw_os_error(it)))
     }
 
-    fn fail(&self, error: io::Error) {
-        *self.failed.borrow_mut() = Some(error);
+    fn fail(&self, why: Errno) {
+        self.failed.set(Some(why));
         self.wake_reader();
         self.wake_writer();
+    }
+
+    /// Whose line it stands in from now on.
+    pub(super) fn belong_to(&self, sender: Option<Sender>) {
+        self.sender.set(sender);
     }
 
     /// All there was has been read.
@@ -255,7 +301,8 @@ impl Interest {
     }
 
     fn wake_writer(&self) {
-        if let Some(waker) = self.writer.borrow_mut().take() {
+        let waker = self.writer.take();
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -288,17 +335,25 @@ impl Shared {
         slot.watched.clone()
     }
 
-    /// Have the kernel take these, and what it did not take before.
+    /// Have the kernel take these.
     fn submit(&self, entries: &[Entry]) -> io::Result<()> {
+        if self.is_broken.get() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         let mut ring = self.ring.borrow_mut();
-        for entry in entries {
-            // SAFETY: none of them names memory; the sockets are open.
+        let pushed = entries.iter().try_for_each(|entry| {
+            // SAFETY: none of them names memory, and the sockets are open: what is not taken here never is.
             // JUSTIFICATION: the ring's crate cannot know.
             #[expect(unsafe_code, reason = "an operation could name memory")]
-            let pushed = unsafe { ring.submission().push(entry) };
-            pushed.map_err(io::Error::other)?;
+            unsafe {
+                ring.submission().push(entry)
+            }
+        });
+        let submitted = pushed.map_err(io::Error::other).and_then(|()| submit_all(&mut ring));
+        if submitted.is_err() {
+            self.is_broken.set(true);
         }
-        submit_all(&mut ring)
+        submitted
     }
 
     /// Note all there is now, by way of `events`, which is empty; what comes meanwhile makes the ring readable.
@@ -309,10 +364,12 @@ impl Shared {
             // Hands over what the kernel kept for want of room.
             submit_all(&mut ring)?;
         }
-        // Who is woken may want the ring.
         drop(ring);
         for event in events.drain(..) {
             self.on_event(&event)?;
+        }
+        if self.is_broken.get() {
+            return Err(io::Error::other("the kernel takes no operation of a ring"));
         }
         Ok(())
     }
@@ -320,31 +377,47 @@ impl Shared {
     fn on_event(&self, event: &cqueue::Entry) -> io::Result<()> {
         let number = event.user_data();
         if number == NOBODY {
+            if event.result() != -libc::ENOENT {
+                tracing::warn!(
+                    result = event.result(),
+                    "a closed connection stays open to its peer"
+                );
+            }
             return Ok(());
         }
         let key = Key::of(number);
         let Some((socket, interest)) = self.at(key) else { return Ok(()) };
         let Ok(events) = u32::try_from(event.result()) else {
-            interest.fail(io::Error::from_raw_os_error(-event.result()));
+            interest.fail(-event.result());
             return Ok(());
         };
+        if !cqueue::more(event.flags()) {
+            let wanted = if number & TO_WRITE == 0 { READ_EVENTS } else { WRITE_EVENTS };
+            self.submit(&[watching(socket, number, wanted)])?;
+        }
         if events & END_EVENTS != 0 {
             interest.has_ended.set(true);
         }
-        if number & TO_WRITE != 0 {
-            interest.is_waiting_to_write.set(false);
+        if events & WRITER_EVENTS != 0 {
             interest.wake_writer();
-            return Ok(());
         }
-        if !cqueue::more(event.flags()) {
-            self.submit(&[watching(socket, key)])?;
-        }
-        interest.is_readable.set(true);
-        interest.wake_reader();
-        if events & END_EVENTS != 0 {
-            interest.wake_writer();
+        if number & TO_WRITE == 0 {
+            interest.is_readable.set(true);
+            if !interest.is_in_line.replace(true) {
+                self.lines.borrow_mut().push(interest.sender.get(), interest);
+            }
         }
         Ok(())
+    }
+
+    /// Wake some of those who can read. Whether there are more.
+    fn wake_some(&self) -> bool {
+        for _ in 0..WOKEN_AT_ONCE {
+            let Some(interest) = self.lines.borrow_mut().pop() else { return false };
+            interest.is_in_line.set(false);
+            interest.wake_reader();
+        }
+        !self.lines.borrow().is_empty()
     }
 }
 
@@ -362,13 +435,8 @@ fn submit_all(ring: &mut IoUring) -> io::Result<()> {
     Err(io::Error::other("the kernel takes no operation of a ring"))
 }
 
-fn broken() -> io::Error {
-    io::Error::other("the ring of sockets has failed")
-}
-
-fn watching(socket: RawFd, key: Key) -> Entry {
-    let watch = opcode::PollAdd::new(Fd(socket), READ_EVENTS).multi(true);
-    watch.build().user_data(key.number())
+fn watching(socket: RawFd, number: u64, events: u32) -> Entry {
+    opcode::PollAdd::new(Fd(socket), events).multi(true).build().user_data(number)
 }
 
 fn keep(place: &RefCell<Option<Waker>>, cx: &Context<'_>) {

@@ -15,6 +15,7 @@ use std::task::Poll;
 
 use socket2::SockRef;
 
+use crate::http::Sender;
 use crate::http::poller::Interest;
 use crate::http::poller::Key;
 use crate::http::poller::Poller;
@@ -47,6 +48,11 @@ impl Socket {
     /// The socket, for another core. What was not read yet, is for whoever reads next.
     pub fn into_std(mut self) -> TcpStream {
         self.stream.take().expect("it is taken once")
+    }
+
+    /// Have it stand in line with what else this sender has, when there is something to read.
+    pub(super) fn belong_to(&self, sender: Option<Sender>) {
+        self.interest.belong_to(sender);
     }
 
     /// Read what there is, as far as it fits. The number of bytes at the beginning of `buffer` that are initialized
@@ -125,6 +131,9 @@ mod tests {
     use std::io::Read;
     use std::io::Write;
     use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::task::Wake;
+    use std::task::Waker;
     use std::time::Duration;
 
     use futures_lite::future::or;
@@ -173,9 +182,18 @@ mod tests {
         or(async { read(socket, 1).await.is_ok() }, soon).await
     }
 
+    /// Notes whom it wakes, and in which order.
+    struct Woken(usize, flume::Sender<usize>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.1.send(self.0).unwrap();
+        }
+    }
+
     #[test]
     fn reads_what_comes_whenever_it_comes() {
-        let poller = Poller::new().unwrap();
+        let poller = Poller::new(false).unwrap();
         let (socket, mut peer) = pair(&poller);
         with_poller(&poller, async {
             for size in [1, 100, 7_000] {
@@ -191,7 +209,7 @@ mod tests {
 
     #[test]
     fn an_end_that_comes_with_the_last_bytes_is_seen() {
-        let poller = Poller::new().unwrap();
+        let poller = Poller::new(false).unwrap();
         let (socket, mut peer) = pair(&poller);
         peer.write_all(b"all").unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
@@ -212,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_write_goes_on_when_the_peer_reads() {
-        let poller = Poller::new().unwrap();
+        let poller = Poller::new(false).unwrap();
         let (socket, mut peer) = pair(&poller);
         let size = 32 << 20;
         std::thread::scope(|scope| {
@@ -236,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_closed_and_what_is_given_away_is_not() {
-        let poller = Poller::new().unwrap();
+        let poller = Poller::new(false).unwrap();
         let (socket, mut peer) = pair(&poller);
         let blocked = vec![b'x'; 8 << 20];
         with_poller(&poller, async {
@@ -262,7 +280,7 @@ mod tests {
 
     #[test]
     fn nobody_hears_what_was_meant_for_who_was_there_before() {
-        let poller = Poller::new().unwrap();
+        let poller = Poller::new(false).unwrap();
         let (socket, mut peer) = pair(&poller);
         let key = socket.key;
         // The event is on its way, but nobody passes it on yet.
@@ -277,8 +295,105 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_closed_while_something_comes_is_closed_all_the_same() {
+        // The peers write from another processor, so that events are on their way, and not there yet.
+        let poller = Poller::new(false).unwrap();
+        with_poller(&poller, async {
+            let (peers, to_peers) = std::sync::mpsc::sync_channel::<TcpStream>(1);
+            std::thread::scope(|scope| {
+                let teller = scope.spawn(move || {
+                    for mut peer in to_peers {
+                        // It may be closed by now.
+                        let _ = peer.write_all(b"late");
+                        let mut rest = Vec::new();
+                        match peer.read_to_end(&mut rest) {
+                            Ok(_) => {}
+                            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                            Err(error) => panic!("nobody closed it: {error}"),
+                        }
+                    }
+                });
+                for round in 0..2_000_u32 {
+                    let (socket, peer) = pair(&poller);
+                    peers.send(peer).unwrap();
+                    for _ in 0..round % 50 * 20 {
+                        std::hint::spin_loop();
+                    }
+                    match round % 3 {
+                        0 => drop(socket.into_std()),
+                        _ => drop(socket),
+                    }
+                }
+                drop(peers);
+                teller.join().unwrap();
+            });
+        });
+    }
+
+    #[test]
+    fn a_peer_that_has_said_all_and_does_not_read_costs_nothing() {
+        let poller = Poller::new(false).unwrap();
+        let (socket, mut peer) = pair(&poller);
+        let (other, mut other_peer) = pair(&poller);
+        peer.shutdown(Shutdown::Write).unwrap();
+        with_poller(&poller, async {
+            assert_eq!(read(&socket, 64).await.unwrap(), 0);
+            let bytes = vec![b'x'; 16 << 20];
+            let (note, woken) = flume::unbounded();
+            let waker = Waker::from(Arc::new(Woken(0, note)));
+            let fill = || {
+                let cx = Context::from_waker(&waker);
+                while socket.poll_write(&cx, &[IoSlice::new(&bytes)]).is_ready() {}
+            };
+            fill();
+            let mut n_wakes = 0;
+            for _ in 0..100 {
+                // What comes for another passes by the same way.
+                other_peer.write_all(b"x").unwrap();
+                assert_eq!(read(&other, 64).await.unwrap(), 1);
+                if woken.try_recv().is_ok() {
+                    n_wakes += 1;
+                    fill();
+                }
+            }
+            assert!(n_wakes < 10, "{n_wakes}");
+            // And when it reads, there is room.
+            peer.set_nonblocking(true).unwrap();
+            let mut taken = vec![0; 1 << 20];
+            while peer.read(&mut taken).is_ok() {}
+            assert!(write(&socket, &bytes).await.unwrap() > 0);
+        });
+    }
+
+    #[test]
+    fn one_senders_many_do_not_keep_anothers_waiting() {
+        let poller = Poller::new(false).unwrap();
+        let pairs: Vec<_> = (0..201).map(|_| pair(&poller)).collect();
+        let (note, woken) = flume::unbounded();
+        let mut buffer = [MaybeUninit::uninit(); 8];
+        for (nth, (socket, _)) in pairs.iter().enumerate() {
+            socket.belong_to(Some(Sender(u32::from(nth == 200))));
+            let waker = Waker::from(Arc::new(Woken(nth, note.clone())));
+            assert!(socket.poll_read(&Context::from_waker(&waker), &mut buffer).is_pending());
+        }
+        for (_, peer) in &pairs {
+            let mut peer = peer;
+            peer.write_all(b"x").unwrap();
+        }
+        with_poller(&poller, async {
+            while woken.len() < pairs.len() {
+                glommio::executor().yield_task_queue_now().await;
+            }
+        });
+        let order: Vec<_> = woken.try_iter().collect();
+        assert_eq!(order.iter().position(|it| *it == 200), Some(1), "{order:?}");
+        let others: Vec<_> = order.iter().filter(|it| **it != 200).copied().collect();
+        assert!(others.is_sorted(), "{others:?}");
+    }
+
+    #[test]
     fn more_events_than_there_is_room_for() {
-        let poller = Poller::with_room(16).unwrap();
+        let poller = Poller::with_room(16, false).unwrap();
         let pairs = (0..100).map(|_| pair(&poller)).collect::<Vec<_>>();
         with_poller(&poller, async {
             for (socket, _) in &pairs {

@@ -91,6 +91,7 @@ impl hyper::rt::Read for HyperStream {
             this.activity.on_read();
             return Poll::Ready(Ok(()));
         }
+        this.socket.belong_to(this.activity.sender());
         let room = cursor.remaining().min(READ_SIZE_MAX);
         // SAFETY: nothing in it is made uninitialized.
         // JUSTIFICATION: hyper reads into memory that nobody has cleared, and clearing it costs more than a read.
@@ -208,7 +209,7 @@ mod tests {
         on_executor(async {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let socket = Socket::new(stream, &Poller::new().unwrap()).unwrap();
+            let socket = Socket::new(stream, &Poller::new(false).unwrap()).unwrap();
             let place = Rc::<Activities>::default().open(1);
             let activity = Rc::clone(&place.activity);
             let ahead = Bytes::from_static(b"taken left");

@@ -48,7 +48,7 @@ impl<S: Service> Running<S> {
         let shutdown = Shutdown::new();
         let task = glommio::spawn_local({
             let (server, shutdown) = (Rc::clone(&server), Rc::clone(&shutdown));
-            async move { server.serve(listener, shutdown).await }
+            async move { server.serve(listener, shutdown).await.expect("sockets are watched") }
         });
         Self { address, shutdown, server, task }
     }

@@ -180,6 +180,7 @@ fn options() -> Options {
         held_bytes_max: 4 << 20,
         timeouts: Timeouts { head: long, body: long, write: long, idle: long, linger: long },
         drain_timeout: long,
+        interrupts: false,
     }
 }
 

@@ -149,8 +149,18 @@ pub(super) async fn run(boot: CoreBoot) {
         let _ = tell_durable.try_send(());
     };
     let now = move || clock.now();
-    let log =
-        LogWriter::open(found.directory, found.options, found.log, preparer, now, on_durable).await;
+    // It sees what completes only if it is interrupted.
+    let spins = !config.runtime.spin.is_zero();
+    let log = LogWriter::open(
+        found.directory,
+        found.options,
+        found.log,
+        preparer,
+        spins,
+        now,
+        on_durable,
+    )
+    .await;
     if !found.births.is_empty() {
         let born = log.stage(&found.births);
         while log.durable() < born {
@@ -189,7 +199,7 @@ pub(super) async fn run(boot: CoreBoot) {
         let door = scrape::door(&config, info.clone(), Rc::clone(&mesh));
         let (server, shutdown) =
             (served(Server::new(scrape::options(), door)), Rc::clone(&shutdown));
-        glommio::spawn_local(async move { server.serve(listener, shutdown).await })
+        glommio::spawn_local(async move { served(server.serve(listener, shutdown).await) })
     });
     mesh.wake();
     let until = {
@@ -200,7 +210,7 @@ pub(super) async fn run(boot: CoreBoot) {
 
     let _ = all_born.recv_async().await; // it is closed, and nothing was ever in it
     let _ = said.send(Said::Serving);
-    server.serve(listener, shutdown).await;
+    served(server.serve(listener, shutdown).await);
     if let Some(metrics) = metrics {
         metrics.await;
     }
@@ -215,9 +225,9 @@ pub(super) async fn run(boot: CoreBoot) {
     report(me, &stats, &turns);
 }
 
-/// A core without a ring for its connections is of no use.
-fn served<S>(server: io::Result<Server<S>>) -> Server<S> {
-    server.unwrap_or_else(|error| fail_stop("prepare to serve", &error))
+/// A core that cannot watch its connections is of no use.
+fn served<T>(served: io::Result<T>) -> T {
+    served.unwrap_or_else(|error| fail_stop("watch connections", &error))
 }
 
 /// What the log did, and the loop, for whoever wonders how the disk was and how long anybody waited.

@@ -82,6 +82,8 @@ pub(super) fn options() -> Options {
             linger: Duration::from_secs(8),
         },
         drain_timeout: Duration::from_secs(2),
+        // It is asked seldom.
+        interrupts: true,
     }
 }
 

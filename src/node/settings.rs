@@ -39,6 +39,7 @@ pub(super) fn http_options(config: &Config) -> http::Options {
             ..http::Options::default().timeouts
         },
         drain_timeout: gateway.shutdown_timeout,
+        interrupts: !config.runtime.spin.is_zero(),
         ..http::Options::default()
     }
 }

@@ -32,7 +32,7 @@ const BUSY_YIELDS_MAX: i32 = 2_000;
 /// Longest pattern of LIKE and GLOB, which look at each character of a text up to so many times (R12).
 const LIKE_PATTERN_MAX: i32 = 128;
 /// Arguments of a function, all of which it looks at within one instruction (R12).
-const FUNCTION_ARGUMENTS_MAX: i32 = 100;
+const FUNCTION_ARGUMENTS_MAX: i32 = 127;
 
 /// Whose statements a database runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
