@@ -152,7 +152,7 @@ pub const WAL_BYTES: u64 = 8 << 20;
 /// Bytes by which a `-wal` may grow during a checkpoint until commands wait for that, so that one that writes much
 /// at once is slowed down.
 pub const WAL_BYTES_WAIT: u64 = 56 << 20;
-/// Bytes of a `-wal` at which the oldest reader that keeps it from starting anew is stopped, and commands
+/// Default of `limits.wal_bytes`: bytes of a `-wal` at which the oldest reader that keeps it from starting anew is stopped, and commands
 /// wait until it has (R23).
 pub const WAL_BYTES_MAX: u64 = 512 << 20;
 /// How long they wait for that before writes are refused, and those that were taken go on.

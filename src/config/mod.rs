@@ -218,6 +218,8 @@ pub struct Limits {
     pub disk_reserve: ByteSize,
     /// Databases open at once, on all shards together.
     pub open_databases: u32,
+    /// A database's `-wal`, which a reader may keep from starting anew.
+    pub wal_bytes: ByteSize,
     /// Log that a shard keeps before it is compacted.
     pub log_bytes: ByteSize,
     /// Log that is kept for a fenced namespace.

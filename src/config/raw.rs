@@ -165,6 +165,7 @@ section! {
         database_bytes "database_bytes" int64: i64 = 1 << 30,
         disk_reserve_bytes "disk_reserve_bytes" int64: i64 = bytes(limits::DISK_RESERVE_BYTES),
         open_databases "open_databases" int64: i64 = count(limits::OPEN_DATABASES),
+        wal_bytes "wal_bytes" int64: i64 = bytes(ByteSize(limits::WAL_BYTES_MAX)),
         log_bytes "log_bytes" int64: i64 = bytes(limits::LOG_BYTES),
         fence_log_bytes "fence_log_bytes" int64: i64 = bytes(limits::FENCE_LOG_BYTES),
     }

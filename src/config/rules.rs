@@ -349,6 +349,8 @@ fn limits(raw: &RawLimits, database: &RawDatabase, rules: &mut Rules) -> Option<
         rules.between("limits.disk_reserve_bytes", raw.disk_reserve_bytes(), 0..=1 << 50);
     let open_databases =
         rules.between("limits.open_databases", raw.open_databases(), 1..=1_000_000);
+    let wal_bytes_min = i64::try_from(limits::WAL_BYTES + limits::WAL_BYTES_WAIT).unwrap_or(0);
+    let wal_bytes = rules.between("limits.wal_bytes", raw.wal_bytes(), wal_bytes_min..=1 << 40);
     let log_bytes = rules.between("limits.log_bytes", raw.log_bytes(), 1 << 20..=1 << 40);
     let fence_log_bytes =
         rules.between("limits.fence_log_bytes", raw.fence_log_bytes(), 1 << 20..=1 << 40);
@@ -366,6 +368,7 @@ fn limits(raw: &RawLimits, database: &RawDatabase, rules: &mut Rules) -> Option<
         database_bytes: Some(ByteSize(database_bytes?)).filter(|it| it.0 > 0),
         disk_reserve: ByteSize(disk_reserve_bytes?),
         open_databases: open_databases?,
+        wal_bytes: ByteSize(wal_bytes?),
         log_bytes: ByteSize(log_bytes?),
         fence_log_bytes: ByteSize(fence_log_bytes?),
     })

@@ -43,7 +43,7 @@ const N_SUBMITTED: u32 = 8;
 /// there will be, each of which it must find to cancel it.
 const N_EVENTS: u32 = 4_096;
 /// Connections that are woken before it is seen who else can read.
-const WOKEN_AT_ONCE: usize = 32;
+const WOKEN_AT_ONCE: usize = 128;
 /// How often the kernel is asked again to take an operation, when it has no memory for it or was interrupted.
 const TRIES: usize = 16;
 

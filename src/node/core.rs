@@ -286,6 +286,7 @@ fn bring_up(
     let present_max = open_databases + boots.len() + PRESENT_MARGIN;
     let mut databases =
         Databases::new(dir, floors, bytes, present_max, settings::times(config), clock, threads);
+    databases.bound_wal(config.limits.wal_bytes.0);
     for id in fenced {
         warn!(partition = %id.partition, incarnation = %id.incarnation, "database is fenced");
         databases.fence(id);

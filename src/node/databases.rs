@@ -187,7 +187,7 @@ impl Databases {
             no_room: Vec::new(),
             retry_at: None,
             long_reads: LongReads::new(times.statement),
-            wal_bounds: WalBounds::default(),
+            wal_bounds: WalBounds::up_to(limits::WAL_BYTES_MAX),
             bound_waits: VecDeque::new(),
             clock,
             helper,
@@ -198,6 +198,11 @@ impl Databases {
             slow_statement: times.slow_statement,
             slow: Vec::new(),
         }
+    }
+
+    /// Stop readers that keep a `-wal` from starting anew when it has so many bytes.
+    pub(super) fn bound_wal(&mut self, bytes: u64) {
+        self.wal_bounds = WalBounds::up_to(bytes);
     }
 
     fn path(&self, id: DatabaseId) -> PathBuf {

@@ -17,9 +17,10 @@ pub(super) struct WalBounds {
     pub(super) max: u64,
 }
 
-impl Default for WalBounds {
-    fn default() -> Self {
-        Self { due: limits::WAL_BYTES, wait: limits::WAL_BYTES_WAIT, max: limits::WAL_BYTES_MAX }
+impl WalBounds {
+    /// With this bound for all.
+    pub(super) fn up_to(max: u64) -> Self {
+        Self { due: limits::WAL_BYTES, wait: limits::WAL_BYTES_WAIT, max }
     }
 }
 
