@@ -3,17 +3,19 @@
 //! | of | counted | past the bound |
 //! |---|---|---|
 //! | reads | the text of a reply, from when it is written | refused: 503 `overloaded` |
-//! | writes that may give rows | what the largest result takes, from before they are proposed; then what it is | they wait for one another, before they are proposed; refused if what keeps them are replies that nobody takes |
+//! | writes that may give much | what the largest result takes, from before they are proposed; then what it is | they wait for one another, before they are proposed; refused if what keeps them are replies that nobody takes |
 //!
-//! A write that happened is always answered: what it could give was set aside before. Of what is held, a namespace may
-//! have as much as it leaves to the others: one alone a half of the bound.
+//! A write that happened is always answered: what it could give was set aside before. Of what is held and set aside, a
+//! namespace may have as much as it leaves to the others: one alone a half of the bound. Who waits stands in the line of
+//! its namespace.
 //!
 //! Small replies are not counted: there are as many as connections. Nor are results in files, which have bounds of
 //! their own (`disk::spool`).
 //!
 //! Invariants
 //! - What writes hold and what is set aside for them stays below the bound together, with room for one at least.
-//! - Who waits is woken by the end of a write, and as long as anybody waits there is one to come.
+//! - Who waits is woken by the end of a write, and as long as anybody waits there is one to come: with none under way the
+//!   first of each line goes, or is refused.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -39,6 +41,8 @@ use crate::wire::command::Mode;
 use crate::wire::command::draft::Draft;
 use crate::wire::rows::StatementResult;
 
+/// Results without rows that a reply may have and not be counted: the text of one has some fifty bytes.
+const RESULTS_SMALL_MAX: u32 = 256;
 /// Accounts with nothing on them that are kept before they are looked through.
 const IDLE_MAX: usize = 64;
 
@@ -83,11 +87,13 @@ impl Account {
         self.all.load(Ordering::Relaxed)
     }
 
+    fn own(&self, namespace: &Namespace) -> u64 {
+        self.own.borrow().get(namespace).map_or(0, |it| it.load(Ordering::Relaxed))
+    }
+
     /// Whether `namespace` may hold `bytes` more of `bound` and leave as much.
     fn has_room(&self, namespace: &Namespace, bytes: u64, bound: u64) -> bool {
-        let own = self.own.borrow();
-        let own = own.get(namespace).map_or(0, |it| it.load(Ordering::Relaxed));
-        own + bytes <= bound.saturating_sub(self.taken())
+        self.own(namespace) + bytes <= bound.saturating_sub(self.taken())
     }
 
     fn hold(&self, namespace: &Namespace, bytes: u64) -> Hold {
@@ -135,11 +141,14 @@ pub(super) struct Holdings {
     reads: Account,
     writes: Account,
     /// Set aside for writes that are under way.
-    reserved: Cell<u64>,
-    /// Who waits for that, by number, the first to come first.
-    waiting: RefCell<VecDeque<(u64, Option<Waker>)>>,
+    aside: Account,
+    /// Who waits for that, by namespace: by number, the first to come first. No line is empty.
+    waiting: RefCell<BTreeMap<Namespace, Line>>,
+    n_waiting: Cell<usize>,
     next: Cell<u64>,
 }
+
+type Line = VecDeque<(u64, Option<Waker>)>;
 
 /// What a reply is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,58 +164,66 @@ impl Holdings {
             bounds,
             reads: Account::default(),
             writes: Account::default(),
-            reserved: Cell::default(),
+            aside: Account::default(),
             waiting: RefCell::default(),
+            n_waiting: Cell::default(),
             next: Cell::default(),
         })
     }
 
-    /// Before `draft` is proposed for `namespace`: set aside what it may give.
+    /// Before `draft` is proposed for `namespace`: set aside what it may give. May wait for as long as others take.
     pub(super) async fn reserve(
         self: &Rc<Self>,
         namespace: &Namespace,
         draft: &Draft,
     ) -> Result<Option<Reserved>, SubmitError> {
-        if !may_give_rows(draft) {
+        if !may_give_much(draft) {
             return Ok(None);
         }
-        if self.waiting.borrow().len() >= limits::PARKED_MAX {
+        let place = self.stand(namespace)?;
+        poll_fn(|cx| self.poll_reserve(cx, &place)).await?;
+        let hold = self.aside.hold(namespace, self.bounds.result);
+        drop(place);
+        Ok(Some(Reserved { hold: Some(hold), of: Rc::clone(self) }))
+    }
+
+    /// A place at the end of the line.
+    fn stand<'a>(&'a self, namespace: &'a Namespace) -> Result<Place<'a>, SubmitError> {
+        if self.n_waiting.get() >= limits::PARKED_MAX {
             return Err(SubmitError::Overloaded);
         }
         let number = self.next.get();
         self.next.set(number + 1);
-        self.waiting.borrow_mut().push_back((number, None));
-        let place = Place { of: self, number };
-        poll_fn(|cx| place.of.poll_reserve(cx, number, namespace)).await?;
-        drop(place);
-        self.reserved.set(self.reserved.get() + self.bounds.result);
-        self.wake_first();
-        Ok(Some(Reserved(Rc::clone(self))))
+        self.n_waiting.set(self.n_waiting.get() + 1);
+        self.waiting.borrow_mut().entry(namespace.clone()).or_default().push_back((number, None));
+        Ok(Place { of: self, namespace, number })
     }
 
-    fn poll_reserve(
-        &self,
-        cx: &Context<'_>,
-        number: u64,
-        namespace: &Namespace,
-    ) -> Poll<Result<(), SubmitError>> {
+    fn poll_reserve(&self, cx: &Context<'_>, place: &Place<'_>) -> Poll<Result<(), SubmitError>> {
         let Bounds { writes, result, .. } = self.bounds;
+        let Place { namespace, number, .. } = *place;
         if !self.writes.has_room(namespace, result, writes) {
             return Poll::Ready(Err(SubmitError::Overloaded));
         }
         let mut waiting = self.waiting.borrow_mut();
-        let is_first = waiting.front().is_some_and(|(it, _)| *it == number);
-        if is_first && self.writes.taken() + self.reserved.get() + result <= writes {
+        let line = waiting.get_mut(namespace).expect("who waits stands in a line");
+        let is_first = line.front().is_some_and(|(it, _)| *it == number);
+        let own = self.writes.own(namespace) + self.aside.own(namespace);
+        let left = writes.saturating_sub(self.writes.taken() + self.aside.taken());
+        if is_first && own + result <= left {
             return Poll::Ready(Ok(()));
         }
-        let own = waiting.iter_mut().find(|(it, _)| *it == number).expect("who waits has a place");
+        let own = line.iter_mut().find(|(it, _)| *it == number).expect("who waits has a place");
         own.1 = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    fn wake_first(&self) {
-        if let Some((_, Some(waker))) = self.waiting.borrow().front() {
-            waker.wake_by_ref();
+    /// Wake the first of each line.
+    fn wake(&self) {
+        for line in self.waiting.borrow().values() {
+            if let Some((_, Some(waker))) = line.front() {
+                waker.wake_by_ref();
+            }
         }
     }
 
@@ -241,24 +258,37 @@ impl Holdings {
 /// A place in the line of those who wait; given up with the request.
 struct Place<'a> {
     of: &'a Holdings,
+    namespace: &'a Namespace,
     number: u64,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.of.waiting.borrow_mut().retain(|(it, _)| *it != self.number);
-        self.of.wake_first();
+        let mut waiting = self.of.waiting.borrow_mut();
+        if let Some(line) = waiting.get_mut(self.namespace) {
+            line.retain(|(it, _)| *it != self.number);
+            if line.is_empty() {
+                waiting.remove(self.namespace);
+            }
+        }
+        drop(waiting);
+        self.of.n_waiting.set(self.of.n_waiting.get() - 1);
+        self.of.wake();
     }
 }
 
 /// Set aside for a write, until its reply is on the account.
 #[derive(Debug)]
-pub(super) struct Reserved(Rc<Holdings>);
+pub(super) struct Reserved {
+    /// None only while it is dropped.
+    hold: Option<Hold>,
+    of: Rc<Holdings>,
+}
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.0.reserved.set(self.0.reserved.get() - self.0.bounds.result);
-        self.0.wake_first();
+        drop(self.hold.take());
+        self.of.wake();
     }
 }
 
@@ -287,9 +317,13 @@ impl Pieces for Counted {
     }
 }
 
-/// Whether a write may give rows back. Told from its words: it is wrong about few, and only by saying yes.
-fn may_give_rows(draft: &Draft) -> bool {
-    draft.statements().any(|it| it.is_ok_and(|it| it.mode == Mode::Query || gives_rows(it.sql)))
+/// Whether a write may give more than a few bytes for each statement, or has many that all are answered. Told from its
+/// words; it is wrong about few, and only by saying yes.
+fn may_give_much(draft: &Draft) -> bool {
+    draft.n_results() > RESULTS_SMALL_MAX
+        || draft
+            .statements()
+            .any(|it| it.is_ok_and(|it| it.mode == Mode::Query || gives_rows(it.sql)))
 }
 
 fn gives_rows(sql: &str) -> bool {
@@ -298,7 +332,7 @@ fn gives_rows(sql: &str) -> bool {
     let is_silent = word.is_some_and(|it| SILENT.iter().any(|own| own.eq_ignore_ascii_case(it)));
     let returning = b"RETURNING";
     !is_silent
-        || sql.contains(';')
+        || sql.trim_end().trim_end_matches(';').contains(';')
         || sql.as_bytes().windows(returning.len()).any(|it| it.eq_ignore_ascii_case(returning))
 }
 
@@ -311,7 +345,7 @@ mod tests {
     use super::*;
     use crate::wire::command::Results;
 
-    const BOUNDS: Bounds = Bounds { reads: 1_000, writes: 1_000, result: 400, least: 10 };
+    const BOUNDS: Bounds = Bounds { reads: 1_000, writes: 1_900, result: 400, least: 10 };
 
     fn namespace(name: &str) -> Namespace {
         Namespace::new(name).unwrap()
@@ -369,18 +403,23 @@ mod tests {
         assert!(first.is_some() && second.is_some());
         let silent = draft("INSERT INTO t VALUES (1)");
         assert!(now(holdings.reserve(&a, &silent)).unwrap().unwrap().is_none());
-        // Two are under way; who gives up its place leaves it to the next.
+        // Two are under way, which is what one may have; who gives up its place leaves it to the next.
         let cx = &mut Context::from_waker(Waker::noop());
         let mut third = Box::pin(holdings.reserve(&a, &insert));
         let mut fourth = Box::pin(holdings.reserve(&a, &insert));
         assert!(third.as_mut().poll(cx).is_pending());
         assert!(fourth.as_mut().poll(cx).is_pending());
-        let kept = holdings.keep(text(300), 0, To::Write, &a).unwrap();
+        // Another's does not stand behind them.
+        let b = namespace("b");
+        let other = now(holdings.reserve(&b, &insert)).unwrap().unwrap();
+        assert!(other.is_some());
+        drop(other);
+        let kept = holdings.keep(text(500), 0, To::Write, &a).unwrap();
         drop(first);
         // In line, and not before it is its turn.
         assert!(fourth.as_mut().poll(cx).is_pending());
         drop(third);
-        assert!(fourth.as_mut().poll(cx).is_pending(), "300 held, 400 set aside");
+        assert!(fourth.as_mut().poll(cx).is_pending(), "500 held, 400 set aside");
         drop(second);
         assert!(fourth.as_mut().poll(cx).is_ready());
         // A reply that nobody takes is not waited for.
@@ -391,7 +430,8 @@ mod tests {
         );
         drop((kept, more));
         assert!(now(holdings.reserve(&a, &insert)).unwrap().unwrap().is_some());
-        assert_eq!((holdings.reserved.get(), holdings.writes.taken()), (0, 0));
+        assert_eq!((holdings.aside.taken(), holdings.writes.taken()), (0, 0));
+        assert!(holdings.waiting.borrow().is_empty() && holdings.n_waiting.get() == 0);
     }
 
     #[test]
@@ -405,8 +445,9 @@ mod tests {
             ("DELETE FROM t; SELECT 1", true),
             ("-- \nDELETE FROM t", true),
             ("CREATE TABLE t (a)", false),
+            ("DELETE FROM t; ", false),
         ] {
-            assert_eq!(may_give_rows(&draft(sql)), want, "{sql}");
+            assert_eq!(may_give_much(&draft(sql)), want, "{sql}");
         }
     }
 

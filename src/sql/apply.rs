@@ -21,7 +21,6 @@ use crate::sql::database::Share;
 use crate::sql::fault::Fault;
 use crate::sql::run::Run;
 use crate::sql::running::Setting;
-use crate::sql::running::Trial;
 use crate::types::DatabaseSize;
 use crate::types::LogIndex;
 use crate::wire::rows::Outcome;
@@ -84,8 +83,8 @@ enum Alone {
     Done(Applied),
     /// It has no effect, and is not recorded.
     Left(Rest),
-    /// As above; it is to run again, like this.
-    Again(Trial),
+    /// As above; it is to run again where its values may be longer.
+    Larger,
 }
 
 /// Why a transaction could not be committed.
@@ -183,8 +182,7 @@ impl Database {
         if !self.renew_if_worn()? {
             return Ok(Rest::NoRoom);
         }
-        // Those that must be in a transaction of their own, and how they begin there.
-        let mut alone: Vec<Option<Trial>> = vec![None; entries.len()];
+        let mut must_be_alone = vec![false; entries.len()];
         // Outcomes of the transaction at hand: those of `entries[start..at]`.
         let mut staged: Vec<Applied> = Vec::with_capacity(entries.len());
         let (mut start, mut at) = (0, 0);
@@ -192,7 +190,7 @@ impl Database {
         while start < entries.len() {
             let next = entries.get(at);
             let has_virtual_tables = self.shape.virtual_tables > 0;
-            let is_alone = next.is_some() && (alone[at].is_some() || has_virtual_tables);
+            let is_alone = next.is_some() && (must_be_alone[at] || has_virtual_tables);
             if next.is_none() || (is_alone && !staged.is_empty()) {
                 match self.commit(entries[at - 1].index) {
                     Ok(()) => {
@@ -203,7 +201,7 @@ impl Database {
                     Err(NotCommitted::Statement(_)) => {
                         // One of them is to blame; alone it will have the error to itself.
                         self.roll_back_if_open()?;
-                        alone[start..at].fill(Some(Trial::FIRST));
+                        must_be_alone[start..at].fill(true);
                         staged.clear();
                         at = start;
                     }
@@ -223,10 +221,10 @@ impl Database {
             }
             let entry = &entries[at];
             if is_alone {
-                match self.apply_in_tiers(entry, alone[at].unwrap_or(Trial::FIRST), pace)? {
+                match self.apply_in_tiers(entry, pace)? {
                     Alone::Done(applied) => out.push(applied),
                     Alone::Left(rest) => return Ok(rest),
-                    Alone::Again(_) => unreachable!("it is run again until it is done"),
+                    Alone::Larger => unreachable!("the last tier has no bound of its own"),
                 }
                 at += 1;
                 start = at;
@@ -249,21 +247,15 @@ impl Database {
                     at += 1;
                 }
                 Run::Alone => {
-                    alone[at] = Some(Trial::FIRST);
+                    must_be_alone[at] = true;
                     if staged.is_empty() {
                         self.engine.rollback()?;
                     }
                 }
+                Run::Larger => unreachable!("only alone a command gets that far"),
                 Run::Undone => {
                     self.roll_back_if_open()?;
-                    alone[at] = Some(Trial::FIRST);
-                    staged.clear();
-                    at = start;
-                }
-                Run::Again(trial) => {
-                    // Alone, its first run would end as this one did.
-                    self.roll_back_if_open()?;
-                    alone[at] = Some(trial);
+                    must_be_alone[at] = true;
                     staged.clear();
                     at = start;
                 }
@@ -295,22 +287,15 @@ impl Database {
         handle.with_watch(true, pace.enough, || self.run_entry(entry, setting, share))
     }
 
-    /// Apply one command in a transaction of its own, beginning with `trial`; and again while it is to run otherwise.
-    fn apply_in_tiers(
-        &mut self,
-        entry: &Entry,
-        mut trial: Trial,
-        pace: &mut Pace<'_>,
-    ) -> Result<Alone, Fault> {
+    /// Apply one command in a transaction of its own; again with longer values, while it meets some.
+    fn apply_in_tiers(&mut self, entry: &Entry, pace: &mut Pace<'_>) -> Result<Alone, Fault> {
         loop {
-            // A new connection, if one was needed, knows nothing of it.
-            self.trial = trial;
             let ended = self.apply_alone(entry, pace);
-            self.trial = Trial::FIRST;
-            match ended {
-                Ok(Alone::Again(next)) => trial = next,
-                ended => return ended,
+            if !matches!(ended, Ok(Alone::Larger)) {
+                self.tier = 0;
+                return ended;
             }
+            self.tier += 1;
         }
     }
 
@@ -330,9 +315,12 @@ impl Database {
                 self.undo_alone()?;
                 return Ok(Alone::Left(Rest::Long));
             }
-            Run::Again(trial) => {
+            Run::Larger => {
+                // A new connection, if one was needed, begins with the first tier.
+                let tier = self.tier;
                 self.undo_alone()?;
-                return Ok(Alone::Again(trial));
+                self.tier = tier;
+                return Ok(Alone::Larger);
             }
             Run::Alone | Run::Undone => unreachable!("alone, a command is done or fails"),
         };

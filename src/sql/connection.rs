@@ -31,8 +31,6 @@ use crate::wire::command::Value;
 const BUSY_YIELDS_MAX: i32 = 2_000;
 /// Longest pattern of LIKE and GLOB, which look at each character of a text up to so many times (R12).
 const LIKE_PATTERN_MAX: i32 = 128;
-/// Arguments of a function, all of which it looks at within one instruction (R12).
-const FUNCTION_ARGUMENTS_MAX: i32 = 127;
 
 /// Whose statements a database runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +136,6 @@ pub(super) fn open(
     for (limit, value) in [
         (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, bound(limits::ARGUMENTS_MAX)),
         (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LIKE_PATTERN_MAX),
-        (Limit::SQLITE_LIMIT_FUNCTION_ARG, FUNCTION_ARGUMENTS_MAX),
         (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
     ] {
         connection.set_limit(limit, value)?;

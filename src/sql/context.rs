@@ -118,8 +118,6 @@ struct Context {
     steps_charged: Cell<u64>,
     charged: Cell<u64>,
     charged_max: Cell<u64>,
-    /// What an instruction counts for.
-    weight: Cell<u64>,
     work_left: Cell<u64>,
     searches_count: Cell<bool>,
     pages_left: Cell<u32>,
@@ -160,7 +158,6 @@ thread_local! {
             steps_charged: Cell::new(0),
             charged: Cell::new(0),
             charged_max: Cell::new(u64::MAX),
-            weight: Cell::new(1),
             work_left: Cell::new(u64::MAX),
             searches_count: Cell::new(true),
             pages_left: Cell::new(u32::MAX),
@@ -212,7 +209,6 @@ pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
         it.steps_charged.set(0);
         it.charged.set(0);
         it.charged_max.set(u64::MAX);
-        it.weight.set(1);
         it.work_left.set(u64::MAX);
         it.searches_count.set(true);
         it.runs_on.set(None);
@@ -248,13 +244,10 @@ pub(super) fn charge_page() {
     });
 }
 
-/// The statement that begins may be charged so many steps, however many of its own it may take, each of which counts
-/// for `weight` of them. To be called after [`begin_statement`].
-pub(super) fn bound_charges(steps: u64, weight: u64) {
-    CONTEXT.with(|it| {
-        it.charged_max.set(steps);
-        it.weight.set(weight);
-    });
+/// The statement that begins may be charged so many steps, however many of its own it may take. To be called
+/// after [`begin_statement`].
+pub(super) fn bound_charges(steps: u64) {
+    CONTEXT.with(|it| it.charged_max.set(steps));
 }
 
 /// The statement that begins has other bounds than steps: [`charge_search`] does not count.
@@ -469,13 +462,10 @@ fn is_too_much_work(n: u64) -> bool {
 pub(super) fn charge_steps(n: u64) -> bool {
     CONTEXT.with(|it| {
         let charged = it.steps_charged.get().saturating_add(n);
-        let per_tick = STEPS_PER_TICK.saturating_mul(it.weight.get());
-        // Mostly less than a tick: dividing would take longer than the rest.
-        let ticks = if charged < per_tick { 0 } else { charged / per_tick };
-        it.steps_charged.set(charged - ticks * per_tick);
+        it.steps_charged.set(charged % STEPS_PER_TICK);
         let total = it.charged.get().saturating_add(n);
         it.charged.set(total);
-        let left = it.ticks_left.get();
+        let (ticks, left) = (charged / STEPS_PER_TICK, it.ticks_left.get());
         it.ticks_left.set(left.saturating_sub(ticks));
         left < ticks || total > it.charged_max.get()
     })

@@ -35,7 +35,6 @@ use crate::sql::preparing::Text;
 use crate::sql::requests::Requests;
 use crate::sql::run::Run;
 use crate::sql::running::Setting;
-use crate::sql::running::Trial;
 use crate::sql::schema;
 use crate::sql::schema::Shape;
 use crate::sql::statement::Handle;
@@ -123,8 +122,8 @@ pub struct Database {
     engine_schema: String,
     /// How large it is, as of the last commit here.
     pub(super) size: DatabaseSize,
-    /// How long values the command that runs may touch, and for how many steps; see [`crate::sql::running`].
-    pub(super) trial: Trial,
+    /// How long values the command that runs may touch, and for how many steps; see [`crate::sql::run`].
+    pub(super) tier: usize,
     /// What is in the schema.
     pub(super) shape: Shape,
     /// What its tables are.
@@ -232,7 +231,7 @@ impl Database {
             role,
             applied: LogIndex(applied),
             engine_schema: engines,
-            trial: Trial::FIRST,
+            tier: 0,
             shape,
             tables,
             quick: FxHashSet::default(),
@@ -393,7 +392,7 @@ impl Database {
                 Run::Done(outcome) => return Ok(Read::Done(outcome)),
                 Run::Long { .. } => return Ok(Read::Long),
                 Run::Undone => {}
-                Run::Again(_) => unreachable!("a read has the time that it has"),
+                Run::Larger => unreachable!("a read has the time that it has"),
                 Run::Decided(_) => unreachable!("a read has no use for a key"),
                 Run::Alone => unreachable!("a read shares its transaction with nobody"),
             }

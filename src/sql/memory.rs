@@ -182,7 +182,7 @@ mod tests {
     fn many_long_values_at_once_are_refused() {
         let mut fixture = Fixture::new();
         fixture.must("CREATE TABLE t(a UNIQUE)");
-        let values = vec!["hex(zeroblob(520000 + a))"; 100].join(",");
+        let values = vec!["hex(zeroblob(500000 + a))"; 1_000].join(",");
         let sql = format!("INSERT INTO t SELECT length(max({values})) FROM (SELECT 1 AS a)");
         let printed = fixture.exec(&["INSERT INTO t VALUES (5)", &sql, "INSERT INTO t VALUES (6)"]);
         assert!(printed[1].starts_with(TOO_MUCH), "{}", printed[1]);

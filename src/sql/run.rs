@@ -29,7 +29,6 @@ use crate::sql::requests;
 use crate::sql::running::Halt;
 use crate::sql::running::Running;
 use crate::sql::running::Setting;
-use crate::sql::running::Trial;
 use crate::sql::running::check_allowed;
 use crate::sql::running::check_arguments;
 use crate::sql::running::check_inline;
@@ -78,9 +77,8 @@ pub(super) enum Run {
     Alone,
     /// The transaction is to be rolled back, or has been; the command needs one of its own.
     Undone,
-    /// It touches a value that is too long, or takes too many steps for values that long: it is to run like this, in a
-    /// transaction of its own, once the one at hand is rolled back.
-    Again(Trial),
+    /// It touches a value that is too long for the steps it has; see [`TIERS`]. Alone only.
+    Larger,
     /// It takes, or may take, longer than its caller gives it (R13). If a part of it has run, the
     /// transaction is to be rolled back, or has been.
     Long {
@@ -163,13 +161,12 @@ impl Database {
         self.has_changed_schema = false;
         let mut running = Running {
             setting,
-            trial: self.trial,
-            tier: 0,
+            tier: self.tier,
             schema_share: 1,
             share,
             limits: command.stamp.limits,
             n_statements: command.n_statements,
-            steps_left: self.trial.steps(command.stamp.limits.steps, setting, share),
+            steps_left: command.stamp.limits.steps,
             bytes_left: requests::result_bytes(command),
             has_savepoint: false,
             has_run: false,
@@ -195,12 +192,8 @@ impl Database {
             }
             Err(Halt::Fault(fault)) => return Err(fault),
             Err(Halt::Alone) if !running.has_run => return Ok(Run::Alone),
-            Err(Halt::Alone | Halt::Undo) => return Ok(Run::Undone),
-            Err(Halt::Larger) => match running.is_too_long() {
-                Some(error) => (error, true),
-                None => return Ok(Run::Again(running.longer())),
-            },
-            Err(Halt::Shorter) => return Ok(Run::Again(running.shorter())),
+            Err(Halt::Larger) if setting == Setting::Alone => return Ok(Run::Larger),
+            Err(Halt::Alone | Halt::Undo | Halt::Larger) => return Ok(Run::Undone),
             Err(Halt::Long) => return Ok(Run::Long { has_run: running.has_run }),
             Err(Halt::Error(error)) => (error, self.handle.total_changes() != changes_before),
             Err(Halt::ErrorAfter(error)) => (error, true),
@@ -303,6 +296,7 @@ impl Database {
         arguments: &mut Arguments<'_>,
         running: &mut Running,
     ) -> Result<Option<(StatementResult, Option<usize>)>, Halt> {
+        running.schema_share = 1;
         self.before_preparing(rest, running)?;
         let allowance = running.allowance();
         let cached = match self.cache.get(self.handle, rest, self.shape, allowance) {
@@ -315,8 +309,7 @@ impl Database {
         };
         stop_if_failed()?;
         if cached.preparing > allowance.steps || allowance.steps == 0 {
-            running.begin_tier(0, arguments);
-            return Err(out_of_steps(running));
+            return Err(Halt::Error(out_of_steps(running)));
         }
         if running.setting != Setting::Read {
             // Whether it was at hand or not: on another replica it may not be.
@@ -344,7 +337,6 @@ impl Database {
             self.engine.reset_changes().map_err(Halt::Fault)?;
         }
         running.has_run = true;
-        running.begin_tier(cached.n_parameters, arguments);
         let length = running.bound_values(cached, rest, self.shape);
         // One that changes the schema may name them without being seen to.
         let has_virtual_tables = self.shape.virtual_tables > 0
@@ -366,21 +358,6 @@ impl Database {
         if is_long {
             cached.long_for = LONG_FOR;
         }
-        let mut used = context::charged_steps();
-        if running.setting != Setting::Read {
-            let of_its_own = n_steps.saturating_mul(running.weight());
-            used = used.saturating_add(of_its_own).saturating_add(STATEMENT_STEPS);
-        }
-        let is_over = has_virtual_tables && used > running.steps_left;
-        running.steps_left = running.steps_left.saturating_sub(used);
-        // It was prepared again behind our back: some steps were counted twice, or (on a connection that only reads)
-        // it is not any more what it was taken for.
-        let is_other =
-            cached.prepared.take_repreparations() > 0 && running.setting != Setting::Alone;
-        if is_other && matches!(ran, Ok(_) | Err(Halt::Larger | Halt::Shorter)) {
-            self.cache.clear();
-            return Err(Halt::Undo);
-        }
         let rows = ran?;
         stop_if_failed()?;
         if is_given_up(running) {
@@ -391,8 +368,19 @@ impl Database {
             let message = "rowid 9223372036854775807 is reserved";
             return Err(Halt::ErrorAfter(StatementError::new(message)));
         }
-        if is_over && running.setting != Setting::Read {
-            return Err(out_of_steps(running));
+        let mut used = context::charged_steps();
+        if running.setting != Setting::Read {
+            used = used.saturating_add(n_steps).saturating_add(STATEMENT_STEPS);
+            if has_virtual_tables && used > budget {
+                return Err(Halt::ErrorAfter(out_of_steps(running)));
+            }
+        }
+        running.steps_left = running.steps_left.saturating_sub(used);
+        if cached.prepared.take_repreparations() > 0 && running.setting != Setting::Alone {
+            // It was prepared again behind our back: some steps were counted twice, or (on a connection
+            // that only reads) it is not any more what it was taken for.
+            self.cache.clear();
+            return Err(Halt::Undo);
         }
         if running.setting == Setting::Read && running.share == Share::Whole {
             let is_quick = !is_long && !cached.has_long_step;
@@ -569,7 +557,5 @@ fn no_rows() -> Rows {
     Rows { columns: [].into(), count: 0, values: Bytes::new().into() }
 }
 
-#[cfg(test)]
-mod costs;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,6 @@
 
 use rusqlite::ffi;
 
-use crate::limits;
 use crate::sql::cache;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
@@ -29,8 +28,6 @@ use crate::sql::text;
 use crate::types::DatabaseSize;
 use crate::wire::command::CommandLimits;
 use crate::wire::command::Mode;
-use crate::wire::command::Value;
-use crate::wire::command::statements::Arguments;
 use crate::wire::rows::StatementError;
 
 /// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
@@ -45,82 +42,26 @@ const INLINE_WORK_MAX: u64 = 20_000;
 const INLINE_PAGES_MAX: u32 = 512;
 /// Pages of a database that any single step gets through within a millisecond.
 const SMALL_PAGES_MAX: u32 = 256;
-/// How much of its limit of steps a command has for values of a length: an instruction may take time in proportion to
-/// a value, and steps do not count bytes.
+/// How much of its limit of steps a statement has for values of a length: an instruction may take time in
+/// proportion to a value, and steps do not count bytes.
 struct Tier {
-    /// Bytes of a value, or a row, that it may touch.
+    /// Bytes of a value that it may touch.
     value_bytes: u32,
-    /// The part of the limit that it has, or of the default limit if that is more: enough to pass over all values of a
-    /// gibibyte that are too long for the tier before.
+    /// The part of the limit that it has.
     share: u64,
+    /// But at least so many steps, if the limit has them: enough to pass over all such values that a
+    /// gibibyte holds.
+    steps_min: u64,
 }
 
-/// Four times the length has a fourth of the steps, so that a command takes about as long at worst in each of them:
-/// what SQLite does with a value takes a nanosecond for each byte, or less.
-///
-/// A command begins in [`TIER_FIRST`]. One that touches a longer value is undone, and begins again in the next tier; one
-/// that runs out of steps is undone, and begins again in the one before, where a value that is too long is its end. What
-/// it gives where it succeeds is what it gives in every tier where it does.
-const TIERS: [Tier; 8] = [
-    Tier { value_bytes: 256, share: 1 },
-    Tier { value_bytes: 1 << 10, share: 4 },
-    Tier { value_bytes: 4 << 10, share: 16 },
-    Tier { value_bytes: 16 << 10, share: 64 },
-    Tier { value_bytes: 64 << 10, share: 256 },
-    Tier { value_bytes: 256 << 10, share: 1_024 },
-    Tier { value_bytes: 1 << 20, share: 4_096 },
-    Tier { value_bytes: u32::MAX, share: 16_384 },
+/// A command begins in the first; one that touches a longer value is undone, and begins again in the next. With
+/// 200 million steps and the slowest linear function (`hex`: 3 ms for a mebibyte) each ends within minutes,
+/// not days.
+const TIERS: [Tier; 3] = [
+    Tier { value_bytes: 32 << 10, share: 1, steps_min: 0 },
+    Tier { value_bytes: 256 << 10, share: 128, steps_min: 500_000 },
+    Tier { value_bytes: u32::MAX, share: 4_096, steps_min: 50_000 },
 ];
-/// Where a command begins: few touch longer values, and few take more steps.
-const TIER_FIRST: usize = 3;
-/// The tier whose steps a statement has where there is little time.
-const TIER_INLINE: usize = 4;
-/// One part in so many of its limit is what a command may take where there is little time. The rest is for what running
-/// it in the tiers before would have taken: it must not show whether that was done.
-const INLINE_PART: u64 = 8;
-/// Bytes of a value for which the share of the last tier is made; where longer ones are allowed, it is smaller.
-const LAST_VALUE_BYTES: u32 = 4 << 20;
-
-const _: () = {
-    assert!(TIERS[TIER_INLINE].value_bytes >= INLINE_VALUE_MAX);
-    assert!(TIERS[TIER_FIRST].value_bytes <= INLINE_VALUE_MAX);
-};
-
-/// Which way a command came to its tier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// It begins there.
-    First,
-    /// It met values that were too long in the one before.
-    Longer,
-    /// It ran out of steps in the one behind.
-    Shorter,
-}
-
-/// A run of a command in one of the tiers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Trial {
-    /// Index into [`TIERS`].
-    tier: usize,
-    way: Way,
-    /// What the runs before this one took from its limit.
-    used: u64,
-}
-
-impl Trial {
-    /// The first.
-    pub(super) const FIRST: Self = Self { tier: TIER_FIRST, way: Way::First, used: 0 };
-
-    /// What a command with this `limit` of steps may take, in `setting` and with such a `share`.
-    pub(super) fn steps(self, limit: u64, setting: Setting, share: Share) -> u64 {
-        match (setting, share) {
-            (Setting::Read, _) => limit,
-            (_, Share::Inline) => limit / INLINE_PART,
-            (_, Share::Whole) => limit.saturating_sub(self.used),
-        }
-    }
-}
-
 /// Bytes of memory that running a statement may take, beside its result and its longest values.
 const RUNNING_MEMORY_MAX: u64 = 64 << 20;
 /// Values of the greatest length that there may be at once. (JSON takes twenty times its text.)
@@ -128,7 +69,7 @@ const VALUES_IN_MEMORY_MAX: u64 = 32;
 /// Bytes that a row of the schema may have, whatever the limit of values: a text, and two names from it.
 const SCHEMA_ROW_MAX: u32 = 4 << 20;
 /// Bytes that a change of the schema may add to a row of it, beside what its own text has, twice.
-const SCHEMA_ROW_ADDED_MAX: usize = 1 << 10;
+const SCHEMA_ROW_ADDED_MAX: usize = 4 << 10;
 
 /// What surrounds a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,8 +96,6 @@ pub(super) enum Halt {
     Long,
     /// It touches a value longer than it may, so far.
     Larger,
-    /// It takes more steps than it may, so far.
-    Shorter,
     /// The database or the machine is sick.
     Fault(Fault),
 }
@@ -164,8 +103,7 @@ pub(super) enum Halt {
 /// A command that runs.
 pub(super) struct Running {
     pub(super) setting: Setting,
-    pub(super) trial: Trial,
-    /// That of the statement at hand: an index into [`TIERS`].
+    /// Index into [`TIERS`].
     pub(super) tier: usize,
     /// As many times as a row of the schema is longer than the values of the tier, steps are fewer.
     pub(super) schema_share: u64,
@@ -183,75 +121,18 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Steps of its own that a command may take in `tier`.
-    fn steps_in(&self, tier: usize) -> u64 {
-        let limit = self.limits.steps;
-        let is_last = tier + 1 == TIERS.len();
-        let times = if is_last { self.limits.value_bytes / LAST_VALUE_BYTES } else { 1 };
-        let share = TIERS[tier].share.saturating_mul(u64::from(times.max(1)));
-        (limit.max(limits::STATEMENT_STEPS) / share).min(limit)
-    }
-
-    /// The same for the statement at hand.
+    /// Steps that a statement of its tier may take.
     fn steps_max(&self) -> u64 {
-        self.steps_in(self.tier) / self.schema_share
+        let (tier, limit) = (&TIERS[self.tier], self.limits.steps);
+        (limit / tier.share).max(tier.steps_min).min(limit) / self.schema_share
     }
 
-    /// What one of its steps counts for.
-    pub(super) fn weight(&self) -> u64 {
-        match self.setting {
-            Setting::Read => 1,
-            Setting::Shared | Setting::Alone => {
-                (self.limits.steps / self.steps_max().max(1)).max(1)
-            }
-        }
-    }
-
-    /// Steps that the statement at hand may take.
+    /// Steps that the next statement may take.
     pub(super) fn budget(&self) -> u64 {
-        self.steps_left / self.weight()
-    }
-
-    /// A statement is next that takes the first `n` of `arguments`. One with long values is in a tier where it may
-    /// have them, so that others of its command need not be.
-    pub(super) fn begin_tier(&mut self, n: usize, arguments: &Arguments<'_>) {
-        self.schema_share = 1;
-        self.tier = match (self.setting, self.share) {
-            (Setting::Read, _) => 0,
-            (_, Share::Inline) => TIER_INLINE,
-            (_, Share::Whole) => {
-                let longest = arguments.clone().take(n).map(Value::size).max().unwrap_or(0);
-                // Its row has more than this value.
-                let bytes = u32::try_from(longest + longest / 4).unwrap_or(u32::MAX);
-                let own = TIERS.iter().position(|it| it.value_bytes >= bytes);
-                self.trial.tier.max(own.unwrap_or(TIERS.len() - 1))
-            }
-        };
-    }
-
-    /// The run that follows where longer values may be touched.
-    pub(super) fn longer(&self) -> Trial {
-        let used = self.limits.steps.saturating_sub(self.steps_left);
-        let tier = (self.tier + 1).min(TIERS.len() - 1);
-        Trial { tier, way: Way::Longer, used }
-    }
-
-    /// The run that follows where more steps may be taken.
-    pub(super) fn shorter(&self) -> Trial {
-        Trial { tier: self.trial.tier - 1, way: Way::Shorter, used: 0 }
-    }
-
-    /// Whether there is one.
-    fn may_be_shorter(&self) -> bool {
-        let tier = self.trial.tier;
-        let has_more = tier > 0 && self.steps_in(tier - 1) > self.steps_in(tier);
-        self.trial.way != Way::Longer && has_more
-    }
-
-    /// What it is told if it touches a value that is too long, where that is its end.
-    pub(super) fn is_too_long(&self) -> Option<StatementError> {
-        let tier = (self.trial.tier + 1).min(TIERS.len() - 1);
-        (self.trial.way == Way::Shorter).then(|| too_many_steps(self, self.steps_in(tier)))
+        match self.setting {
+            Setting::Read => self.steps_left,
+            Setting::Shared | Setting::Alone => self.steps_left.min(self.steps_max()),
+        }
     }
 
     /// What preparing the next statement may take.
@@ -271,15 +152,11 @@ impl Running {
     /// How long the values of `cached`, the first statement of `sql`, may be in a schema of this shape; sets what
     /// that means for its steps.
     pub(super) fn bound_values(&mut self, cached: &Cached, sql: &str, shape: Shape) -> u32 {
-        let is_tiered = self.setting != Setting::Read && is_tiered(cached, sql, shape);
+        let is_tiered = self.setting != Setting::Read && is_tiered(cached, sql);
         let length = length_max(cached, self, is_tiered, || schema_row_max(shape, sql, self));
-        match cached.nature {
-            Nature::Schema if is_tiered => {
-                self.schema_share = u64::from(length.div_ceil(TIERS[self.tier].value_bytes));
-            }
-            // It has all steps.
-            Nature::Schema => self.tier = 0,
-            _ => {}
+        self.schema_share = 1;
+        if cached.nature == Nature::Schema && is_tiered {
+            self.schema_share = u64::from(length.div_ceil(TIERS[self.tier].value_bytes));
         }
         length
     }
@@ -288,7 +165,7 @@ impl Running {
     /// `handle`.
     pub(super) fn begin_statement(&self, steps: u64, ticks: u64, handle: Handle) {
         context::begin_statement(steps.saturating_mul(ticks), self.limits.temp_bytes);
-        context::bound_charges(self.steps_left, self.weight());
+        context::bound_charges(steps);
         if self.share == Share::Inline {
             context::bound_work(INLINE_WORK_MAX, INLINE_PAGES_MAX, handle);
         }
@@ -348,14 +225,9 @@ fn is_small(size: DatabaseSize) -> bool {
 }
 
 /// Whether how long the values of a statement are decides how many steps it has. Not for those that look at each
-/// row once, or as often as it takes to sort them, and can make nothing of it that is longer.
-fn is_tiered(cached: &Cached, sql: &str, shape: Shape) -> bool {
-    let passes_once = || {
-        cached.verb == Verb::Analyze
-            || text::drops_column(sql)
-            || (!shape.generates && text::makes_plain_index(sql))
-    };
-    cached.nature != Nature::Schema || !passes_once()
+/// row once, and can make nothing of it that is longer.
+fn is_tiered(cached: &Cached, sql: &str) -> bool {
+    cached.nature != Nature::Schema || (cached.verb != Verb::Analyze && !text::drops_column(sql))
 }
 
 /// Bytes of a row that `sql` may leave in a schema of this shape.
@@ -424,20 +296,12 @@ pub(super) fn too_late() -> StatementError {
     StatementError::coded("statement_ms", "statement took too long")
 }
 
-/// What it means for a command that it has taken all its steps.
-pub(super) fn out_of_steps(running: &Running) -> Halt {
-    if running.share == Share::Inline {
-        return Halt::Long;
-    }
-    if running.may_be_shorter() {
-        return Halt::Shorter;
-    }
-    Halt::ErrorAfter(too_many_steps(running, running.steps_max()))
-}
-
-fn too_many_steps(running: &Running, n_max: u64) -> StatementError {
-    let values = if n_max < running.limits.steps { " for values this long" } else { "" };
-    let message = format!("statement takes too many steps{values}: at most {n_max}");
+pub(super) fn out_of_steps(running: &Running) -> StatementError {
+    let n_max = running.steps_max();
+    let message = match running.tier {
+        0 => format!("statement takes too many steps: at most {n_max}"),
+        _ => format!("statement takes too many steps for values this long: at most {n_max}"),
+    };
     StatementError::coded("statement_steps", message)
 }
 
@@ -473,9 +337,7 @@ pub(super) fn halt(error: SqlError, running: &Running) -> Halt {
     if error.code == ffi::SQLITE_NOMEM && error.message == memory::TOO_MUCH {
         return Halt::Error(StatementError::coded("statement_memory", error.message));
     }
-    let is_stopped = error.code & 0xff == ffi::SQLITE_INTERRUPT;
     match classify(error.code, context::trouble()) {
-        Class::Statement if is_stopped && running.setting != Setting::Read => out_of_steps(running),
         Class::Statement => Halt::Error(statement_error(error, running)),
         Class::Busy if running.setting == Setting::Read => {
             Halt::Error(StatementError::coded("busy", error.message))
@@ -490,7 +352,8 @@ pub(super) fn halt(error: SqlError, running: &Running) -> Halt {
 
 fn statement_error(error: SqlError, running: &Running) -> StatementError {
     match error.code & 0xff {
-        ffi::SQLITE_INTERRUPT => too_late(),
+        ffi::SQLITE_INTERRUPT if running.setting == Setting::Read => too_late(),
+        ffi::SQLITE_INTERRUPT => out_of_steps(running),
         ffi::SQLITE_TOOBIG => StatementError::coded("value_bytes", error.message),
         ffi::SQLITE_FULL if context::is_out_of_temp() => StatementError::coded(
             "temp_bytes",

@@ -51,8 +51,6 @@ pub(super) struct Shape {
     pub(super) changes: bool,
     /// Bytes of the longest row of the schema, or a few more.
     pub(super) row_bytes: usize,
-    /// A table may have columns that are generated.
-    pub(super) generates: bool,
     /// There are virtual tables, or one of the views and triggers may add an instruction that takes time in
     /// proportion to a table.
     pub(super) has_long_steps: bool,
@@ -86,8 +84,8 @@ pub(super) fn outgrown(before: Shape, now: Shape) -> Option<StatementError> {
 pub(super) const RANDOM_NAMES: &str =
     "duplicate column name: name the columns of the result apart with AS";
 
-/// Steps that preparing every view once may count for, in all: a tenth of a second. It is done after each change of
-/// the schema, and when a database is opened.
+/// Steps that preparing every view once may count for, in all: a tenth of a second. It is done after
+/// each change of the schema, and when a database is opened.
 const VIEWS_STEPS_MAX: u64 = 7_000_000;
 /// Columns that a table may have.
 const COLUMNS_MAX: u64 = 2_000;
@@ -270,7 +268,6 @@ pub(super) fn shape(handle: Handle) -> Result<Shape, SqlError> {
                     shape.virtual_tables += 1;
                     shape.has_long_steps = true;
                 }
-                Ok(Value::Text("table")) => shape.generates |= text::may_generate(sql),
                 _ => {}
             }
             Ok::<_, SqlError>(())

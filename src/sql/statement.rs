@@ -76,6 +76,8 @@ impl Handle {
 
     /// Bound the bytes of a value, and of a row.
     pub(super) fn limit_length(self, bytes: u32) {
+        let is_bound = bytes < u32::MAX;
+        BOUNDED.set(is_bound.then(|| NonNull::new(self.0.as_ptr())).flatten());
         let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
         // SAFETY: the connection is open.
         unsafe { ffi::sqlite3_limit(self.0.as_ptr(), ffi::SQLITE_LIMIT_LENGTH, bytes) };
@@ -183,8 +185,23 @@ impl Handle {
 }
 
 thread_local! {
+    /// The connection whose values have a bound while its statement runs.
+    static BOUNDED: Cell<Option<NonNull<ffi::sqlite3>>> = const { Cell::new(None) };
     /// Who is asked meanwhile whether that is enough: see [`Handle::with_watch`].
     static WATCH: Cell<Option<NonNull<c_void>>> = const { Cell::new(None) };
+}
+
+/// Do something as a part of the statement that runs on this thread, with values of any length.
+pub(super) fn with_long_values<T>(work: impl FnOnce() -> T) -> T {
+    let Some(connection) = BOUNDED.get() else { return work() };
+    let limit = |bytes| {
+        // SAFETY: it is open as long as its statement runs.
+        unsafe { ffi::sqlite3_limit(connection.as_ptr(), ffi::SQLITE_LIMIT_LENGTH, bytes) }
+    };
+    let before = limit(c_int::MAX);
+    let done = work();
+    limit(before);
+    done
 }
 
 /// Ask whoever runs the command on this thread whether to give it up, if there is somebody.

@@ -231,36 +231,6 @@ pub(super) fn makes_table_or_index(sql: &str) -> bool {
     is(first, "CREATE") && (is(word, "TABLE") || is(word, "INDEX"))
 }
 
-/// Whether the first statement of `sql` makes an index of columns, with no expression in it.
-pub(super) fn makes_plain_index(sql: &str) -> bool {
-    /// A column, `COLLATE` and a name, `DESC`.
-    const WORDS_MAX: usize = 4;
-    let mut tokens = tokens(sql).skip_while(|it| *it == ";");
-    let mut next = || tokens.next().unwrap_or_default();
-    let (first, word) = (next(), next());
-    let word = if is(word, "UNIQUE") { next() } else { word };
-    if !is(first, "CREATE") || !is(word, "INDEX") {
-        return false;
-    }
-    let is_word = |it: &str| it.chars().all(|it| it.is_alphanumeric() || it == '_');
-    let mut tokens = tokens.skip_while(|it| *it != "(").skip(1);
-    let mut n_words = 0;
-    loop {
-        match tokens.next() {
-            Some(")") => return matches!(tokens.next(), None | Some(";")),
-            Some(",") => n_words = 0,
-            Some(it) if is_word(it) && n_words < WORDS_MAX => n_words += 1,
-            _ => return false,
-        }
-    }
-}
-
-/// Whether a table that `sql` makes may have columns that are generated.
-pub(super) fn may_generate(sql: &str) -> bool {
-    let after = tokens(sql).skip(1);
-    tokens(sql).zip(after).any(|(it, after)| is(it, "AS") && after == "(")
-}
-
 /// Whether `sql` alters a table.
 pub(super) fn is_alter(sql: &str) -> bool {
     let mut rest = sql;

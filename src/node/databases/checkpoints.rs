@@ -220,9 +220,12 @@ impl Databases {
 
     /// Try once more what was tried a moment ago, if it is not in vain.
     pub(super) fn checkpoint_again(&mut self, id: DatabaseId) {
-        let Some(Slot::Open(open)) = self.slots.get(&id) else { return };
-        let is_long = open.wal_bytes() >= self.wal_bounds.due;
-        if open.bound != Bound::Kept || is_long && self.long_reads.oldest(id).is_none() {
+        let reader = self.long_reads.oldest(id);
+        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+        if open.bound == Bound::Kept && reader.is_some() {
+            // Its end begins the next.
+            open.in_the_way = reader;
+        } else if open.bound != Bound::Kept || open.wal_bytes() >= self.wal_bounds.due {
             self.checkpoint(id);
         }
     }

@@ -32,6 +32,15 @@ type Next = unsafe extern "C" fn(*mut Expression, *mut Node, c_int, i64) -> c_in
 
 type Prefix = unsafe extern "C" fn(*mut Index, *mut c_void, *mut Places, *const u8, c_int);
 
+type Update = unsafe extern "C" fn(
+    *mut ffi::sqlite3_vtab,
+    c_int,
+    *mut *mut ffi::sqlite3_value,
+    *mut i64,
+) -> c_int;
+
+type Savepoint = unsafe extern "C" fn(*mut ffi::sqlite3_vtab, c_int) -> c_int;
+
 type Create3 = unsafe extern "C" fn(c_int, *const *const c_char, *mut *mut c_void) -> c_int;
 
 type Create5 =
@@ -45,6 +54,8 @@ static BUILT_AS_IT_MUST_BE: (
     [Filter; 2],
     [Next; 2],
     Prefix,
+    [Update; 2],
+    [Savepoint; 3],
     Create3,
     Create5,
     [Tokenize; 3],
@@ -53,6 +64,8 @@ static BUILT_AS_IT_MUST_BE: (
     [debros_filter3, debros_filter5],
     [debros_next5, debros_term5],
     debros_prefix5,
+    [debros_update3, debros_update5],
+    [debros_savepoint3, debros_savepoint5, debros_release5],
     debros_unicode3,
     debros_unicode5,
     [debros_tokens_unicode, debros_tokens_ascii, debros_tokens_trigram],
@@ -195,6 +208,21 @@ unsafe extern "C" {
         word: *const u8,
         length: c_int,
     );
+    pub(super) fn debros_update3(
+        table: *mut ffi::sqlite3_vtab,
+        n: c_int,
+        values: *mut *mut ffi::sqlite3_value,
+        rowid: *mut i64,
+    ) -> c_int;
+    pub(super) fn debros_update5(
+        table: *mut ffi::sqlite3_vtab,
+        n: c_int,
+        values: *mut *mut ffi::sqlite3_value,
+        rowid: *mut i64,
+    ) -> c_int;
+    pub(super) fn debros_savepoint3(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int;
+    pub(super) fn debros_savepoint5(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int;
+    pub(super) fn debros_release5(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int;
     pub(super) fn debros_unicode3(
         n: c_int,
         arguments: *const *const c_char,

@@ -70,6 +70,30 @@ fn what_people_search_for_is_found() {
 }
 
 #[test]
+fn pieces_of_an_index_may_be_longer_than_a_value() {
+    for (kind, setting) in [
+        ("fts4(body)", ""),
+        ("fts5(body)", ""),
+        ("fts5(body)", "INSERT INTO f(f, rank) VALUES ('pgsz', 65536)"),
+    ] {
+        let mut fixture = with_rows(kind, &[]);
+        if !setting.is_empty() {
+            fixture.must(setting);
+        }
+        let steps = Stamp { limits: CommandLimits { steps: 200_000_000, ..LIMITS }, ..stamp(1) };
+        let many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 20000)
+            INSERT INTO f(body) SELECT 'the fox ' || x FROM c";
+        for sql in [many, "INSERT INTO f(f) VALUES ('optimize')"] {
+            let ran = print(&fixture.apply([command(Mode::Exec, sql, &[], &steps)])[0]);
+            assert!(ran.contains("rows"), "{kind}: {ran}");
+            let found = fixture.query("SELECT count(*) AS n FROM f WHERE f MATCH 'the'");
+            assert_eq!(found, "[n](20000)", "{kind} {setting}");
+        }
+        fixture.must("INSERT INTO f(f) VALUES ('integrity-check')");
+    }
+}
+
+#[test]
 fn what_would_take_minutes_is_refused_before_it_begins() {
     let long = "a ".repeat(10_000);
     let words = |n| format!("\"{}\"", repeated("a", n, " "));

@@ -244,7 +244,7 @@ fn what_would_take_an_hour_is_refused_wherever_it_stands() {
 #[test]
 fn what_is_charged_is_bounded_also_where_more_may_tick_by() {
     context::begin_statement(16_000, u64::MAX);
-    context::bound_charges(1_000, 1);
+    context::bound_charges(1_000);
     assert!(!context::charge_search(1_000));
     assert!(context::charge_search(1));
     context::unbounded();

@@ -164,33 +164,6 @@ fn what_a_change_of_the_schema_does_is_told_by_its_tokens() {
 }
 
 #[test]
-fn an_index_of_columns_is_told_from_one_of_expressions() {
-    for (sql, is_plain) in [
-        ("CREATE INDEX i ON t(a)", true),
-        ("; create unique index if not exists main.i on t(a, \"b\" COLLATE nocase DESC) ; x", true),
-        ("CREATE INDEX \"(\" ON t(a)", false),
-        ("CREATE INDEX i ON t(hex(a))", false),
-        ("CREATE INDEX i ON t(a || b)", false),
-        ("CREATE INDEX i ON t((a))", false),
-        ("CREATE INDEX i ON t(a) WHERE b", false),
-        ("CREATE INDEX i ON t(CASE a WHEN b THEN c ELSE d END)", false),
-        ("CREATE INDEX i ON t(", false),
-        ("CREATE TABLE i(a)", false),
-        ("CREATE INDEX", false),
-    ] {
-        assert_eq!(makes_plain_index(sql), is_plain, "{sql:?}");
-    }
-    for (sql, generates) in [
-        ("CREATE TABLE t(a, b AS (a + 1))", true),
-        ("CREATE TABLE t(a, b INT GENERATED ALWAYS as /* x */ ( a) STORED)", true),
-        ("CREATE TABLE t(a DEFAULT (CAST(1 AS TEXT)))", false),
-        ("CREATE TABLE t(a)", false),
-    ] {
-        assert_eq!(may_generate(sql), generates, "{sql:?}");
-    }
-}
-
-#[test]
 fn what_cannot_grow_is_told_by_first_words() {
     for (sql, shrinks, drops) in [
         ("DELETE FROM t", true, false),
@@ -228,8 +201,6 @@ fn check_any(sql: &str) {
     may_have_long_step(sql);
     makes_table_by_select(sql);
     makes_table_or_index(sql);
-    makes_plain_index(sql);
-    may_generate(sql);
     drops_column(sql);
     mentions(sql, authorizer::VIEWS_PREFIX);
     assert_eq!(with_visible_schema(sql).len(), sql.len(), "positions stay: {sql:?}");

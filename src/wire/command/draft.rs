@@ -87,6 +87,14 @@ impl Draft {
         Ok(draft)
     }
 
+    /// Results that its reply will have, at most.
+    pub fn n_results(&self) -> u32 {
+        match self.results {
+            Results::Last => self.n_statements.min(1),
+            Results::Each => self.n_statements,
+        }
+    }
+
     /// Whether it is about a key, and adds to what there is.
     pub fn puts(&self) -> bool {
         let payload = &self.bytes[HEADER_SIZE..];
