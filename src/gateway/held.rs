@@ -320,20 +320,31 @@ impl Pieces for Counted {
 /// Whether a write may give more than a few bytes for each statement, or has many that all are answered. Told from its
 /// words; it is wrong about few, and only by saying yes.
 fn may_give_much(draft: &Draft) -> bool {
-    draft.n_results() > RESULTS_SMALL_MAX
-        || draft
-            .statements()
-            .any(|it| it.is_ok_and(|it| it.mode == Mode::Query || gives_rows(it.sql)))
+    if draft.n_results() > RESULTS_SMALL_MAX {
+        return true;
+    }
+    // Most are the same text, again and again.
+    let mut last = "";
+    draft.statements().flatten().any(|it| {
+        let is_known = std::mem::replace(&mut last, it.sql) == it.sql;
+        it.mode == Mode::Query || (!is_known && gives_rows(it.sql))
+    })
 }
 
 fn gives_rows(sql: &str) -> bool {
     const SILENT: [&str; 7] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER"];
     let word = sql.trim_start().split(|it: char| !it.is_ascii_alphabetic()).next();
     let is_silent = word.is_some_and(|it| SILENT.iter().any(|own| own.eq_ignore_ascii_case(it)));
-    let returning = b"RETURNING";
     !is_silent
         || sql.trim_end().trim_end_matches(';').contains(';')
-        || sql.as_bytes().windows(returning.len()).any(|it| it.eq_ignore_ascii_case(returning))
+        || has_word(sql.as_bytes(), b"RETURNING")
+}
+
+/// Whether `word`, which is in capitals, stands in `text` in whatever case.
+fn has_word(text: &[u8], word: &[u8]) -> bool {
+    let first = word[0];
+    memchr::memchr2_iter(first, first.to_ascii_lowercase(), text)
+        .any(|at| text.get(at..at + word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word)))
 }
 
 #[cfg(test)]
