@@ -157,9 +157,9 @@ impl Poller {
         let waiting =
             || builder.clone().setup_coop_taskrun().build(N_SUBMITTED).or_else(|_| plain());
         let ring = if interrupts { plain()? } else { waiting()? };
-        // It came with the same version as watching for more than one event.
-        if !ring.params().is_feature_resource_tagging() {
-            return Err(io::Error::other("watching sockets needs Linux 5.13 or newer"));
+        // Operations that say nothing when they succeed, and all else that is used here.
+        if !ring.params().is_feature_skip_cqe_on_success() {
+            return Err(io::Error::other("watching sockets needs Linux 5.17 or newer"));
         }
         let shared = Shared {
             ring: RefCell::new(ring),
@@ -178,12 +178,19 @@ impl Poller {
             Ok(never) => match never {},
             Err(error) => error,
         };
+        self.fail_all();
+        error
+    }
+
+    /// Nothing comes any more: tell everybody.
+    pub(super) fn fail_all(&self) {
         self.shared.is_broken.set(true);
-        let slots = self.shared.slots.take();
-        for (_, interest) in slots.into_iter().filter_map(|it| it.watched) {
+        // Each leaves its place when it is dropped.
+        let watched = |it: &Slot| it.watched.as_ref().map(|(_, interest)| Rc::clone(interest));
+        let all: Vec<_> = self.shared.slots.borrow().iter().filter_map(watched).collect();
+        for interest in all {
             interest.fail(libc::EIO);
         }
-        error
     }
 
     async fn pass_on(&self) -> io::Result<Infallible> {
@@ -377,7 +384,7 @@ impl Shared {
     fn on_event(&self, event: &cqueue::Entry) -> io::Result<()> {
         let number = event.user_data();
         if number == NOBODY {
-            if event.result() != -libc::ENOENT {
+            if event.result() < 0 && event.result() != -libc::ENOENT {
                 tracing::warn!(
                     result = event.result(),
                     "a closed connection stays open to its peer"

@@ -392,6 +392,24 @@ mod tests {
     }
 
     #[test]
+    fn without_its_ring_a_socket_fails_and_can_be_dropped() {
+        let poller = Poller::new(false).unwrap();
+        let (socket, _peer) = pair(&poller);
+        with_poller(&poller, async {
+            assert!(!is_ready_soon(&socket).await);
+        });
+        poller.fail_all();
+        on_executor(async {
+            let error = read(&socket, 1).await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO));
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let _ = Socket::new(stream, &poller).unwrap_err();
+        });
+        drop(socket);
+    }
+
+    #[test]
     fn more_events_than_there_is_room_for() {
         let poller = Poller::with_room(16, false).unwrap();
         let pairs = (0..100).map(|_| pair(&poller)).collect::<Vec<_>>();
