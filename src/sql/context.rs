@@ -124,10 +124,6 @@ struct Context {
     runs_on: Cell<Option<Handle>>,
     temp_left: Cell<u64>,
     given_up: Cell<bool>,
-    memory: Cell<i64>,
-    memory_max: Cell<i64>,
-    memory_peak: Cell<i64>,
-    out_of_memory: Cell<bool>,
     /// Whoever runs here has time.
     has_time: Cell<bool>,
     /// The log index of the command at work; zero is none.
@@ -164,10 +160,6 @@ thread_local! {
             runs_on: Cell::new(None),
             temp_left: Cell::new(u64::MAX),
             given_up: Cell::new(false),
-            memory: Cell::new(0),
-            memory_max: Cell::new(i64::MAX),
-            memory_peak: Cell::new(0),
-            out_of_memory: Cell::new(false),
             has_time: Cell::new(false),
             index: Cell::new(LogIndex(0)),
         }
@@ -488,77 +480,4 @@ pub(super) fn charge_temp(n: u64) -> bool {
 /// Whether the statement was stopped by [`charge_temp`].
 pub(super) fn is_out_of_temp() -> bool {
     CONTEXT.with(|it| it.temp_left.get() == 0)
-}
-
-/// How a statement dealt with memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Memory {
-    /// It asked for more than it may have.
-    pub(super) is_out: bool,
-    /// The most that it had at once, in bytes.
-    pub(super) peak: i64,
-}
-
-/// Run `f`, whose memory is not counted.
-pub(super) fn without_memory_bound<T>(f: impl FnOnce() -> T) -> T {
-    struct Restore(i64);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            CONTEXT.with(|it| it.memory_max.set(self.0));
-        }
-    }
-    let _restore = Restore(CONTEXT.with(|it| it.memory_max.replace(i64::MAX)));
-    f()
-}
-
-/// Run `f`; meanwhile SQLite may take `bytes` of memory on this thread.
-pub(super) fn with_memory<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, Memory) {
-    struct Restore;
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            CONTEXT.with(|it| it.memory_max.set(i64::MAX));
-        }
-    }
-    CONTEXT.with(|it| {
-        it.memory.set(0);
-        it.memory_max.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        it.memory_peak.set(0);
-        it.out_of_memory.set(false);
-    });
-    let restore = Restore;
-    let answer = f();
-    drop(restore);
-    let memory =
-        CONTEXT.with(|it| Memory { is_out: it.out_of_memory.get(), peak: it.memory_peak.get() });
-    (answer, memory)
-}
-
-/// Whether the statement was refused memory.
-pub(super) fn is_out_of_memory() -> bool {
-    CONTEXT.with(|it| it.out_of_memory.get())
-}
-
-/// Whether memory is counted on this thread.
-pub(super) fn is_memory_bounded() -> bool {
-    // A thread that ends frees what it has left after this is gone.
-    CONTEXT.try_with(|it| it.memory_max.get() != i64::MAX).unwrap_or(false)
-}
-
-/// SQLite takes `n` bytes, or gives some back. Whether it must not.
-pub(super) fn charge_memory(n: i64) -> bool {
-    let charge = |it: &Context| {
-        if it.memory_max.get() == i64::MAX {
-            return false;
-        }
-        let memory = it.memory.get() + n;
-        let is_out = n > 0 && memory > it.memory_max.get();
-        if is_out {
-            it.out_of_memory.set(true);
-        } else {
-            it.memory.set(memory);
-            it.memory_peak.set(it.memory_peak.get().max(memory));
-        }
-        is_out
-    };
-    CONTEXT.try_with(charge).unwrap_or(false)
 }

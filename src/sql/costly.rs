@@ -16,6 +16,7 @@ use std::ptr;
 use rusqlite::Connection;
 use rusqlite::ffi;
 
+use crate::sql::allocated;
 use crate::sql::context;
 use crate::sql::fault::SqlError;
 use crate::sql::statement::Handle;
@@ -116,7 +117,7 @@ unsafe extern "C" fn call(
         PRISTINE.with_borrow_mut(|pristine| {
             if pristine.is_none() {
                 // Not at the cost of the statement that happens to be the first.
-                *pristine = context::without_memory_bound(Pristine::new).ok();
+                *pristine = allocated::without_bound(Pristine::new).ok();
             }
             let Some(pristine) = pristine else {
                 ffi::sqlite3_result_error_nomem(context);

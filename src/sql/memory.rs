@@ -19,8 +19,9 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::ffi;
 
+use crate::sql::allocated;
+use crate::sql::allocated::Memory;
 use crate::sql::context;
-use crate::sql::context::Memory;
 
 /// What is said of a statement that asks for more than it may have.
 pub(super) const TOO_MUCH: &str = "statement needs too much memory";
@@ -69,7 +70,7 @@ pub(super) fn configure() {
 
 /// Run `f`, during which SQLite may take `bytes`. What comes next to `f`'s answer: how it went.
 pub(super) fn with_bound<T>(bytes: u64, f: impl FnOnce() -> T) -> (T, Memory) {
-    let (answer, memory) = context::with_memory(bytes, f);
+    let (answer, memory) = allocated::with_bound(bytes, f);
     if memory.is_out || memory.peak > GIVEN_BACK_MIN {
         IS_DUE.store(true, Ordering::Relaxed);
     }
@@ -102,7 +103,7 @@ fn below() -> &'static Below {
 }
 
 unsafe extern "C" fn x_malloc(n: c_int) -> *mut c_void {
-    if context::charge_memory(i64::from(n)) {
+    if allocated::charge(i64::from(n)) {
         return ptr::null_mut();
     }
     // SAFETY: passed on as it came.
@@ -112,8 +113,8 @@ unsafe extern "C" fn x_malloc(n: c_int) -> *mut c_void {
 unsafe extern "C" fn x_free(at: *mut c_void) {
     // SAFETY: passed on as it came; what is freed has a size.
     unsafe {
-        if !at.is_null() && context::is_memory_bounded() {
-            context::charge_memory(-i64::from((below().size)(at)));
+        if !at.is_null() && allocated::is_bounded() {
+            allocated::charge(-i64::from((below().size)(at)));
         }
         (below().free)(at);
     }
@@ -122,9 +123,9 @@ unsafe extern "C" fn x_free(at: *mut c_void) {
 unsafe extern "C" fn x_realloc(at: *mut c_void, n: c_int) -> *mut c_void {
     // SAFETY: passed on as it came; what is made longer has a size.
     unsafe {
-        if context::is_memory_bounded() {
+        if allocated::is_bounded() {
             let before = if at.is_null() { 0 } else { (below().size)(at) };
-            if context::charge_memory(i64::from(n) - i64::from(before)) {
+            if allocated::charge(i64::from(n) - i64::from(before)) {
                 return ptr::null_mut();
             }
         }

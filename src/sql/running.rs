@@ -3,13 +3,13 @@
 
 use rusqlite::ffi;
 
+use crate::sql::allocated::Memory;
 use crate::sql::cache;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
 use crate::sql::connection::EngineStatements;
 use crate::sql::context;
 use crate::sql::context::Cost;
-use crate::sql::context::Memory;
 use crate::sql::context::Trouble;
 use crate::sql::context::Verb;
 use crate::sql::database::Share;

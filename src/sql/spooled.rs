@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use crate::limits;
 use crate::sql::database::Share;
-use crate::sql::run::RowsEnd;
+use crate::sql::rows::RowsEnd;
 use crate::sql::running::Setting;
 use crate::wire::command::Value;
 use crate::wire::rows::Rows;

@@ -30,6 +30,7 @@ use std::sync::Once;
 
 use rusqlite::ffi;
 
+use crate::sql::allocated;
 use crate::sql::context;
 use crate::sql::context::Trouble;
 use crate::sql::fault::Fault;
@@ -258,7 +259,7 @@ fn watch(code: c_int) -> c_int {
     };
     // Memory that the statement may not have is no trouble of the machine.
     let is_refused =
-        matches!(code, ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR_NOMEM) && context::is_out_of_memory();
+        matches!(code, ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR_NOMEM) && allocated::is_out();
     if failed && !is_refused {
         context::set_trouble(Trouble::Failed);
     }

@@ -13,6 +13,7 @@ use crate::sql::testing::print;
 use crate::sql::testing::stamp;
 use crate::wire::command::CommandLimits;
 use crate::wire::command::Stamp;
+use crate::wire::command::Value;
 use crate::wire::command::draft::Draft;
 
 fn fixture() -> Fixture {
