@@ -132,6 +132,8 @@ pub const REPLIES_HELD_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of results of writes that a core holds, and sets aside for those under way that may give rows back:
 /// `limits.result_bytes` each. Others wait for these, or are told `overloaded`, before they are proposed.
 pub const RETURNED_BYTES_MAX: u64 = 4 << 30;
+/// How long they wait. The request's deadline begins then.
+pub const RETURNED_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Bytes that are moved to, or read from, such a file at once; and about those of a piece of a reply.
 pub const PIECE_SIZE: usize = 64 << 10;
 /// Files with results that a shard has open at once; more are told `overloaded`.

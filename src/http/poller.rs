@@ -35,7 +35,7 @@ use io_uring::squeue::Flags;
 use io_uring::types::Fd;
 
 use crate::http::Sender;
-use crate::http::lines::Lines;
+use crate::shard::lines::Lines;
 
 /// Operations handed to the kernel at once; two are used.
 const N_SUBMITTED: u32 = 8;
@@ -44,6 +44,8 @@ const N_SUBMITTED: u32 = 8;
 const N_EVENTS: u32 = 4_096;
 /// Connections that are woken before it is seen who else can read.
 const WOKEN_AT_ONCE: usize = 128;
+/// The same where several senders wait: half a millisecond's worth.
+const WOKEN_AT_ONCE_OF_MANY: usize = 32;
 /// How often the kernel is asked again to take an operation, when it has no memory for it or was interrupted.
 const TRIES: usize = 16;
 
@@ -419,7 +421,8 @@ impl Shared {
 
     /// Wake some of those who can read. Whether there are more.
     fn wake_some(&self) -> bool {
-        for _ in 0..WOKEN_AT_ONCE {
+        let is_crowded = self.lines.borrow().n_lines() > 1;
+        for _ in 0..if is_crowded { WOKEN_AT_ONCE_OF_MANY } else { WOKEN_AT_ONCE } {
             let Some(interest) = self.lines.borrow_mut().pop() else { return false };
             interest.is_in_line.set(false);
             interest.wake_reader();
