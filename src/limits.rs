@@ -109,6 +109,10 @@ pub const QUOTA_SLACK: ByteSize = ByteSize::mib(16);
 pub const ROOM_RETRY: Duration = Duration::from_millis(100);
 /// Threads of a shard that apply what takes long; one namespace has one at most.
 pub const SQL_THREADS: usize = 4;
+/// Those of them that one command may have for as long as it takes, while others wait.
+pub const SQL_THREADS_VERY_LONG: usize = 2;
+/// How long a command has one of the others, while others wait; then it is given up, and has to wait for one of those.
+pub const GIVE_WAY_TIME: Duration = Duration::from_secs(2);
 /// Threads of a shard that read what takes long.
 pub const READER_THREADS: usize = 4;
 /// Threads of them that one namespace may have at once.

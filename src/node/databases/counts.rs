@@ -97,6 +97,8 @@ pub(in crate::node) struct Present {
     pub(in crate::node) long_reads_refused: u64,
     /// Batches of commands on threads.
     pub(in crate::node) long_batches: usize,
+    /// How often one was given up there, because others waited.
+    pub(in crate::node) long_batches_given_up: u64,
     /// Files with large results.
     pub(in crate::node) spools: Taken,
 }
@@ -111,6 +113,7 @@ impl Databases {
             checkpoints_overdue: self.retries.len(),
             bytes: self.bytes(),
             spools: self.workers.spools().taken(),
+            long_batches_given_up: self.workers.n_given_up(),
             ..Present::default()
         };
         (present.long_reads, present.long_reads_waiting) = self.long_reads.load();
