@@ -112,6 +112,7 @@ impl Databases {
         let is_gone = open.in_the_way.is_some_and(|it| !self.long_reads.is_active(it));
         let is_worth_it = !is_read || open.waits_for_bound();
         if is_gone && is_worth_it && open.wal_bytes() >= self.wal_bounds.due {
+            self.retries.hope(id);
             self.checkpoint(id);
         }
     }
@@ -573,6 +574,11 @@ mod tests {
         core.databases.wal_bounds.max = u64::MAX;
         core.read(1, ENDLESS);
         core.pin();
+        // It was tried in vain for long.
+        for _ in 0..9 {
+            core.databases.checkpoint_later(ID, Pain::Room, &Moved::NoRoom);
+            core.databases.retries.take_due(Instant::START.after(Duration::from_hours(9)));
+        }
         core.databases.long_reads.stop_oldest(ID);
         core.until("it has ended", |it| it.answers().len() == 1);
         // Its end begins one; this is what a full disk makes of it.
