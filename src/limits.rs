@@ -163,6 +163,18 @@ pub const WAL_BYTES_WAIT: u64 = 56 << 20;
 pub const WAL_BYTES_MAX: u64 = 512 << 20;
 /// How long they wait for that before writes are refused, and those that were taken go on.
 pub const WAL_WAIT_MAX: Duration = Duration::from_secs(3);
+/// A checkpoint that nobody here can help is tried again after this, and then after twice as long each time, up to the
+/// next.
+pub const CHECKPOINT_RETRY_MIN: Duration = Duration::from_millis(100);
+/// After this at the latest.
+pub const CHECKPOINT_RETRY_MAX: Duration = Duration::from_secs(5);
+/// The same where writes are refused meanwhile.
+pub const CHECKPOINT_RETRY_REFUSING_MAX: Duration = Duration::from_secs(1);
+/// Of a core's, so many are begun again at once; the next of them, [`CHECKPOINT_RETRY_MIN`] later.
+pub const CHECKPOINT_RETRIES_MAX: usize = 4;
+/// How long one does not help before the log says so. Less is a matter of course: somebody looks at a file, a read is
+/// just ending.
+pub const CHECKPOINT_TOLD_AFTER: Duration = Duration::from_secs(1);
 /// Namespaces of a network.
 pub const NAMESPACES_MAX: usize = 100_000;
 /// Requests that wait for a leader, per shard; and for the creation of one namespace.

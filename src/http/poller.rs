@@ -19,11 +19,15 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::Future as _;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Context;
+use std::task::Poll;
 use std::task::Waker;
 
 use glommio::io::PollableFd;
@@ -85,6 +89,8 @@ struct Shared {
     lines: RefCell<Lines<Option<Sender>, Rc<Interest>>>,
     /// The ring has failed: nothing comes any more.
     is_broken: Cell<bool>,
+    /// Who passes events on, and waits for the next; or for that.
+    runner: RefCell<Option<Waker>>,
 }
 
 /// A place for a socket. Its generation tells the events of one from those of who had the place before.
@@ -169,6 +175,7 @@ impl Poller {
             free: RefCell::default(),
             lines: RefCell::default(),
             is_broken: Cell::new(false),
+            runner: RefCell::default(),
         };
         Ok(Self { shared: Rc::new(shared) })
     }
@@ -204,8 +211,29 @@ impl Poller {
                 // They run before this does again.
                 glommio::executor().yield_task_queue_now().await;
             } else {
-                ring.readable().await.map_err(io::Error::from)?;
+                let mut readable = pin!(ring.readable());
+                let waited = poll_fn(|cx| {
+                    // What is broken makes no event.
+                    if self.shared.is_broken.get() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    keep(&self.shared.runner, cx);
+                    readable.as_mut().poll(cx)
+                });
+                waited.await.map_err(io::Error::from)?;
             }
+        }
+    }
+
+    /// Leave the ring no room for an operation.
+    #[cfg(test)]
+    pub(super) fn jam(&self) {
+        let mut ring = self.shared.ring.borrow_mut();
+        for _ in 0..N_SUBMITTED {
+            // SAFETY: an operation that does nothing names no memory.
+            #[expect(unsafe_code, reason = "an operation could name memory")]
+            let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+            pushed.expect("there is room for so many");
         }
     }
 
@@ -361,6 +389,8 @@ impl Shared {
         let submitted = pushed.map_err(io::Error::other).and_then(|()| submit_all(&mut ring));
         if submitted.is_err() {
             self.is_broken.set(true);
+            let runner = self.runner.take();
+            runner.into_iter().for_each(Waker::wake);
         }
         submitted
     }

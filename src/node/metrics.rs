@@ -259,6 +259,8 @@ impl Cores<'_> {
         self.gauge("database_bytes", help, |it| it.core.databases.bytes);
         let help = "Checkpoints begun.";
         self.counter("checkpoints_total", help, |it| it.core.databases.counts.checkpoints);
+        let help = "Databases whose write-ahead log could not begin anew, which is tried again.";
+        self.gauge("checkpoints_overdue", help, |it| it.core.databases.checkpoints_overdue as u64);
         let help = "How often a write-ahead log came to its bound, so that commands waited.";
         self.counter("wal_waits_total", help, |it| it.core.databases.counts.wal_waits);
         let help = "How often it stayed there, so that writes were refused.";

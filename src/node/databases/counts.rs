@@ -86,6 +86,8 @@ pub(in crate::node) struct Present {
     pub(in crate::node) n_fenced: usize,
     /// Bytes of the longest `-wal`.
     pub(in crate::node) wal_bytes_max: u64,
+    /// Databases whose `-wal` could not begin anew, which is tried again.
+    pub(in crate::node) checkpoints_overdue: usize,
     /// Bytes of all databases.
     pub(in crate::node) bytes: u64,
     /// Reads on threads, and reads that wait for one.
@@ -108,6 +110,7 @@ impl Databases {
             counts: self.counts,
             n_open: self.n_present,
             n_fenced: self.n_fenced,
+            checkpoints_overdue: self.retries.len(),
             bytes: self.bytes(),
             spools: self.workers.spools().taken(),
             long_batches_given_up: self.workers.n_given_up(),
