@@ -75,6 +75,10 @@ pub(super) struct Cached {
     pub(super) has_long_step: bool,
     /// How often more it is not tried where there is little time.
     pub(super) long_for: u32,
+    /// Bytes of the longest blob that is written in its text, or more.
+    pub(super) blob_bytes: usize,
+    /// Bytes of the longest value that it was ever allowed while it ran; see [`Cache::forget_if_longer`].
+    pub(super) ran_with: u32,
     text: Arc<str>,
     size: usize,
     used: u64,
@@ -136,6 +140,18 @@ impl Cache {
     pub(super) fn forget_if_timed(&mut self, sql: &str) {
         if let Some(place) = self.places.get(sql).copied()
             && self.statements[place].seen.time
+        {
+            self.remove(place);
+        }
+    }
+
+    /// Drop the statement of `sql` if it ran with values of more than `bytes`, and may hold a string of more, as it
+    /// may where a row of the schema has `row_bytes`. SQLite looks how long a string of a text is when the statement
+    /// first comes to it, and never again: it would pass now where it does not on another replica.
+    pub(super) fn forget_if_longer(&mut self, sql: &str, bytes: u32, row_bytes: usize) {
+        if let Some(place) = self.places.get(sql).copied()
+            && self.statements[place].ran_with > bytes
+            && usize::try_from(bytes).is_ok_and(|it| sql.len().max(row_bytes) > it)
         {
             self.remove(place);
         }
@@ -230,6 +246,8 @@ fn prepare(
         has_random_names: is_any_random(names),
         has_long_step,
         long_for: 0,
+        blob_bytes: text::longest_blob(&sql[..end]),
+        ran_with: 0,
         tail: (!text::is_blank(&sql[end..])).then_some(end),
         nature,
         verb,

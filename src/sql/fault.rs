@@ -1,5 +1,6 @@
 //! What SQLite's return codes mean for a replica: the statement's error, a sick machine, a sick file (R15).
 
+use std::ffi::CStr;
 use std::ffi::c_int;
 
 use rusqlite::ffi;
@@ -96,6 +97,14 @@ pub(super) fn classify(code: c_int, trouble: Trouble) -> Class {
 }
 
 impl SqlError {
+    /// Whether its message says no more than its code, if anything.
+    pub(super) fn has_no_words(&self) -> bool {
+        // SAFETY: takes a number, and returns a constant text.
+        #[expect(unsafe_code, reason = "SQLite has the words for its codes")]
+        let of_code = unsafe { CStr::from_ptr(ffi::sqlite3_errstr(self.code)) };
+        self.message.is_empty() || self.message.as_bytes() == of_code.to_bytes()
+    }
+
     /// The fault behind an error of a statement that the engine runs for itself: it cannot be wrong, so
     /// what is not the file's fault is the machine's.
     pub(super) fn into_fault(self, during: &str) -> Fault {

@@ -56,6 +56,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod determinism;
 #[cfg(test)]
+mod placement;
+#[cfg(test)]
 mod scripts;
 
 pub use apply::Applied;

@@ -163,6 +163,7 @@ impl Database {
             setting,
             tier: self.tier,
             schema_share: 1,
+            length: u32::MAX,
             share,
             limits: command.stamp.limits,
             n_statements: command.n_statements,
@@ -296,7 +297,8 @@ impl Database {
         arguments: &mut Arguments<'_>,
         running: &mut Running,
     ) -> Result<Option<(StatementResult, Option<usize>)>, Halt> {
-        running.schema_share = 1;
+        running.begin_preparing();
+        self.cache.forget_if_longer(rest, running.value_bytes(), self.shape.row_bytes);
         self.before_preparing(rest, running)?;
         let allowance = running.allowance();
         let cached = match self.cache.get(self.handle, rest, self.shape, allowance) {
@@ -325,6 +327,7 @@ impl Database {
             return Err(Halt::Alone);
         }
         check_arguments(cached.n_parameters, arguments.len())?;
+        let length = running.bound_values(cached, rest, self.shape)?;
         // What a trigger changed before it failed is not always counted, so that one is not waited for.
         let is_one =
             running.n_statements == 1 && tail.is_none() && !has_more && !cached.seen.triggers;
@@ -337,7 +340,7 @@ impl Database {
             self.engine.reset_changes().map_err(Halt::Fault)?;
         }
         running.has_run = true;
-        let length = running.bound_values(cached, rest, self.shape);
+        cached.ran_with = cached.ran_with.max(length);
         // One that changes the schema may name them without being seen to.
         let has_virtual_tables = self.shape.virtual_tables > 0
             && (cached.seen.virtual_tables > 0

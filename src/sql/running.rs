@@ -107,6 +107,8 @@ pub(super) struct Running {
     pub(super) tier: usize,
     /// As many times as a row of the schema is longer than the values of the tier, steps are fewer.
     pub(super) schema_share: u64,
+    /// Bytes of a value that the statement may touch.
+    pub(super) length: u32,
     pub(super) share: Share,
     pub(super) limits: CommandLimits,
     /// Whether it is a statement with nothing behind it, which needs no savepoint.
@@ -149,16 +151,65 @@ impl Running {
         Allowance { memory, steps }
     }
 
-    /// How long the values of `cached`, the first statement of `sql`, may be in a schema of this shape; sets what
-    /// that means for its steps.
-    pub(super) fn bound_values(&mut self, cached: &Cached, sql: &str, shape: Shape) -> u32 {
-        let is_tiered = self.setting != Setting::Read && is_tiered(cached, sql);
-        let length = length_max(cached, self, is_tiered, || schema_row_max(shape, sql, self));
+    /// Nothing is known yet of the statement that comes next.
+    pub(super) fn begin_preparing(&mut self) {
         self.schema_share = 1;
-        if cached.nature == Nature::Schema && is_tiered {
-            self.schema_share = u64::from(length.div_ceil(TIERS[self.tier].value_bytes));
+        self.length = u32::MAX;
+    }
+
+    /// Bytes of a value that a statement may touch in its tier, if it does not change the schema.
+    pub(super) fn value_bytes(&self) -> u32 {
+        match self.setting {
+            Setting::Read if self.share == Share::Whole => self.limits.value_bytes,
+            _ => self.limits.value_bytes.min(TIERS[self.tier].value_bytes),
         }
-        length
+    }
+
+    /// How long the values of `cached`, the first statement of `sql`, may be in a schema of this shape; sets what
+    /// that means for its steps, and its messages.
+    pub(super) fn bound_values(
+        &mut self,
+        cached: &Cached,
+        sql: &str,
+        shape: Shape,
+    ) -> Result<u32, Halt> {
+        let is_tiered = self.setting != Setting::Read && is_tiered(cached, sql);
+        let mut length = length_max(cached, self, is_tiered, || schema_row_max(shape, sql, self));
+        if cached.nature != Nature::Schema {
+            length = self.room_for_blobs(length, cached.blob_bytes, shape.blob_bytes)?;
+        }
+        self.schema_share = 1;
+        if is_tiered {
+            self.schema_share = u64::from(length.div_ceil(TIERS[self.tier].value_bytes)).max(1);
+        }
+        self.length = length;
+        Ok(length)
+    }
+
+    /// Whether the values of the statement are shorter than where there is time. So are messages then, which SQLite
+    /// leaves out if they are longer than a value may be.
+    fn has_short_values(&self) -> bool {
+        self.length < self.value_bytes()
+    }
+
+    /// How long values may be if they may have `length`: SQLite takes a blob that is written in a text for NULL, without
+    /// a word, if it is longer. The statement has one of `written` bytes, or none, and the schema one of `stored`,
+    /// which the statement may come upon.
+    fn room_for_blobs(&self, length: u32, written: usize, stored: usize) -> Result<u32, Halt> {
+        let [written, stored] = [written, stored].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
+        if written.max(stored) <= length {
+            return Ok(length);
+        }
+        if self.share == Share::Inline {
+            return Err(Halt::Long);
+        }
+        if written <= length {
+            return Ok(stored);
+        }
+        if self.may_be_larger() {
+            return Err(Halt::Larger);
+        }
+        Err(Halt::Error(StatementError::coded("value_bytes", "string or blob too big")))
     }
 
     /// A statement begins that may take `steps`, as which so many times as much may tick by, on the connection behind
@@ -255,7 +306,12 @@ fn length_max(
         // (preparing a statement, for one) must not fail for a smaller one.
         (Nature::Schema, _) if is_tiered => limit.min(tier).max(schema_row()),
         (Nature::Schema, _) => limit.max(SCHEMA_ROW_MAX),
-        (_, Share::Inline) if cached.seen.cost == Cost::Ordinary => limit.min(INLINE_VALUE_MAX),
+        // What is only explained calls no function.
+        (_, Share::Inline)
+            if cached.seen.cost == Cost::Ordinary || cached.prepared.is_explain() =>
+        {
+            limit.min(INLINE_VALUE_MAX)
+        }
         (_, Share::Inline) => limit.min(INLINE_JSON_MAX),
         (_, Share::Whole) if running.setting == Setting::Read => limit,
         (_, Share::Whole) => limit.min(tier),
@@ -328,6 +384,10 @@ pub(super) fn halt(error: SqlError, running: &Running) -> Halt {
     let is_large = error.code & 0xff == ffi::SQLITE_TOOBIG;
     if context::trouble() == Trouble::None {
         if is_given_up(running) || (is_large && running.share == Share::Inline) {
+            return Halt::Long;
+        }
+        // Its own words may have been too long here.
+        if running.has_short_values() && error.has_no_words() {
             return Halt::Long;
         }
         if is_large && running.may_be_larger() {

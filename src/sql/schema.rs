@@ -51,6 +51,8 @@ pub(super) struct Shape {
     pub(super) changes: bool,
     /// Bytes of the longest row of the schema, or a few more.
     pub(super) row_bytes: usize,
+    /// Bytes of the longest blob that is written in one of its texts, or more.
+    pub(super) blob_bytes: usize,
     /// There are virtual tables, or one of the views and triggers may add an instruction that takes time in
     /// proportion to a table.
     pub(super) has_long_steps: bool,
@@ -243,6 +245,7 @@ pub(super) fn shape(handle: Handle) -> Result<Shape, SqlError> {
             };
             let row_bytes = bytes(1) + bytes(2) + bytes(3) + ROW_BYTES_BESIDE;
             shape.row_bytes = shape.row_bytes.max(row_bytes);
+            shape.blob_bytes = shape.blob_bytes.max(text::longest_blob(sql));
             shape.changes |= sql.to_ascii_lowercase().contains("changes");
             let is_engines = |at| match row.value(at) {
                 Ok(Value::Text(name)) => authorizer::is_engine_name(name),

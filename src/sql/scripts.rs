@@ -7,6 +7,7 @@
 //! the seed; `DETERMINISM_SEED=<seed>` replays it alone, `DETERMINISM_SECONDS=<n>` tries fresh seeds for
 //! that long (`make determinism SECONDS=<n>`).
 
+mod long;
 mod replica;
 mod statements;
 
@@ -17,6 +18,7 @@ use bytes::Bytes;
 
 use crate::sql::scripts::replica::Manner;
 use crate::sql::scripts::replica::NEVER;
+use crate::sql::scripts::statements::About;
 use crate::types::Dice;
 use crate::wire::command::Command;
 use crate::wire::command::Kind;
@@ -55,7 +57,7 @@ const MANNERS: [Manner; 4] = [
 ];
 
 /// What past seeds taught: each failed once.
-const PINNED: [(u64, &str); 3] = [
+const PINNED: [(u64, &str); 4] = [
     (
         0,
         "what SQLite guesses of a table outlives the index that made it guess, until the schema is read anew",
@@ -68,22 +70,36 @@ const PINNED: [(u64, &str); 3] = [
         10,
         "reading the statistics, stopped by a caller in a hurry, fails without a word: plans follow none",
     ),
+    (
+        1_006,
+        "a blob of a text is NULL where values are shorter than it, and they are where there is little time",
+    ),
 ];
 
-/// Commands of a script without virtual tables, and with them, where each has a transaction of its own.
+/// Commands of a script without virtual tables, and with them, where each has a transaction of its own; and of those
+/// about long values.
 const LENGTH: u64 = 700;
 const LENGTH_SEARCH: u64 = 300;
+const LENGTH_LONG: u64 = 250;
 
 /// Outcomes that requests with a key have when they come again.
 const REPLAYS: [&str; 3] = ["again 1 rows", "again error", "error idempotency_key_reused"];
 
-/// Apply the script of `seed` in all manners. One in four has virtual tables. Returns how many outcomes are
-/// those of [`REPLAYS`].
+/// What the script of `seed` is about: one in four has virtual tables, three of sixteen have long values.
+fn about(seed: u64) -> About {
+    About { search: seed % 4 == 3, long: seed % 8 == 6 || seed % 16 == 15 }
+}
+
+/// Apply the script of `seed` in all manners. Returns how many outcomes are those of [`REPLAYS`].
 fn check(seed: u64) -> [usize; 3] {
-    let with_search = seed % 4 == 3;
-    let length = if with_search { LENGTH_SEARCH } else { LENGTH };
+    let about = about(seed);
+    let length = match about {
+        About { long: true, .. } => LENGTH_LONG,
+        About { search: true, .. } => LENGTH_SEARCH,
+        About { .. } => LENGTH,
+    };
     let mut dice = Dice::new(seed);
-    let commands = statements::script(&mut dice, length, with_search);
+    let commands = statements::script(&mut dice, length, about);
     let (want, want_hash) = replica::run(&commands, TWIN, &mut dice);
     for manner in MANNERS {
         let before = dice;
@@ -110,8 +126,11 @@ fn texts(command: &Bytes) -> String {
     if command.kind != Kind::Execute {
         return format!("{:?}", command.kind);
     }
-    let texts: Vec<_> = command.statements().map(|it| it.unwrap().sql).collect();
-    format!("{texts:?}")
+    let texts = command.statements().map(|it| {
+        let sql = it.unwrap().sql;
+        sql.get(..400).map_or_else(|| sql.to_owned(), |start| format!("{start} (of {})", sql.len()))
+    });
+    format!("{:?}", texts.collect::<Vec<_>>())
 }
 
 /// The first of `commands` after which contents differ, as far as halving finds it: the end of a script

@@ -335,6 +335,24 @@ fn names_table(before: [(usize, &str); 2], after: &str) -> bool {
     is_after || (last == "." && is(schema, "main")) || skip(after).starts_with('.')
 }
 
+/// Bytes of the longest blob that is written in `sql` (`x'00ff'`), or more: what stands in a string or a comment may
+/// look like one.
+pub(super) fn longest_blob(sql: &str) -> usize {
+    let bytes = sql.as_bytes();
+    let mut digits_max = 0;
+    for quote in memchr::memchr_iter(b'\'', bytes) {
+        if quote == 0 || !bytes[quote - 1].eq_ignore_ascii_case(&b'x') {
+            continue;
+        }
+        let rest = &bytes[quote + 1..];
+        let n_digits = rest.iter().take_while(|it| it.is_ascii_hexdigit()).count();
+        if rest.get(n_digits) == Some(&b'\'') {
+            digits_max = digits_max.max(n_digits);
+        }
+    }
+    digits_max.div_ceil(2)
+}
+
 /// Bytes of the token that `text`, which is not empty, starts with.
 pub(super) fn token(text: &str) -> usize {
     let until = |from: usize, close: &str| {

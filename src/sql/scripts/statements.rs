@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::sql::scripts::long;
 use crate::sql::testing::LIMITS;
 use crate::sql::testing::command;
 use crate::sql::testing::stamp;
@@ -236,13 +237,45 @@ fn keyed(
     Some((key, hash))
 }
 
-/// The commands of a script, and the limits they run under.
-pub(super) fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Bytes> {
-    let mut schema = SCHEMA.to_vec();
-    if with_search {
-        schema.extend(SEARCH_SCHEMA);
+/// What a script is about, beside what all are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct About {
+    /// Virtual tables, where each command has a transaction of its own.
+    pub(super) search: bool,
+    /// Long values.
+    pub(super) long: bool,
+}
+
+impl About {
+    fn schema(self) -> Vec<String> {
+        let mut schema: Vec<_> = SCHEMA.iter().map(|it| (*it).to_owned()).collect();
+        if self.search {
+            schema.extend(SEARCH_SCHEMA.iter().map(|it| (*it).to_owned()));
+        }
+        if self.long {
+            schema.extend(long::schema(self.search));
+        }
+        schema
     }
-    let schema = (1..).zip(schema).map(|(n, sql)| command(Mode::Exec, sql, &[], &stamp(n)));
+
+    fn limits(self, dice: &mut Dice) -> CommandLimits {
+        if self.long && dice.below(4) > 0 { long::limits(dice) } else { limits(dice) }
+    }
+
+    fn statement(self, dice: &mut Dice) -> String {
+        if self.long && dice.below(2) == 0 {
+            let is_search = self.search && dice.below(3) == 0;
+            return if is_search { long::search_statement(dice) } else { long::statement(dice) };
+        }
+        let is_search = self.search && dice.below(3) == 0;
+        if is_search { search_statement(dice) } else { statement(dice) }
+    }
+}
+
+/// The commands of a script, and the limits they run under.
+pub(super) fn script(dice: &mut Dice, length: u64, about: About) -> Vec<Bytes> {
+    let schema = about.schema();
+    let schema = (1..).zip(&schema).map(|(n, sql)| command(Mode::Exec, sql, &[], &stamp(n)));
     let mut commands: Vec<Bytes> = schema.collect();
     let (mut before, mut passed) = (Keyed::new(), 0);
     for n in 100..100 + length {
@@ -253,7 +286,7 @@ pub(super) fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Byt
             _ => 0,
         };
         let time = Timestamp(stamp(n).time.0 + passed);
-        let stamp = Stamp { time, limits: limits(dice), ..stamp(n) };
+        let stamp = Stamp { time, limits: about.limits(dice), ..stamp(n) };
         if dice.below(30) == 0 {
             let n_pages = 1 + u32::try_from(dice.below(40)).unwrap();
             commands.push(Draft::vacuum(n_pages).seal(&stamp));
@@ -263,8 +296,7 @@ pub(super) fn script(dice: &mut Dice, length: u64, with_search: bool) -> Vec<Byt
         let mut draft = Draft::new(if is_transaction { Results::Each } else { Results::Last }, 0);
         let mut asked = Vec::new();
         for _ in 0..if is_transaction { 1 + dice.below(4) } else { 1 } {
-            let is_search = with_search && dice.below(3) == 0;
-            let sql = if is_search { search_statement(dice) } else { statement(dice) };
+            let sql = about.statement(dice);
             let is_query = sql.starts_with("SELECT") && dice.below(2) == 0;
             asked.push((if is_query { Mode::Query } else { Mode::Exec }, sql));
         }

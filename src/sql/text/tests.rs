@@ -222,3 +222,20 @@ proptest! {
         check_any(&pieces.concat());
     }
 }
+
+#[test]
+fn blobs_are_found_wherever_they_are_written() {
+    for (sql, bytes) in [
+        ("", 0),
+        ("SELECT 'x', xy, X''", 0),
+        ("SELECT x'00ff'", 2),
+        ("SELECT X'00', x'0011223344'; SELECT x'00'", 5),
+        ("SELECT 'it''s', x'00ff'", 2),
+        ("SELECT 'x', ' 00'", 0),
+        ("SELECT x'0011", 0),
+        // What is none may look like one.
+        ("SELECT \"x'00'\"", 1),
+    ] {
+        assert_eq!(longest_blob(sql), bytes, "{sql}");
+    }
+}
