@@ -217,6 +217,8 @@ pub const STATEMENT_MS: u64 = 10_000;
 pub const STATEMENT_STEPS: u64 = 200_000_000;
 /// Default of `limits.value_bytes`: bytes of one value (400).
 pub const VALUE_BYTES: ByteSize = ByteSize::mib(4);
+/// Least of `limits.value_bytes`: pieces of an index (a node of an R-tree, a word) are values, too.
+pub const VALUE_BYTES_MIN: u32 = 32 << 10;
 /// Default of `limits.temp_bytes`: bytes of temporary files of one statement (400).
 pub const TEMP_BYTES: ByteSize = ByteSize::mib(256);
 /// Default of `logging.slow_statement_ms`: milliseconds from which on a statement is logged; zero is never.
