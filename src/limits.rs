@@ -109,6 +109,10 @@ pub const QUOTA_SLACK: ByteSize = ByteSize::mib(16);
 pub const ROOM_RETRY: Duration = Duration::from_millis(100);
 /// Threads of a shard that apply what takes long; one namespace has one at most.
 pub const SQL_THREADS: usize = 4;
+/// Those of them that one command may have for as long as it takes, while others wait.
+pub const SQL_THREADS_VERY_LONG: usize = 2;
+/// How long a command has one of the others, while others wait; then it is given up, and has to wait for one of those.
+pub const GIVE_WAY_TIME: Duration = Duration::from_secs(2);
 /// Threads of a shard that read what takes long.
 pub const READER_THREADS: usize = 4;
 /// Threads of them that one namespace may have at once.
@@ -128,6 +132,8 @@ pub const REPLIES_HELD_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of results of writes that a core holds, and sets aside for those under way that may give rows back:
 /// `limits.result_bytes` each. Others wait for these, or are told `overloaded`, before they are proposed.
 pub const RETURNED_BYTES_MAX: u64 = 4 << 30;
+/// How long they wait. The request's deadline begins then.
+pub const RETURNED_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Bytes that are moved to, or read from, such a file at once; and about those of a piece of a reply.
 pub const PIECE_SIZE: usize = 64 << 10;
 /// Files with results that a shard has open at once; more are told `overloaded`.
@@ -157,6 +163,18 @@ pub const WAL_BYTES_WAIT: u64 = 56 << 20;
 pub const WAL_BYTES_MAX: u64 = 512 << 20;
 /// How long they wait for that before writes are refused, and those that were taken go on.
 pub const WAL_WAIT_MAX: Duration = Duration::from_secs(3);
+/// A checkpoint that nobody here can help is tried again after this, and then after twice as long each time, up to the
+/// next.
+pub const CHECKPOINT_RETRY_MIN: Duration = Duration::from_millis(100);
+/// After this at the latest.
+pub const CHECKPOINT_RETRY_MAX: Duration = Duration::from_secs(5);
+/// The same where writes are refused meanwhile.
+pub const CHECKPOINT_RETRY_REFUSING_MAX: Duration = Duration::from_secs(1);
+/// Of a core's, so many are begun again at once; the next of them, [`CHECKPOINT_RETRY_MIN`] later.
+pub const CHECKPOINT_RETRIES_MAX: usize = 4;
+/// How long one does not help before the log says so. Less is a matter of course: somebody looks at a file, a read is
+/// just ending.
+pub const CHECKPOINT_TOLD_AFTER: Duration = Duration::from_secs(1);
 /// Namespaces of a network.
 pub const NAMESPACES_MAX: usize = 100_000;
 /// Requests that wait for a leader, per shard; and for the creation of one namespace.
@@ -199,6 +217,8 @@ pub const STATEMENT_MS: u64 = 10_000;
 pub const STATEMENT_STEPS: u64 = 200_000_000;
 /// Default of `limits.value_bytes`: bytes of one value (400).
 pub const VALUE_BYTES: ByteSize = ByteSize::mib(4);
+/// Least of `limits.value_bytes`: pieces of an index (a node of an R-tree, a word) are values, too.
+pub const VALUE_BYTES_MIN: u32 = 32 << 10;
 /// Default of `limits.temp_bytes`: bytes of temporary files of one statement (400).
 pub const TEMP_BYTES: ByteSize = ByteSize::mib(256);
 /// Default of `logging.slow_statement_ms`: milliseconds from which on a statement is logged; zero is never.

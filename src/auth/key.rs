@@ -12,7 +12,7 @@ use std::hint::black_box;
 use crate::types::Namespace;
 
 /// Which of the configured keys, counted from one in their order; zero is no key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub u32);
 
 /// All keys of one core. The namespaces are its own, so that counting references to them stays on it.

@@ -334,8 +334,11 @@ fn limits(raw: &RawLimits, database: &RawDatabase, rules: &mut Rules) -> Option<
     let statement_ms = rules.between("limits.statement_ms", raw.statement_ms(), 1..=3_600_000);
     let statement_steps =
         rules.between("limits.statement_steps", raw.statement_steps(), 1_000..=i64::MAX);
-    let value_bytes =
-        rules.between("limits.value_bytes", raw.value_bytes(), 1..=BODY_BYTES_MAX.into());
+    let value_bytes = rules.between(
+        "limits.value_bytes",
+        raw.value_bytes(),
+        limits::VALUE_BYTES_MIN.into()..=BODY_BYTES_MAX.into(),
+    );
     let temp_bytes = rules.between("limits.temp_bytes", raw.temp_bytes(), 1..=i64::MAX);
     let requests_per_second =
         rules.between("limits.requests_per_second", raw.requests_per_second(), 0..=1_000_000_000);

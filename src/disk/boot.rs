@@ -360,7 +360,21 @@ mod tests {
             assert!(logs.recover(ShardId(1)).unwrap().partitions.is_empty());
         }
         let current = fs::read_to_string(directory.path().join("wal/CURRENT")).unwrap();
-        assert_eq!(current, "debros-wal 1\n1\n");
+        assert_eq!(current, "debros-wal 1\n1\ncrc32c 9012a20a\n");
+    }
+
+    #[test]
+    fn a_current_without_a_checksum_gets_one_once_its_logs_are_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        LogDirectories::open(directory.path(), 2).unwrap();
+        let current = directory.path().join("wal/CURRENT");
+        let whole = fs::read(&current).unwrap();
+        fs::write(&current, "debros-wal 1\n1\n").unwrap();
+        let logs = LogDirectories::open(directory.path(), 2).unwrap();
+        assert!(fs::read(&current).unwrap() < whole, "nothing is changed before");
+        logs.tidy().unwrap();
+        assert_eq!(fs::read(&current).unwrap(), whole);
+        assert_eq!(Folder::new(&directory.path().join("wal")).names("").unwrap().len(), 2);
     }
 
     #[test]
@@ -368,9 +382,10 @@ mod tests {
         for (name, current, want) in [
             (
                 "newer",
-                Some("debros-wal 2\n1\n"),
+                Some("debros-wal 2\n1\ncrc32c f2302b33\n"),
                 "has format version 2, this program reads up to 1",
             ),
+            ("flipped", Some("debros-wal 1\n3\ncrc32c 9012a20a\n"), "is damaged (its checksum"),
             ("text", Some("1\n"), "does not begin with"),
             ("empty", Some("debros-wal 1\n"), "names no generation"),
             ("missing", None, "is missing, although there are logs"),

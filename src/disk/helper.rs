@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use rustc_hash::FxHashSet;
-use tracing::warn;
 
 use crate::disk;
 use crate::disk::fail_stop;
@@ -128,8 +127,8 @@ pub enum Done {
     CheckpointFinished {
         /// Which.
         database: DatabaseId,
-        /// All of the `-wal` is in the database.
-        is_complete: bool,
+        /// How far it came.
+        moved: Moved,
         /// Bytes of the `-wal` now: few if it has begun anew, which a reader may have prevented. None: nothing
         /// was committed to it; if all of it is in the database, the next commit begins it anew, or a reader keeps
         /// it from that.
@@ -166,6 +165,19 @@ pub enum Done {
         /// Which.
         database: DatabaseId,
     },
+}
+
+/// How much of a `-wal` is in its database after a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// All.
+    All,
+    /// Not all: somebody reads what was there before, or checkpoints as well.
+    Blocked,
+    /// Not all: there is no room on the disk.
+    NoRoom,
+    /// Nothing: the file is damaged, or gone.
+    Damaged(String),
 }
 
 /// Why a database cannot be used. It is fenced (R38).
@@ -276,7 +288,7 @@ impl Drop for Helper {
 struct Worker {
     vfs: Vfs,
     checkpointers: FxHashMap<DatabaseId, Checkpointer>,
-    /// Those whose last checkpoint may have found no room.
+    /// Those whose last checkpoint found no room.
     without_room: FxHashSet<DatabaseId>,
 }
 
@@ -316,8 +328,8 @@ impl Worker {
             Job::FinishCheckpoint { database, path, due } => {
                 #[expect(clippy::disallowed_methods, reason = "this is the helper thread")]
                 let pause = || thread::sleep(RESTART_PAUSE);
-                let (is_complete, wal_bytes) = self.finish_checkpoint(database, &path, due, pause);
-                Done::CheckpointFinished { database, is_complete, wal_bytes }
+                let (moved, wal_bytes) = self.finish_checkpoint(database, &path, due, pause);
+                Done::CheckpointFinished { database, moved, wal_bytes }
             }
             Job::Evict { database, path, open, readers } => {
                 drop(readers);
@@ -337,70 +349,82 @@ impl Worker {
         })
     }
 
-    /// What a checkpoint cannot do now, for want of space or because of a reader, the next one does. A
-    /// database that cannot be opened again, or a sick machine, is another matter (R15). Whether all of the
-    /// `-wal` is in the database now.
-    fn checkpoint(&mut self, database: DatabaseId, path: &Path) -> bool {
+    /// What a checkpoint cannot do now, for want of space or because of a reader, a later one does. A sick machine is
+    /// another matter (R15).
+    fn checkpoint(&mut self, database: DatabaseId, path: &Path) -> Moved {
         let is_full = || disk::free_bytes(path).is_ok_and(|it| it < ROOM_MIN);
         if self.without_room.remove(&database) && is_full() {
             self.without_room.insert(database);
-            return false;
+            return Moved::NoRoom;
         }
+        let moved = self.try_checkpoint(database, path);
+        match moved {
+            Moved::All | Moved::Blocked => {}
+            Moved::NoRoom => {
+                self.without_room.insert(database);
+            }
+            // Nothing more is done with it.
+            Moved::Damaged(_) => {
+                self.checkpointers.remove(&database);
+            }
+        }
+        moved
+    }
+
+    fn try_checkpoint(&mut self, database: DatabaseId, path: &Path) -> Moved {
         let checkpointer = match self.checkpointers.entry(database) {
             hash_map::Entry::Occupied(it) => it.into_mut(),
             hash_map::Entry::Vacant(it) => match Checkpointer::open(path, self.vfs) {
                 Ok(new) => it.insert(new),
-                Err(OpenError::Fault(Fault::Stop(cause))) => {
-                    fail_stop("connect for a checkpoint", &cause);
+                Err(OpenError::Busy) => return Moved::Blocked,
+                Err(OpenError::Fault(fault)) => {
+                    return moved_until(fault, "connect for a checkpoint");
                 }
-                Err(error) => {
-                    warn!(%error, database = %path.display(), "cannot connect for a checkpoint");
-                    return false;
+                Err(error @ (OpenError::Missing | OpenError::Exists)) => {
+                    return Moved::Damaged(error.to_string());
                 }
             },
         };
         match checkpointer.checkpoint() {
-            Ok(Some(done)) => done.checkpointed >= done.log,
-            // There was no room, or somebody else was at it.
-            Ok(None) | Err(Fault::NoRoom(_)) => {
-                self.without_room.insert(database);
-                false
-            }
-            Err(Fault::Stop(cause)) => fail_stop("checkpoint a database", &cause),
-            // The core finds out by itself, and fences it.
-            Err(Fault::Fence(cause)) => {
-                warn!(%cause, database = %path.display(), "a checkpoint found damage");
-                false
-            }
+            Ok(Some(done)) if done.checkpointed >= done.log => Moved::All,
+            Ok(_) => Moved::Blocked,
+            Err(fault) => moved_until(fault, "checkpoint a database"),
         }
     }
 
     /// Move the rest, and have the `-wal` begin anew: fewer than `due` bytes. A read that lies across the very moment
     /// of that, if only for a few microseconds on the core, prevents it: then once more. What is left by then is
     /// the page of the first attempt, so that this counts as moved, even where that read keeps the page from it.
-    /// Whether all is moved, and what [`Done::CheckpointFinished`] says of the `-wal`.
+    /// How much is moved, and what [`Done::CheckpointFinished`] says of the `-wal`.
     fn finish_checkpoint(
         &mut self,
         database: DatabaseId,
         path: &Path,
         due: u64,
         mut pause: impl FnMut(),
-    ) -> (bool, Option<u64>) {
+    ) -> (Moved, Option<u64>) {
         let (mut is_complete, mut wal_bytes) = (false, None);
         for n_tries in 1..=RESTARTS_MAX {
             // What is not moved cannot begin anew, and would only grow by the attempt.
-            if self.checkpoint(database, path) {
-                is_complete = true;
-                wal_bytes = self.touch(database).or(wal_bytes);
+            match self.checkpoint(database, path) {
+                Moved::All => {
+                    is_complete = true;
+                    wal_bytes = self.touch(database).or(wal_bytes);
+                }
+                damaged @ Moved::Damaged(_) => return (damaged, wal_bytes),
+                rest @ (Moved::Blocked | Moved::NoRoom) if !is_complete => {
+                    return (rest, wal_bytes);
+                }
+                Moved::Blocked | Moved::NoRoom => {}
             }
-            if !is_complete || wal_bytes.is_none_or(|it| it < due) {
+            if wal_bytes.is_none_or(|it| it < due) {
                 break;
             }
             if (2..RESTARTS_MAX).contains(&n_tries) {
                 pause();
             }
         }
-        (is_complete, wal_bytes)
+        (Moved::All, wal_bytes)
     }
 
     /// The header and folder syncs of a `-wal` that begins anew happen here, not on the core (R21). Bytes of the
@@ -413,6 +437,15 @@ impl Worker {
             // The core finds out by itself, and fences it.
             Err(Fault::Fence(_) | Fault::NoRoom(_)) => None,
         }
+    }
+}
+
+/// What a fault leaves of a checkpoint; a sick machine ends the process.
+fn moved_until(fault: Fault, during: &str) -> Moved {
+    match fault {
+        Fault::Stop(cause) => fail_stop(during, &cause),
+        Fault::Fence(cause) => Moved::Damaged(cause),
+        Fault::NoRoom(_) => Moved::NoRoom,
     }
 }
 
@@ -534,7 +567,7 @@ mod tests {
             n_pauses += 1;
             reader.execute_batch("ROLLBACK").unwrap_or_default();
         });
-        assert!(matches!(done, (true, Some(bytes)) if bytes < DUE), "{done:?}");
+        assert!(matches!(done, (Moved::All, Some(bytes)) if bytes < DUE), "{done:?}");
         assert_eq!(n_pauses, 1);
     }
 
@@ -545,9 +578,9 @@ mod tests {
         let (mut worker, mut n_pauses) = (worker(), 0);
         let at_the_end = reader(&path);
         let bytes = wal_of(&path).metadata().unwrap().len();
-        let (is_complete, wal_bytes) = worker.finish_checkpoint(ID, &path, DUE, || n_pauses += 1);
+        let (moved, wal_bytes) = worker.finish_checkpoint(ID, &path, DUE, || n_pauses += 1);
         let wal_bytes = wal_bytes.unwrap();
-        assert!(is_complete && wal_bytes >= DUE, "its own page is counted: {wal_bytes}");
+        assert!(moved == Moved::All && wal_bytes >= DUE, "its own page is counted: {wal_bytes}");
         assert_eq!(n_pauses, RESTARTS_MAX - 2);
         let grown = wal_of(&path).metadata().unwrap().len();
         assert!((bytes..bytes + DUE).contains(&grown), "{grown}, {bytes} before");
@@ -555,9 +588,29 @@ mod tests {
         open.apply(&[Entry { index: LogIndex(6), command: insert }]).unwrap();
         let grown = wal_of(&path).metadata().unwrap().len();
         let done = worker.finish_checkpoint(ID, &path, DUE, || unreachable!("it cannot help"));
-        assert_eq!(done, (false, None));
+        assert_eq!(done, (Moved::Blocked, None));
         assert_eq!(wal_of(&path).metadata().unwrap().len(), grown);
         drop(at_the_end);
+    }
+
+    #[test]
+    fn why_a_checkpoint_was_in_vain_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut open) = filled(&folder);
+        let mut worker = worker();
+        let reader = reader(&path);
+        let insert = command(Mode::Exec, "INSERT INTO t VALUES (9)", &[], &stamp(2));
+        open.apply(&[Entry { index: LogIndex(6), command: insert }]).unwrap();
+        assert_eq!(worker.checkpoint(ID, &path), Moved::Blocked);
+        assert!(worker.without_room.is_empty(), "a reader takes no room");
+        reader.execute_batch("COMMIT").unwrap();
+        assert_eq!(worker.checkpoint(ID, &path), Moved::All);
+        let garbage = folder.path().join("2.db");
+        std::fs::write(&garbage, [0x5a; 8_192]).unwrap();
+        let other = DatabaseId { incarnation: Incarnation(2), ..ID };
+        let (moved, wal_bytes) = worker.finish_checkpoint(other, &garbage, DUE, || ());
+        assert!(matches!(moved, Moved::Damaged(_)) && wal_bytes.is_none(), "{moved:?}");
+        assert_eq!(worker.checkpointers.len(), 1);
     }
 
     #[test]

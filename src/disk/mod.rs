@@ -1,7 +1,8 @@
 //! What a shard has on disk, on `io_uring` or on helper threads. It decides nothing: the cores do.
 //!
 //! [`boot`] reads logs before any core runs; [`log`] writes one on its core; [`segments`] prepares its
-//! files beside it. [`helper`] does what takes long with databases, [`workers`] what takes long in them;
+//! files beside it. [`helper`] does what takes long with databases, [`workers`] what takes long in them
+//! ([`lanes`]: who waits for whom);
 //! [`manifest`] says how far those are. [`guard`] puts on record, in [`stops`], at which command the process had
 //! to stop.
 
@@ -10,6 +11,7 @@ pub mod log;
 pub mod segments;
 pub mod helper;
 pub mod workers;
+mod lanes;
 pub mod spool;
 pub mod stopwatch;
 pub mod manifest;

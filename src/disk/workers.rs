@@ -20,6 +20,8 @@ use bytes::Bytes;
 use crate::disk::fail_stop;
 use crate::disk::guard::guarded;
 use crate::disk::helper::Done;
+use crate::disk::lanes::Lanes;
+use crate::disk::lanes::Turn;
 use crate::disk::priority;
 use crate::disk::spool::Spools;
 use crate::disk::stops::Stops;
@@ -34,6 +36,7 @@ use crate::sql::Fault;
 use crate::sql::LongRead;
 use crate::sql::OpenError;
 use crate::sql::Reader;
+use crate::sql::Rest;
 use crate::sql::Role;
 use crate::sql::Share;
 use crate::sql::Vfs;
@@ -82,7 +85,7 @@ pub struct Times {
 /// The way to a shard's threads. They end when this is dropped, and what runs is given up.
 #[derive(Debug)]
 pub struct Workers {
-    apply: flume::Sender<ApplyTask>,
+    apply: Arc<Lanes<ApplyTask>>,
     read: flume::Sender<ReadTask>,
     is_stopping: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,
@@ -100,23 +103,27 @@ impl Workers {
         report: impl Fn(Done) + Clone + Send + 'static,
     ) -> Self {
         // Bounded by what asks: a database has one batch under way, and the reads are counted by the core.
-        let (apply, to_apply) = flume::unbounded::<ApplyTask>();
+        let apply = Arc::new(Lanes::<ApplyTask>::new());
         let (read, to_read) = flume::unbounded::<ReadTask>();
         let is_stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for _ in 0..limits::SQL_THREADS {
-            let (todo, stop, report) = (to_apply.clone(), Arc::clone(&is_stopping), report.clone());
+            let (lanes, stop, report) =
+                (Arc::clone(&apply), Arc::clone(&is_stopping), report.clone());
             let (now, stops) = (now.clone(), stops.clone());
-            let apply = move |task| {
-                let watch = Stopwatch::new(times.slow_statement);
-                apply_whole(task, &stops, &stop, watch, &now)
-            };
-            threads.push(spawn(todo, report, apply));
+            threads.push(spawn(move || {
+                while let Some((task, turn)) = lanes.take(&now) {
+                    let watch = Stopwatch::new(times.slow_statement);
+                    if let Some(done) = apply_whole(task, turn, &stops, &stop, watch, &now) {
+                        report(done);
+                    }
+                }
+            }));
         }
         for _ in 0..limits::READER_THREADS {
             let (todo, stop, report) = (to_read.clone(), Arc::clone(&is_stopping), report.clone());
             let (now, stops, spools) = (now.clone(), stops.clone(), spools.clone());
-            threads.push(spawn(todo, report, move |task| {
+            let read = move |task: ReadTask| {
                 let began = now();
                 let is_late =
                     || stop.load(Ordering::Relaxed) || now().since(began) > times.statement;
@@ -135,7 +142,8 @@ impl Workers {
                     read.learned = None;
                 }
                 done
-            }));
+            };
+            threads.push(spawn(move || todo.into_iter().for_each(|task| report(read(task)))));
         }
         Self { apply, read, is_stopping, threads, spools }
     }
@@ -147,7 +155,12 @@ impl Workers {
 
     /// Have commands applied; [`Done::Ran`] brings the connection back.
     pub fn apply(&self, task: ApplyTask) {
-        self.apply.send(task).expect("the threads live as long as their handle");
+        self.apply.push(task);
+    }
+
+    /// How many commands were given up on their threads so far, because others waited.
+    pub fn n_given_up(&self) -> u64 {
+        self.apply.n_given_up()
     }
 
     /// Have a command read by; [`Done::Read`] brings the connection back.
@@ -159,7 +172,7 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.is_stopping.store(true, Ordering::Relaxed);
-        (self.apply, _) = flume::bounded(0);
+        self.apply.close();
         (self.read, _) = flume::bounded(0);
         for thread in self.threads.drain(..) {
             // A panic there has been reported by the panic hook.
@@ -168,42 +181,49 @@ impl Drop for Workers {
     }
 }
 
-/// Start a thread that performs tasks, one at a time.
+/// Start a thread that performs tasks until there are no more.
 #[expect(clippy::disallowed_methods, reason = "these are the threads for what takes long")]
-fn spawn<T: Send + 'static>(
-    todo: flume::Receiver<T>,
-    report: impl Fn(Done) + Send + 'static,
-    perform: impl Fn(T) -> Done + Send + 'static,
-) -> thread::JoinHandle<()> {
+fn spawn(perform: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         priority::give_way();
         crate::sql::pace_writes(|error| fail_stop("write a database back", error));
-        for task in todo {
-            match catch_unwind(AssertUnwindSafe(|| perform(task))) {
-                Ok(done) => report(done),
-                // The panic hook has said what and where. Somebody waits for this task for ever.
-                Err(_) => std::process::abort(),
-            }
+        if catch_unwind(AssertUnwindSafe(perform)).is_err() {
+            // The panic hook has said what and where. Somebody waits for this task for ever.
+            std::process::abort();
         }
     })
 }
 
+/// Apply commands; none if they gave way to others, and wait for their turn now.
 fn apply_whole(
     task: ApplyTask,
+    mut turn: Turn<'_, ApplyTask>,
     stops: &Stops,
     is_stopping: &AtomicBool,
     mut watch: Stopwatch,
     now: &impl Fn() -> Instant,
-) -> Done {
+) -> Option<Done> {
     let ApplyTask { database, mut open, entries } = task;
+    let mut gives_way = false;
     let mut enough = |ask| {
         if ask == Ask::Begin && watch.is_wanted() {
             watch.on_begin(now());
         }
-        is_stopping.load(Ordering::Relaxed)
+        gives_way = turn.must_give_way(now);
+        gives_way || is_stopping.load(Ordering::Relaxed)
     };
     let apply = || open.apply_within(&entries, Share::Whole, &mut enough);
     let result = guarded(stops, database, apply);
+    if gives_way
+        && let Ok(batch) = &result
+        && batch.applied.is_empty()
+        && matches!(batch.rest, Rest::Long | Rest::Later)
+    {
+        turn.wait_for_place(ApplyTask { database, open, entries });
+        return None;
+    }
+    // What is left of them is handed in again.
+    drop(turn);
     if watch.is_wanted() {
         watch.on_end(now());
     }
@@ -211,7 +231,7 @@ fn apply_whole(
         Ok(batch) => watch.slow_applies(&entries, &batch.applied),
         Err(_) => Vec::new(),
     };
-    Done::Ran { database, open, entries, result, slow }
+    Some(Done::Ran { database, open, entries, result, slow })
 }
 
 fn read_whole(

@@ -7,33 +7,42 @@
 //!
 //! A write that happened is always answered: what it could give was set aside before. Of what is held and set aside, a
 //! namespace may have as much as it leaves to the others: one alone a half of the bound. Who waits stands in the line of
-//! its namespace.
+//! its namespace ([`waiting`]), for [`limits::RETURNED_WAIT_MAX`] at most.
 //!
 //! Small replies are not counted: there are as many as connections. Nor are results in files, which have bounds of
 //! their own (`disk::spool`).
 //!
 //! Invariants
-//! - What writes hold and what is set aside for them stays below the bound together, with room for one at least.
+//! - What writes hold and what is set aside for them stays below the bound together, with room for one of a namespace that
+//!   has nothing, as long as one other has the rest.
 //! - Who waits is woken by the end of a write, and as long as anybody waits there is one to come: with none under way the
-//!   first of each line goes, or is refused.
+//!   first of each line goes, or is refused. (That a reply has been sent, perhaps from another core, wakes nobody: it counts
+//!   with the next end of a write.)
 
-use std::cell::Cell;
+mod waiting;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::future::Future;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
-use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::gateway::held::waiting::Room;
+use crate::gateway::held::waiting::Waiting;
 use crate::http::body::Content;
 use crate::http::body::Pieces;
+use crate::http::sleep;
+use crate::http::sleep::Sleep;
 use crate::limits;
 use crate::shard::request::SubmitError;
 use crate::types::Namespace;
@@ -55,8 +64,12 @@ pub(super) struct Bounds {
     pub(super) writes: u64,
     /// The result of one write, and its text.
     pub(super) result: u64,
+    /// The same of a request with a key, whose outcome is kept, and is smaller.
+    pub(super) keyed: u64,
     /// A reply that is counted.
     pub(super) least: usize,
+    /// How long somebody waits.
+    pub(super) wait: Duration,
 }
 
 impl Bounds {
@@ -69,7 +82,9 @@ impl Bounds {
             reads: limits::REPLIES_HELD_BYTES_MAX,
             writes,
             result: result_bytes.max(text).min(writes / 2),
+            keyed: text.min(writes / 2),
             least: limits::REPLY_COUNTED_SIZE,
+            wait: limits::RETURNED_WAIT_MAX,
         }
     }
 }
@@ -142,13 +157,9 @@ pub(super) struct Holdings {
     writes: Account,
     /// Set aside for writes that are under way.
     aside: Account,
-    /// Who waits for that, by namespace: by number, the first to come first. No line is empty.
-    waiting: RefCell<BTreeMap<Namespace, Line>>,
-    n_waiting: Cell<usize>,
-    next: Cell<u64>,
+    /// Who waits for that.
+    waiting: Waiting,
 }
-
-type Line = VecDeque<(u64, Option<Waker>)>;
 
 /// What a reply is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,19 +170,19 @@ pub(super) enum To {
 
 impl Holdings {
     pub(super) fn new(bounds: Bounds) -> Rc<Self> {
-        assert!(bounds.result <= bounds.writes / 2, "one fits, whoever has the rest");
+        assert!(bounds.keyed <= bounds.result, "a part of it");
+        assert!(bounds.result <= bounds.writes / 2, "one fits, if one other has the rest");
         Rc::new(Self {
             bounds,
             reads: Account::default(),
             writes: Account::default(),
             aside: Account::default(),
-            waiting: RefCell::default(),
-            n_waiting: Cell::default(),
-            next: Cell::default(),
+            waiting: Waiting::default(),
         })
     }
 
-    /// Before `draft` is proposed for `namespace`: set aside what it may give. May wait for as long as others take.
+    /// Before `draft` is proposed for `namespace`: set aside what it may give. May wait for as long as others take, but
+    /// not for longer than [`limits::RETURNED_WAIT_MAX`].
     pub(super) async fn reserve(
         self: &Rc<Self>,
         namespace: &Namespace,
@@ -180,51 +191,48 @@ impl Holdings {
         if !may_give_much(draft) {
             return Ok(None);
         }
-        let place = self.stand(namespace)?;
-        poll_fn(|cx| self.poll_reserve(cx, &place)).await?;
-        let hold = self.aside.hold(namespace, self.bounds.result);
+        let bytes = if draft.has_key() { self.bounds.keyed } else { self.bounds.result };
+        let number = self.waiting.stand(namespace, bytes).ok_or(SubmitError::Overloaded)?;
+        let place = Place { of: self, namespace, number };
+        let mut deadline = Deadline::default();
+        poll_fn(|cx| self.poll_reserve(cx, &place, &mut deadline)).await?;
+        let hold = self.aside.hold(namespace, bytes);
         drop(place);
         Ok(Some(Reserved { hold: Some(hold), of: Rc::clone(self) }))
     }
 
-    /// A place at the end of the line.
-    fn stand<'a>(&'a self, namespace: &'a Namespace) -> Result<Place<'a>, SubmitError> {
-        if self.n_waiting.get() >= limits::PARKED_MAX {
-            return Err(SubmitError::Overloaded);
-        }
-        let number = self.next.get();
-        self.next.set(number + 1);
-        self.n_waiting.set(self.n_waiting.get() + 1);
-        self.waiting.borrow_mut().entry(namespace.clone()).or_default().push_back((number, None));
-        Ok(Place { of: self, namespace, number })
-    }
-
-    fn poll_reserve(&self, cx: &Context<'_>, place: &Place<'_>) -> Poll<Result<(), SubmitError>> {
-        let Bounds { writes, result, .. } = self.bounds;
+    fn poll_reserve(
+        &self,
+        cx: &mut Context<'_>,
+        place: &Place<'_>,
+        deadline: &mut Deadline,
+    ) -> Poll<Result<(), SubmitError>> {
         let Place { namespace, number, .. } = *place;
-        if !self.writes.has_room(namespace, result, writes) {
+        match self.waiting.look(namespace, number, |it, bytes| self.room(it, bytes)) {
+            Room::Enough => return Poll::Ready(Ok(())),
+            Room::None => return Poll::Ready(Err(SubmitError::Overloaded)),
+            Room::Later => {}
+        }
+        if deadline.has_passed(cx, self.bounds.wait, self.waiting.is_oldest(number)) {
             return Poll::Ready(Err(SubmitError::Overloaded));
         }
-        let mut waiting = self.waiting.borrow_mut();
-        let line = waiting.get_mut(namespace).expect("who waits stands in a line");
-        let is_first = line.front().is_some_and(|(it, _)| *it == number);
-        let own = self.writes.own(namespace) + self.aside.own(namespace);
-        let left = writes.saturating_sub(self.writes.taken() + self.aside.taken());
-        if is_first && own + result <= left {
-            return Poll::Ready(Ok(()));
-        }
-        let own = line.iter_mut().find(|(it, _)| *it == number).expect("who waits has a place");
-        own.1 = Some(cx.waker().clone());
+        self.waiting.wait(namespace, number, cx);
         Poll::Pending
     }
 
-    /// Wake the first of each line.
-    fn wake(&self) {
-        for line in self.waiting.borrow().values() {
-            if let Some((_, Some(waker))) = line.front() {
-                waker.wake_by_ref();
-            }
+    /// What there is for `bytes` more that `namespace` gets back from a write.
+    fn room(&self, namespace: &Namespace, bytes: u64) -> Room {
+        if !self.writes.has_room(namespace, bytes, self.bounds.writes) {
+            return Room::None;
         }
+        let own = self.writes.own(namespace) + self.aside.own(namespace);
+        let taken = self.writes.taken() + self.aside.taken();
+        let is_enough = own + bytes <= self.bounds.writes.saturating_sub(taken);
+        if is_enough { Room::Enough } else { Room::Later }
+    }
+
+    fn wake(&self) {
+        self.waiting.wake(|it, bytes| self.room(it, bytes));
     }
 
     /// Count a reply with `held` bytes of results besides its text, until it is sent. One to a read is refused
@@ -264,16 +272,25 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.of.waiting.borrow_mut();
-        if let Some(line) = waiting.get_mut(self.namespace) {
-            line.retain(|(it, _)| *it != self.number);
-            if line.is_empty() {
-                waiting.remove(self.namespace);
-            }
-        }
-        drop(waiting);
-        self.of.n_waiting.set(self.of.n_waiting.get() - 1);
+        self.of.waiting.leave(self.namespace, self.number);
         self.of.wake();
+    }
+}
+
+/// Until when somebody waits. Of all who do, the one who came first has a timer: it is the first whose time is over.
+#[derive(Default)]
+struct Deadline {
+    at: Option<Instant>,
+    timer: Option<Sleep>,
+}
+
+impl Deadline {
+    fn has_passed(&mut self, cx: &mut Context<'_>, wait: Duration, is_first: bool) -> bool {
+        let at = *self.at.get_or_insert_with(|| sleep::now() + wait);
+        if !is_first {
+            return false;
+        }
+        Pin::new(self.timer.get_or_insert_with(|| Sleep::until(at))).poll(cx).is_ready()
     }
 }
 
@@ -348,125 +365,4 @@ fn has_word(text: &[u8], word: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::Context;
-
-    use super::*;
-    use crate::wire::command::Results;
-
-    const BOUNDS: Bounds = Bounds { reads: 1_000, writes: 1_900, result: 400, least: 10 };
-
-    fn namespace(name: &str) -> Namespace {
-        Namespace::new(name).unwrap()
-    }
-
-    fn draft(sql: &str) -> Draft {
-        let mut draft = Draft::new(Results::Last, 0);
-        draft.statement(Mode::Exec, sql).unwrap();
-        draft
-    }
-
-    fn text(size: usize) -> Content {
-        Content::Whole(vec![b'x'; size].into())
-    }
-
-    fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(it) => Some(it),
-            Poll::Pending => None,
-        }
-    }
-
-    #[test]
-    fn replies_to_reads_are_refused_past_their_sum_and_leave_as_much_to_others() {
-        let holdings = Holdings::new(BOUNDS);
-        let keep = |name, size| holdings.keep(text(size), 0, To::Read, &namespace(name));
-        let first = keep("a", 500).unwrap();
-        assert_eq!(keep("a", 10).unwrap_err(), SubmitError::Overloaded);
-        let second = keep("b", 250).unwrap();
-        keep("a", 9).unwrap(); // too small to be counted
-        drop(first);
-        let third = keep("a", 300).unwrap();
-        assert_eq!(holdings.reads.taken(), 550);
-        drop((second, third));
-        assert_eq!(holdings.reads.taken(), 0);
-    }
-
-    #[test]
-    fn what_is_left_of_a_text_counts_until_the_last_of_it_is_sent() {
-        let holdings = Holdings::new(BOUNDS);
-        let kept = holdings.keep(text(100), 0, To::Read, &namespace("a")).unwrap();
-        let Content::Whole(mut bytes) = kept else { unreachable!() };
-        drop(bytes.split_to(60));
-        assert_eq!(holdings.reads.taken(), 100);
-        drop(bytes);
-        assert_eq!(holdings.reads.taken(), 0);
-    }
-
-    #[test]
-    fn writes_that_may_give_rows_wait_for_one_another_and_are_answered_whatever_they_give() {
-        let holdings = Holdings::new(BOUNDS);
-        let (a, insert) = (namespace("a"), draft("INSERT INTO t VALUES (1) RETURNING a"));
-        let first = now(holdings.reserve(&a, &insert)).unwrap().unwrap();
-        let second = now(holdings.reserve(&a, &insert)).unwrap().unwrap();
-        assert!(first.is_some() && second.is_some());
-        let silent = draft("INSERT INTO t VALUES (1)");
-        assert!(now(holdings.reserve(&a, &silent)).unwrap().unwrap().is_none());
-        // Two are under way, which is what one may have; who gives up its place leaves it to the next.
-        let cx = &mut Context::from_waker(Waker::noop());
-        let mut third = Box::pin(holdings.reserve(&a, &insert));
-        let mut fourth = Box::pin(holdings.reserve(&a, &insert));
-        assert!(third.as_mut().poll(cx).is_pending());
-        assert!(fourth.as_mut().poll(cx).is_pending());
-        // Another's does not stand behind them.
-        let b = namespace("b");
-        let other = now(holdings.reserve(&b, &insert)).unwrap().unwrap();
-        assert!(other.is_some());
-        drop(other);
-        let kept = holdings.keep(text(500), 0, To::Write, &a).unwrap();
-        drop(first);
-        // In line, and not before it is its turn.
-        assert!(fourth.as_mut().poll(cx).is_pending());
-        drop(third);
-        assert!(fourth.as_mut().poll(cx).is_pending(), "500 held, 400 set aside");
-        drop(second);
-        assert!(fourth.as_mut().poll(cx).is_ready());
-        // A reply that nobody takes is not waited for.
-        let more = holdings.keep(text(400), 0, To::Write, &a).unwrap();
-        assert_eq!(
-            now(holdings.reserve(&a, &insert)).unwrap().unwrap_err(),
-            SubmitError::Overloaded
-        );
-        drop((kept, more));
-        assert!(now(holdings.reserve(&a, &insert)).unwrap().unwrap().is_some());
-        assert_eq!((holdings.aside.taken(), holdings.writes.taken()), (0, 0));
-        assert!(holdings.waiting.borrow().is_empty() && holdings.n_waiting.get() == 0);
-    }
-
-    #[test]
-    fn who_may_give_rows_is_told_from_the_words() {
-        for (sql, want) in [
-            ("INSERT INTO t VALUES (1)", false),
-            ("  update t set a = 1", false),
-            ("insert into t values (1) Returning *", true),
-            ("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x", true),
-            ("SELECT 1", true),
-            ("DELETE FROM t; SELECT 1", true),
-            ("-- \nDELETE FROM t", true),
-            ("CREATE TABLE t (a)", false),
-            ("DELETE FROM t; ", false),
-        ] {
-            assert_eq!(may_give_much(&draft(sql)), want, "{sql}");
-        }
-    }
-
-    #[test]
-    fn the_largest_result_fits_whatever_the_configuration_says() {
-        for result_bytes in [0, 32 << 20, u64::MAX] {
-            let bounds = Bounds::new(result_bytes);
-            assert!(bounds.result <= bounds.writes / 2 && bounds.result >= 3 << 20);
-        }
-    }
-}
+mod tests;

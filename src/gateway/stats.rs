@@ -16,8 +16,6 @@ use crate::gateway::held::Reserved;
 use crate::gateway::tenants::Tenants;
 use crate::gateway::tenants::Usage;
 use crate::http::ServedBy;
-use crate::http::sleep::within;
-use crate::limits;
 use crate::observe::histogram::Histogram;
 use crate::shard::request::Reply;
 use crate::shard::request::Request;
@@ -191,10 +189,7 @@ impl<S: Submit> Submit for Watched<'_, S> {
             Request::Read { .. } => usage.reads = 1,
             Request::Write { namespace, draft } => {
                 usage.writes = 1;
-                let reserved = self.held.reserve(namespace, draft);
-                // Not executed, if it takes as long as that: it was not proposed.
-                let reserved = within(limits::REQUEST_DEADLINE, reserved).await;
-                let reserved = reserved.unwrap_or(Err(SubmitError::Overloaded))?;
+                let reserved = self.held.reserve(namespace, draft).await?;
                 *self.seen.reserved.borrow_mut() = reserved;
             }
             Request::Status => {}

@@ -16,7 +16,6 @@
 pub mod activity;
 pub mod body;
 mod connection;
-mod lines;
 mod placement;
 pub mod poller;
 pub mod places;

@@ -19,11 +19,15 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::Future as _;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Context;
+use std::task::Poll;
 use std::task::Waker;
 
 use glommio::io::PollableFd;
@@ -35,7 +39,7 @@ use io_uring::squeue::Flags;
 use io_uring::types::Fd;
 
 use crate::http::Sender;
-use crate::http::lines::Lines;
+use crate::shard::lines::Lines;
 
 /// Operations handed to the kernel at once; two are used.
 const N_SUBMITTED: u32 = 8;
@@ -44,6 +48,8 @@ const N_SUBMITTED: u32 = 8;
 const N_EVENTS: u32 = 4_096;
 /// Connections that are woken before it is seen who else can read.
 const WOKEN_AT_ONCE: usize = 128;
+/// The same where several senders wait: half a millisecond's worth.
+const WOKEN_AT_ONCE_OF_MANY: usize = 32;
 /// How often the kernel is asked again to take an operation, when it has no memory for it or was interrupted.
 const TRIES: usize = 16;
 
@@ -83,6 +89,8 @@ struct Shared {
     lines: RefCell<Lines<Option<Sender>, Rc<Interest>>>,
     /// The ring has failed: nothing comes any more.
     is_broken: Cell<bool>,
+    /// Who passes events on, and waits for the next; or for that.
+    runner: RefCell<Option<Waker>>,
 }
 
 /// A place for a socket. Its generation tells the events of one from those of who had the place before.
@@ -167,6 +175,7 @@ impl Poller {
             free: RefCell::default(),
             lines: RefCell::default(),
             is_broken: Cell::new(false),
+            runner: RefCell::default(),
         };
         Ok(Self { shared: Rc::new(shared) })
     }
@@ -202,8 +211,29 @@ impl Poller {
                 // They run before this does again.
                 glommio::executor().yield_task_queue_now().await;
             } else {
-                ring.readable().await.map_err(io::Error::from)?;
+                let mut readable = pin!(ring.readable());
+                let waited = poll_fn(|cx| {
+                    // What is broken makes no event.
+                    if self.shared.is_broken.get() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    keep(&self.shared.runner, cx);
+                    readable.as_mut().poll(cx)
+                });
+                waited.await.map_err(io::Error::from)?;
             }
+        }
+    }
+
+    /// Leave the ring no room for an operation.
+    #[cfg(test)]
+    pub(super) fn jam(&self) {
+        let mut ring = self.shared.ring.borrow_mut();
+        for _ in 0..N_SUBMITTED {
+            // SAFETY: an operation that does nothing names no memory.
+            #[expect(unsafe_code, reason = "an operation could name memory")]
+            let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+            pushed.expect("there is room for so many");
         }
     }
 
@@ -359,6 +389,8 @@ impl Shared {
         let submitted = pushed.map_err(io::Error::other).and_then(|()| submit_all(&mut ring));
         if submitted.is_err() {
             self.is_broken.set(true);
+            let runner = self.runner.take();
+            runner.into_iter().for_each(Waker::wake);
         }
         submitted
     }
@@ -419,7 +451,8 @@ impl Shared {
 
     /// Wake some of those who can read. Whether there are more.
     fn wake_some(&self) -> bool {
-        for _ in 0..WOKEN_AT_ONCE {
+        let is_crowded = self.lines.borrow().n_lines() > 1;
+        for _ in 0..if is_crowded { WOKEN_AT_ONCE_OF_MANY } else { WOKEN_AT_ONCE } {
             let Some(interest) = self.lines.borrow_mut().pop() else { return false };
             interest.is_in_line.set(false);
             interest.wake_reader();

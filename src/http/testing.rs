@@ -66,8 +66,7 @@ impl<S: Service> Running<S> {
     }
 
     pub(crate) async fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).await.expect("the server listens");
-        Client { stream, pending: Vec::new() }
+        Client::connect(self.address).await
     }
 
     /// Wait until the server has returned.
@@ -84,6 +83,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the server listens");
+        Self { stream, pending: Vec::new() }
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("the server reads");
     }

@@ -20,11 +20,13 @@ use crate::http::Options;
 use crate::http::Refusal;
 use crate::http::Sender;
 use crate::http::ServedBy;
+use crate::http::Server;
 use crate::http::Service;
 use crate::http::activity::Timeouts;
 use crate::http::body::Content;
 use crate::http::body::Pieces;
 use crate::http::places::Places;
+use crate::http::shutdown::Shutdown;
 use crate::http::sleep::now;
 use crate::http::testing::Client;
 use crate::http::testing::Running;
@@ -748,5 +750,27 @@ fn a_shutdown_does_not_wait_for_ever() {
         server.shutdown.begin();
         assert_eq!(server.ended().await.open, 0);
         assert_eq!(stuck.brief().await, "closed");
+    });
+}
+
+#[test]
+fn a_server_whose_ring_takes_no_more_says_so_at_once() {
+    on_executor(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Rc::new(Server::new(Options::default(), Echo::default()).unwrap());
+        let serving = glommio::spawn_local({
+            let (server, shutdown) = (Rc::clone(&server), Shutdown::new());
+            async move { server.serve(listener, shutdown).await }
+        });
+        let connect = async || Client::connect(address).await;
+        let mut first = connect().await;
+        first.send("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nok").await;
+        assert_eq!(first.brief().await, "200 ok");
+        // The first stays, and nothing happens there.
+        server.shared.poller.jam();
+        let _second = connect().await;
+        assert!(serving.await.is_err());
+        drop(first);
     });
 }

@@ -376,6 +376,7 @@ impl Desk {
                     other => self.driver.borrow_mut().on_mail(other),
                 }
             }
+            self.mesh.wake_some();
             self.mesh.wake();
         }
     }

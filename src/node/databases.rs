@@ -15,6 +15,7 @@ mod checkpoints;
 pub(super) mod counts;
 mod open;
 mod opening;
+mod retries;
 mod work;
 
 use std::collections::VecDeque;
@@ -41,6 +42,7 @@ use crate::node::databases::counts::Side;
 use crate::node::databases::counts::Sizes;
 use crate::node::databases::open::Open;
 use crate::node::databases::open::WalBounds;
+use crate::node::databases::retries::Retries;
 use crate::node::long_reads::LongReads;
 use crate::shard::event::Event;
 use crate::shard::event::Token;
@@ -72,21 +74,19 @@ struct Batch {
     entries: Vec<Entry>,
 }
 
-/// What has to wait for a moment: for room on the disk (R35), most of all.
+/// What waits for room on the disk (R35).
 #[derive(Debug)]
 enum NoRoom {
     /// Commands that were not applied.
     Apply(DatabaseId, Batch),
     /// A database that was not opened.
     Open(DatabaseId),
-    /// A `-wal` that is long, and could not begin anew. A reader may have been in the way, too.
-    Checkpoint(DatabaseId),
 }
 
 impl NoRoom {
     fn database(&self) -> DatabaseId {
         match self {
-            Self::Apply(id, _) | Self::Open(id) | Self::Checkpoint(id) => *id,
+            Self::Apply(id, _) | Self::Open(id) => *id,
         }
     }
 }
@@ -120,6 +120,8 @@ pub(super) struct Databases {
     /// What found no room on the disk, and when it is tried again.
     no_room: Vec<NoRoom>,
     retry_at: Option<Instant>,
+    /// What could not begin a `-wal` anew.
+    retries: Retries,
     long_reads: LongReads,
     wal_bounds: WalBounds,
     /// Databases whose commands wait until their `-wal` keeps its bound, and until when; soonest first. Each is there
@@ -186,6 +188,7 @@ impl Databases {
             later: Vec::new(),
             no_room: Vec::new(),
             retry_at: None,
+            retries: Retries::default(),
             long_reads: LongReads::new(times.statement),
             wal_bounds: WalBounds::up_to(limits::WAL_BYTES_MAX),
             bound_waits: VecDeque::new(),
@@ -238,17 +241,22 @@ impl Databases {
             self.retry_at = Some(self.clock.now().after(limits::ROOM_RETRY));
         }
         let bound_wait = self.bound_waits.front().map(|(at, _)| *at);
-        [self.long_reads.next_timeout(), self.retry_at, bound_wait].into_iter().flatten().min()
+        let retry = self.retries.next_timeout();
+        let reads = self.long_reads.next_timeout();
+        [reads, self.retry_at, retry, bound_wait].into_iter().flatten().min()
     }
 
     /// Stop reads that run too long, refuse those that have waited too long for a thread; try again what found
-    /// no room; refuse writes where the `-wal` has been too long for too long.
+    /// no room, and checkpoints; refuse writes where the `-wal` has been too long for too long.
     pub(super) fn on_timeout(&mut self, now: Instant, events: &mut Vec<Event>) {
         if self.long_reads.next_timeout().is_some_and(|at| at <= now) {
             self.long_reads.on_timeout(now, events);
         }
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.retry_for_room(events);
+        }
+        for id in self.retries.take_due(now) {
+            self.checkpoint_again(id);
         }
         while let Some((at, id)) = self.bound_waits.pop_front_if(|(at, _)| *at <= now) {
             self.on_bound_wait(id, at, events);
@@ -272,6 +280,7 @@ impl Databases {
                 );
                 self.fence(id);
                 self.no_room.retain(|it| it.database() != id);
+                self.retries.end(id, self.clock.now());
                 for reader in self.long_reads.fence(id, events) {
                     self.helper.give(Job::Close { reader: Box::new(reader) });
                 }
@@ -346,8 +355,8 @@ impl Databases {
             Done::Checkpointed { database: id } => {
                 self.on_first_pass(id);
             }
-            Done::CheckpointFinished { database: id, is_complete, wal_bytes } => {
-                self.on_checkpointed(id, is_complete, wal_bytes, events);
+            Done::CheckpointFinished { database: id, moved, wal_bytes } => {
+                self.on_checkpointed(id, moved, wal_bytes, events);
             }
             Done::Ran { database: id, open: database, entries, result, slow } => {
                 self.note_slow(id, Side::Thread, slow);

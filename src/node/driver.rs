@@ -91,7 +91,7 @@ impl Driver {
 
     /// Whether all that came in has been answered.
     pub(super) fn is_quiet(&self) -> bool {
-        self.events.is_empty() && self.shard.is_quiet()
+        self.events.is_empty() && self.shard.is_quiet() && !self.mesh.has_answers()
     }
 
     /// Tell the state machine what the log has on disk.
@@ -205,6 +205,7 @@ impl Driver {
         if self.databases.has_slow() {
             self.tell_slow(now);
         }
+        self.mesh.wake_some();
         self.mesh.flush();
         let timeouts = [self.shard.next_timeout(), self.databases.next_timeout()];
         self.timer.arm(timeouts.into_iter().flatten().min(), now);

@@ -239,6 +239,10 @@ impl Cores<'_> {
         self.gauge("long_reads_waiting", help, |it| it.core.databases.long_reads_waiting as u64);
         let help = "Databases whose commands run on a thread now.";
         self.gauge("long_batches", help, |it| it.core.databases.long_batches as u64);
+        let help = "How often a command was given up on its thread, because others waited; it begins anew.";
+        self.counter("long_batches_given_up_total", help, |it| {
+            it.core.databases.long_batches_given_up
+        });
         let help = "Files with large results that are being sent, or read.";
         self.gauge("spools", help, |it| it.core.databases.spools.files as u64);
         let help = "Bytes in those.";
@@ -255,6 +259,8 @@ impl Cores<'_> {
         self.gauge("database_bytes", help, |it| it.core.databases.bytes);
         let help = "Checkpoints begun.";
         self.counter("checkpoints_total", help, |it| it.core.databases.counts.checkpoints);
+        let help = "Databases whose write-ahead log could not begin anew, which is tried again.";
+        self.gauge("checkpoints_overdue", help, |it| it.core.databases.checkpoints_overdue as u64);
         let help = "How often a write-ahead log came to its bound, so that commands waited.";
         self.counter("wal_waits_total", help, |it| it.core.databases.counts.wal_waits);
         let help = "How often it stayed there, so that writes were refused.";

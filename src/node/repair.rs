@@ -29,6 +29,7 @@ use crate::node::recover;
 use crate::sql;
 use crate::sql::Checkpointer;
 use crate::sql::Database;
+use crate::sql::Fault;
 use crate::sql::OpenError;
 use crate::sql::Role;
 use crate::sql::Vfs;
@@ -337,7 +338,11 @@ fn make_durable(path: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut checkpointer = Checkpointer::open(path, Vfs::system())?;
-    checkpointer.checkpoint()?;
+    match checkpointer.checkpoint() {
+        // What is not moved is synced where it is.
+        Ok(_) | Err(Fault::NoRoom(_)) => {}
+        Err(fault) => return Err(fault.into()),
+    }
     drop(checkpointer);
     // Nobody has it open now, so that closing it drops no lock (R25).
     for suffix in ["", "-wal"] {

@@ -10,6 +10,7 @@
 
 pub mod event;
 pub mod fair;
+pub mod lines;
 pub mod partition;
 pub mod request;
 pub mod room;

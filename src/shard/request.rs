@@ -100,7 +100,8 @@ pub enum SubmitError {
 
 /// The way in: one request, one reply. Implemented by `node::mesh`; `gateway` calls it; tests fake it.
 pub trait Submit {
-    /// Resolves once the request is done, or refused; within the request deadline in any case.
+    /// Resolves once the request is done, or refused; within the request deadline in any case, which begins
+    /// when a write with results has room for them.
     fn submit(&self, request: Request) -> impl Future<Output = Result<Reply, SubmitError>>;
 
     /// Whether a request of `key`, which acts in `namespace`, may pass now: it counts as one of those that

@@ -30,6 +30,7 @@ use crate::sql::fault::Class;
 use crate::sql::fault::Fault;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
+use crate::sql::fulltext;
 use crate::sql::maintenance;
 use crate::sql::preparing::Text;
 use crate::sql::requests::Requests;
@@ -469,15 +470,22 @@ impl Database {
             self.tables = Arc::new(schema::tables(self.handle)?);
             context::know(&self.tables);
             let columns = schema::check_columns(self.handle, is_selected, steps_max)?;
-            Ok::<_, SqlError>((engines, columns))
+            let shadows = match self.shape.virtual_tables {
+                0 => None,
+                _ => fulltext::check_shadows(self.handle)?,
+            };
+            Ok::<_, SqlError>((engines, columns, shadows))
         });
-        let (engines, columns) = found.map_err(|error| error.into_fault("check the schema"))?;
+        let (engines, columns, shadows) =
+            found.map_err(|error| error.into_fault("check the schema"))?;
         if self.role == Role::Tenant && engines != self.engine_schema {
             return Ok(Err(StatementError::coded("not_authorized", "not authorized")));
         }
         if self.role == Role::Engine {
             self.engine_schema = engines;
         } else if let Some(error) = schema::outgrown(before, self.shape) {
+            return Ok(Err(error));
+        } else if let Some(error) = shadows {
             return Ok(Err(error));
         }
         Ok(columns.map(|views| {

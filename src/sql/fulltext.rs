@@ -40,16 +40,18 @@ use crate::sql::fulltext::pieces::TOO_MANY_WORDS;
 use crate::sql::fulltext::pieces::refused;
 use crate::sql::fulltext::sqlite::OnWord;
 use crate::sql::fulltext::sqlite::Tokenize;
-use crate::sql::statement;
 
 mod functions;
 mod pieces;
 mod rows;
+mod shadows;
 mod sqlite;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub(super) use pieces::REFUSED;
+pub(super) use shadows::check as check_shadows;
 
 /// Positions looked at that take about as long as one instruction.
 const LOOKS_PER_STEP: u64 = 16;
@@ -264,50 +266,6 @@ unsafe extern "C" fn filter3(
         }
         sqlite::debros_filter3(cursor, plan, text, n, values)
     }
-}
-
-// Pieces of an index are stored as values, and may be longer than a value of a statement (a list of all rows with one
-// word; or `pgsz`). SQLite takes no notice when one is too long to be bound, and stores NULL: the index is damaged. So
-// where it writes them they may be as long as memory allows.
-
-#[unsafe(export_name = "fts3UpdateMethod")]
-unsafe extern "C" fn update3(
-    table: *mut ffi::sqlite3_vtab,
-    n: c_int,
-    values: *mut *mut ffi::sqlite3_value,
-    rowid: *mut i64,
-) -> c_int {
-    // SAFETY: SQLite passes what its table wants.
-    statement::with_long_values(|| unsafe { sqlite::debros_update3(table, n, values, rowid) })
-}
-
-#[unsafe(export_name = "fts5UpdateMethod")]
-unsafe extern "C" fn update5(
-    table: *mut ffi::sqlite3_vtab,
-    n: c_int,
-    values: *mut *mut ffi::sqlite3_value,
-    rowid: *mut i64,
-) -> c_int {
-    // SAFETY: SQLite passes what its table wants.
-    statement::with_long_values(|| unsafe { sqlite::debros_update5(table, n, values, rowid) })
-}
-
-#[unsafe(export_name = "fts3SavepointMethod")]
-unsafe extern "C" fn savepoint3(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int {
-    // SAFETY: SQLite passes what its table wants.
-    statement::with_long_values(|| unsafe { sqlite::debros_savepoint3(table, nth) })
-}
-
-#[unsafe(export_name = "fts5SavepointMethod")]
-unsafe extern "C" fn savepoint5(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int {
-    // SAFETY: SQLite passes what its table wants.
-    statement::with_long_values(|| unsafe { sqlite::debros_savepoint5(table, nth) })
-}
-
-#[unsafe(export_name = "fts5ReleaseMethod")]
-unsafe extern "C" fn release5(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int {
-    // SAFETY: SQLite passes what its table wants.
-    statement::with_long_values(|| unsafe { sqlite::debros_release5(table, nth) })
 }
 
 #[unsafe(export_name = "unicodeCreate")]

@@ -67,14 +67,14 @@ impl Checkpointer {
     }
 
     /// Move as much of the log into the database's file as readers allow, waiting for nobody, and sync both
-    /// (R21). None: another connection is at it, or there is no room; try later.
+    /// (R21). None: another connection is at it; try later, as when there is no room.
     pub fn checkpoint(&mut self) -> Result<Option<Checkpoint>, Fault> {
         context::idle();
         match self.handle.checkpoint() {
             Ok((log, checkpointed)) => Ok(Some(Checkpoint { log, checkpointed })),
             Err(error) => match classify(error.code, context::trouble()) {
-                Class::Busy | Class::Statement | Class::NoRoom => Ok(None),
-                Class::Stop | Class::Fence => Err(error.into_fault("checkpoint")),
+                Class::Busy | Class::Statement => Ok(None),
+                Class::NoRoom | Class::Stop | Class::Fence => Err(error.into_fault("checkpoint")),
             },
         }
     }

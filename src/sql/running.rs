@@ -3,6 +3,7 @@
 
 use rusqlite::ffi;
 
+use crate::limits;
 use crate::sql::allocated::Memory;
 use crate::sql::cache;
 use crate::sql::cache::Cached;
@@ -33,6 +34,7 @@ use crate::wire::rows::StatementError;
 /// Bytes of a value, or a row, that a statement may touch where there is little time: some functions take
 /// time in proportion to it, between two calls of the progress handler.
 const INLINE_VALUE_MAX: u32 = 32 << 10;
+const _: () = assert!(INLINE_VALUE_MAX <= limits::VALUE_BYTES_MIN);
 /// The same for a statement with JSON.
 const INLINE_JSON_MAX: u32 = 1 << 10;
 /// What functions may do where there is little time, in VM instructions: about a millisecond's worth.

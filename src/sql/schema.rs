@@ -115,7 +115,9 @@ pub(super) fn load(handle: Handle, shape: Shape, tables: &Arc<Tables>) -> Result
                 let name = quoted(&name);
                 for sql in [
                     format!("SELECT 1 FROM main.{name} LIMIT 0"),
-                    format!("SELECT 1 FROM main.{name}('a') LIMIT 1"),
+                    // Whole, so that it is never taken for a text; `{name}('a')` would run through all of the content,
+                    // which may be a view of the tenant's, without an end.
+                    format!("SELECT 1 FROM main.{name} WHERE main.{name}.{name} MATCH 'a' LIMIT 1"),
                 ] {
                     // It may be none that can be searched, or that can be used at all.
                     if_usable(texts(handle, &sql, None))?;

@@ -76,8 +76,6 @@ impl Handle {
 
     /// Bound the bytes of a value, and of a row.
     pub(super) fn limit_length(self, bytes: u32) {
-        let is_bound = bytes < u32::MAX;
-        BOUNDED.set(is_bound.then(|| NonNull::new(self.0.as_ptr())).flatten());
         let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
         // SAFETY: the connection is open.
         unsafe { ffi::sqlite3_limit(self.0.as_ptr(), ffi::SQLITE_LIMIT_LENGTH, bytes) };
@@ -185,23 +183,56 @@ impl Handle {
 }
 
 thread_local! {
-    /// The connection whose values have a bound while its statement runs.
-    static BOUNDED: Cell<Option<NonNull<ffi::sqlite3>>> = const { Cell::new(None) };
     /// Who is asked meanwhile whether that is enough: see [`Handle::with_watch`].
     static WATCH: Cell<Option<NonNull<c_void>>> = const { Cell::new(None) };
 }
 
-/// Do something as a part of the statement that runs on this thread, with values of any length.
-pub(super) fn with_long_values<T>(work: impl FnOnce() -> T) -> T {
-    let Some(connection) = BOUNDED.get() else { return work() };
-    let limit = |bytes| {
-        // SAFETY: it is open as long as its statement runs.
-        unsafe { ffi::sqlite3_limit(connection.as_ptr(), ffi::SQLITE_LIMIT_LENGTH, bytes) }
-    };
-    let before = limit(c_int::MAX);
-    let done = work();
-    limit(before);
-    done
+/// Do something as a part of the statement that runs on `connection`, with values of up to so many `bytes`, or as long
+/// as those of the statement. Nothing that a tenant wrote must run meanwhile.
+///
+/// # Safety
+/// The connection is open, and stays so.
+pub(super) unsafe fn with_long_values<T>(
+    connection: *mut ffi::sqlite3,
+    bytes: c_int,
+    work: impl FnOnce() -> T,
+) -> T {
+    struct Restore(*mut ffi::sqlite3, c_int);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: the promise of whoever called.
+            unsafe { ffi::sqlite3_limit(self.0, ffi::SQLITE_LIMIT_LENGTH, self.1) };
+        }
+    }
+    // SAFETY: the caller's promise; a negative limit only asks.
+    let before = unsafe { ffi::sqlite3_limit(connection, ffi::SQLITE_LIMIT_LENGTH, -1) };
+    if before >= bytes {
+        return work();
+    }
+    let _restore = Restore(connection, before);
+    // SAFETY: the caller's promise.
+    unsafe { ffi::sqlite3_limit(connection, ffi::SQLITE_LIMIT_LENGTH, bytes) };
+    work()
+}
+
+/// Bind a piece of an index, however long it is. Where SQLite does so it takes no notice of a refusal: NULL would be
+/// stored in its place, or looked for. So it is refused where the statement runs, of which notice is taken.
+#[unsafe(export_name = "debros_bind_blob")]
+unsafe extern "C" fn bind_blob(
+    statement: *mut ffi::sqlite3_stmt,
+    at: c_int,
+    bytes: *const c_void,
+    n: c_int,
+    free: Option<unsafe extern "C" fn(*mut c_void)>,
+) -> c_int {
+    // SAFETY: SQLite passes what it would pass to its own function, whose statement has an open connection.
+    unsafe {
+        let connection = ffi::sqlite3_db_handle(statement);
+        let before = ffi::sqlite3_limit(connection, ffi::SQLITE_LIMIT_LENGTH, c_int::MAX);
+        let code = ffi::sqlite3_bind_blob(statement, at, bytes, n, free);
+        ffi::sqlite3_limit(connection, ffi::SQLITE_LIMIT_LENGTH, before);
+        code
+    }
 }
 
 /// Ask whoever runs the command on this thread whether to give it up, if there is somebody.

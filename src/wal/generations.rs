@@ -1,7 +1,8 @@
 //! The folders of a node's logs, and the way from one number of shards to another (R4).
 //!
 //! ```text
-//! CURRENT                    "debros-wal 1\n", then the generation that counts in decimal and "\n"
+//! CURRENT                    "debros-wal 1\n", then the generation that counts in decimal and "\n", then "crc32c ",
+//!                            that of all before it in eight hexadecimal digits, and "\n"; old ones lack the last line
 //! <generation>/<shard>/      a folder per shard, in decimal
 //! <generation>/<shard>/*.log segments, see `format`; *.tmp are unfinished ones
 //! ```
@@ -35,6 +36,7 @@ const MAGIC: &str = "debros-wal";
 const VERSION: u32 = 1;
 const CURRENT: &str = "CURRENT";
 const TEMPORARY: &str = "CURRENT.tmp";
+const CHECKSUM: &str = "crc32c ";
 const FIRST: u64 = 1;
 
 /// What lies in the folder of the logs. Paths are relative to it, with `/` between names; the empty path is
@@ -160,16 +162,12 @@ fn parse_number(name: &str) -> Option<u64> {
 
 /// The logs that count; none if none were ever written. That they do is on the medium from then on.
 pub fn find(files: &mut impl Files) -> Result<Option<LogGeneration>, GenerationError> {
-    let text = match files.size(CURRENT) {
-        Ok(size) => {
-            let size = usize::try_from(size.min(1 << 10)).expect("small");
-            files.read(CURRENT, 0, size).map_err(io_error(CURRENT))?
-        }
+    let bytes = match read_current(files) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error(CURRENT)(error)),
     };
-    let text = String::from_utf8_lossy(&text);
-    let number = parse_current(&text).map_err(GenerationError::Current)?;
+    let number = parse_current(&bytes).map_err(GenerationError::Current)?;
     let folder = number.to_string();
     // Its name first: what is done next may be to remove what an older CURRENT names.
     files.sync(CURRENT).map_err(io_error(CURRENT))?;
@@ -186,20 +184,51 @@ pub fn find(files: &mut impl Files) -> Result<Option<LogGeneration>, GenerationE
     }
 }
 
-fn parse_current(text: &str) -> Result<u64, String> {
-    let mut lines = text.lines();
-    let version = lines.next().and_then(|it| it.strip_prefix(MAGIC)?.trim().parse::<u32>().ok());
-    match version {
-        Some(VERSION) => {}
-        Some(version) => {
+fn read_current(files: &mut impl Files) -> io::Result<Bytes> {
+    let size = files.size(CURRENT)?;
+    files.read(CURRENT, 0, usize::try_from(size.min(1 << 10)).expect("small"))
+}
+
+/// What `CURRENT` says where this generation counts.
+fn current_of(number: u64) -> String {
+    let said = format!("{MAGIC} {VERSION}\n{number}\n");
+    let sum = crc32c::crc32c(said.as_bytes());
+    format!("{said}{CHECKSUM}{sum:08x}\n")
+}
+
+/// The generation that a `CURRENT` names. Whatever a single byte of it is turned into, that is the same or an error.
+fn parse_current(bytes: &[u8]) -> Result<u64, String> {
+    let damaged = |how: &str| {
+        format!(
+            "is damaged ({how}): restore it; if only one generation lies beside it, two lines will do: \
+             \"{MAGIC} {VERSION}\" and its number"
+        )
+    };
+    let text = str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
+    let (said, sum) = match text.rfind(CHECKSUM) {
+        Some(at) => (&text[..at], Some(&text[at..])),
+        None => (text, None),
+    };
+    let want = crc32c::crc32c(said.as_bytes());
+    if sum.is_some_and(|it| it != format!("{CHECKSUM}{want:08x}\n")) {
+        return Err(damaged("its checksum is wrong"));
+    }
+    let Some((version, rest)) = said.strip_prefix(MAGIC).and_then(|it| it.split_once('\n')) else {
+        return Err(damaged(&format!("it does not begin with {MAGIC:?} and a version")));
+    };
+    let version = version.strip_prefix(' ').and_then(parse_number);
+    match version.ok_or_else(|| damaged("it names no version"))? {
+        it if it == u64::from(VERSION) => {}
+        version if sum.is_some() => {
             return Err(format!(
                 "has format version {version}, this program reads up to {VERSION}: start the newer program"
             ));
         }
-        None => return Err(format!("does not begin with {MAGIC:?} and a version")),
+        // Those have a checksum.
+        _ => return Err(damaged("it names a version that it cannot have")),
     }
-    let generation = lines.next().and_then(parse_number);
-    generation.ok_or_else(|| "names no generation".to_owned())
+    let number = rest.strip_suffix('\n').and_then(parse_number);
+    number.ok_or_else(|| damaged("it names no generation"))
 }
 
 /// Lay out logs where there are none.
@@ -278,16 +307,30 @@ pub fn tidy(files: &mut impl Files, generation: LogGeneration) -> Result<Tidied,
         // A name that came back would mix what is removed with what is written next.
         files.sync_names("").map_err(io_error(""))?;
     }
+    let has_checksum =
+        |it: io::Result<Bytes>| it.is_ok_and(|it| it == current_of(generation.number));
+    if !has_checksum(read_current(files)) && write_current(files, generation).is_ok() {
+        // It says the same before and after; if this fails, the next start tries again.
+        let _ = switch(files);
+    }
     Ok(done)
 }
 
-/// Remove what was begun of the generation behind `old`, which counts.
+/// Remove what was begun of the generation behind `old`, which counts. And, where starts were refused one after the
+/// other, those before `old` that nobody ever accepted: all but the oldest, or each would leave one more.
 pub fn remove_unfinished(
     files: &mut impl Files,
     old: LogGeneration,
 ) -> Result<(), GenerationError> {
     let folder = old.next()?.to_string();
     let names = files.names("").map_err(io_error(""))?;
+    let before = names.iter().filter_map(|it| parse_number(it)).filter(|it| *it < old.number);
+    let mut before: Vec<_> = before.filter(|it| files.is_folder(&it.to_string())).collect();
+    before.sort_unstable();
+    for number in before.into_iter().skip(1) {
+        // It only takes room.
+        let _ = files.remove(&number.to_string());
+    }
     let mut is_any = false;
     for name in [folder.as_str(), TEMPORARY] {
         if names.iter().any(|it| it == name) {
@@ -321,13 +364,19 @@ fn sync_folders(files: &mut impl Files, generation: LogGeneration) -> Result<(),
 
 /// Bring to the medium what `CURRENT` is to say, beside it.
 fn write_current(files: &mut impl Files, generation: LogGeneration) -> Result<(), GenerationError> {
-    let text = format!("{MAGIC} {VERSION}\n{}\n", generation.number);
+    let text = current_of(generation.number);
     let mut write = || {
         if files.size(TEMPORARY).is_ok() {
             files.remove(TEMPORARY)?;
         }
         files.append(TEMPORARY, text.as_bytes())?;
-        files.sync(TEMPORARY)
+        files.sync(TEMPORARY)?;
+        let size = usize::try_from(files.size(TEMPORARY)?).unwrap_or(usize::MAX);
+        if size != text.len() || files.read(TEMPORARY, 0, size)? != text {
+            let why = "it does not read as it was written";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(())
     };
     write().map_err(io_error(TEMPORARY))
 }
@@ -363,5 +412,49 @@ impl<F: Files> SegmentSource for Segments<'_, F> {
     fn read(&mut self, segment: SegmentId, offset: u64, size: usize) -> io::Result<Bytes> {
         let path = format!("{}/{}", self.folder, segment_name(segment));
         self.files.read(&path, offset, size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_damage_to_current_names_another_generation() {
+        for number in [1, 2, 7, 12, 199, u64::MAX] {
+            let whole = current_of(number);
+            assert_eq!(parse_current(whole.as_bytes()), Ok(number));
+            for at in 0..whole.len() {
+                let mut bytes = whole.clone().into_bytes();
+                for other in (0..=u8::MAX).filter(|it| *it != whole.as_bytes()[at]) {
+                    bytes[at] = other;
+                    let error = parse_current(&bytes).expect_err("a byte is another");
+                    assert!(error.starts_with("is damaged"), "byte {at} is {other}: {error}");
+                }
+                // Torn: what is there of it, or zeros behind that.
+                let torn = parse_current(&whole.as_bytes()[..at]);
+                let is_old = whole[at..].starts_with(CHECKSUM);
+                assert_eq!(torn.ok(), is_old.then_some(number), "{at} bytes of {whole:?}");
+                bytes[at..].fill(0);
+                parse_current(&bytes).expect_err("the end is lost");
+            }
+        }
+    }
+
+    #[test]
+    fn a_current_of_old_has_no_checksum() {
+        assert_eq!(parse_current(b"debros-wal 1\n7\n"), Ok(7));
+        for text in [
+            "",
+            "debros-wal 1\n7",
+            "debros-wal 1\n07\n",
+            "debros-wal 1\n7\n8\n",
+            "debros-wal 3\n7\n",
+            "debros-wal1\n7\n",
+            "debros-wal 1 7\n",
+        ] {
+            let error = parse_current(text.as_bytes()).expect_err("it cannot be ours");
+            assert!(error.starts_with("is damaged"), "{text:?}: {error}");
+        }
     }
 }

@@ -56,6 +56,17 @@ const SCHEMA: &[&str] = &[
     // Many rows, of which only the first is what it is searched for.
     "CREATE VIRTUAL TABLE far USING fts5(v)",
     "INSERT INTO far VALUES ('a c')",
+    // Indexes of what a tenant wrote, and of pages that are longer than a value.
+    "CREATE VIEW long AS SELECT 1 AS id, randomblob(999999999) AS b",
+    "CREATE VIEW slow AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)
+        SELECT x AS id, x AS rowid, length(hex(zeroblob(20000000 + x))) AS b FROM c",
+    "CREATE VIRTUAL TABLE of_long USING fts5(b, content='long', content_rowid='id')",
+    "CREATE VIRTUAL TABLE of_slow USING fts5(b, content='slow', content_rowid='id')",
+    "CREATE VIRTUAL TABLE of_slow4 USING fts4(b, content='slow')",
+    "CREATE VIRTUAL TABLE zeros USING fts4(b, compress=zeroblob, uncompress=length)",
+    "CREATE VIRTUAL TABLE paged USING fts5(b)",
+    "INSERT INTO paged(paged, rank) VALUES ('pgsz', 65536)",
+    "CREATE VIRTUAL TABLE paged_words USING fts5vocab(paged, row)",
     "INSERT INTO far SELECT replace(hex(zeroblob(500)), '00', 'a b ') || 'c' FROM big LIMIT 1000",
 ];
 

@@ -38,26 +38,26 @@ fn rows(n: u64, what: &str) -> String {
 fn each_limit_of_a_request_has_its_status_its_code_and_its_count() {
     let node = start(
         2,
-        "  body_bytes: 5000\n  header_bytes: 8192\n  result_rows: 10\n  result_bytes: 4000\n  \
-         statement_ms: 3000\n  statement_steps: 100000\n  value_bytes: 1000\n  temp_bytes: 200000\n",
+        "  body_bytes: 40000\n  header_bytes: 8192\n  result_rows: 10\n  result_bytes: 4000\n  \
+         statement_ms: 3000\n  statement_steps: 100000\n  value_bytes: 32768\n  temp_bytes: 200000\n",
     );
     node.client().exec("CREATE TABLE t (v)", &json!([]));
     let (query, exec) = ("/v1/rqlite/query", "/v1/rqlite/exec");
     let sorted =
         format!("SELECT count(*) FROM ({} ORDER BY 1)", rows(100_000, "x * 7919 % 100003, hex(x)"));
     for (limit, path, sql, status) in [
-        ("body_bytes", exec, format!("SELECT '{}'", "x".repeat(5_000)), 413),
+        ("body_bytes", exec, format!("SELECT '{}'", "x".repeat(40_000)), 413),
         ("result_rows", query, rows(11, "x"), 400),
         ("result_bytes", query, rows(8, "hex(zeroblob(450))"), 400),
         ("statement_ms", query, rows(1_000_000_000, "count(*)"), 400),
         ("statement_steps", exec, format!("INSERT INTO t {}", rows(1_000_000, "x")), 400),
-        ("value_bytes", query, "SELECT zeroblob(1001)".to_owned(), 400),
+        ("value_bytes", query, "SELECT zeroblob(32769)".to_owned(), 400),
         ("temp_bytes", query, sorted, 400),
     ] {
         let reply = node.client().post(path, &json!({ "sql": sql })).expect("an answer");
         assert_eq!(refused(&reply), (status, limit.to_owned()), "{sql:.80}: {reply:?}");
     }
-    let put = node.client().request("PUT", "/v1/storage?key=k", &"x".repeat(1_001));
+    let put = node.client().request("PUT", "/v1/storage?key=k", &"x".repeat(32_769));
     assert_eq!(refused(&put.expect("an answer")), (400, "value_bytes".to_owned()));
     let field = |size: usize| format!("X: {}\r\n", "x".repeat(size));
     let head = node.client().request_with(&field(9_000), "GET", "/v1/rqlite/schema", "");

@@ -28,7 +28,7 @@ use crate::process::wait_until;
 pub(crate) const MIB: u64 = 1 << 20;
 
 /// A node with this configuration.
-fn configured(dir: &TempDir, text: &str) -> Node {
+pub(crate) fn configured(dir: &TempDir, text: &str) -> Node {
     let path = dir.path().join("node.yaml");
     std::fs::write(&path, text).expect("a configuration");
     Node::start_with(1, &["--config", path.to_str().expect("a path of text")])

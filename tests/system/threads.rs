@@ -12,6 +12,7 @@ use serde_json::json;
 use tempfile::NamedTempFile;
 
 use crate::client::Client;
+use crate::metrics::Page;
 use crate::process::Node;
 use crate::process::wait_until;
 
@@ -240,4 +241,70 @@ fn the_end_of_a_reader_is_enough_for_the_log_of_its_database_to_start_anew() {
     });
     wait_until("the -wal starts anew", || (wal_bytes() < 16 << 20).then_some(()));
     assert!(node.alarms().is_empty(), "{:?}", node.alarms());
+}
+
+/// Within its limit of steps it takes half an hour: each looks at all of a long value.
+const HALF_AN_HOUR: &str = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n),
+    v(y) AS MATERIALIZED (SELECT hex(zeroblob(16000)))
+    INSERT INTO t SELECT sum(length(quote(y || x))) FROM n, v";
+
+/// Databases whose commands are on threads, or wait for one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+fn n_long(node: &Node) -> usize {
+    Page::read_anew(node).sum("long_batches", &[]) as usize
+}
+
+#[test]
+fn commands_that_take_half_an_hour_leave_threads_to_others() {
+    let names: Vec<_> = (0..6).map(|it| format!("long{it}")).collect();
+    let all = names.iter().map(String::as_str).chain(["other"]);
+    let keys: Vec<_> = all.map(|it| format!("{it}:{it}")).collect();
+    let mut node = Node::start_keyed(1, &[], &keys.join(","));
+    let port = node.port;
+    let client = |key: &str| Client::try_connect(port).expect("the node listens").with_key(key);
+    let other = client("other");
+    must(&other, "CREATE TABLE t(a)");
+    // A change of the schema always takes a thread.
+    let mut n = 0;
+    let mut be_served = |other: &Client| {
+        let before = Instant::now();
+        n += 1;
+        must(other, &format!("CREATE INDEX t_{n} ON t(a)"));
+        before.elapsed()
+    };
+    let mut took: Vec<_> = std::thread::scope(|scope| {
+        let long: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let client = client(name);
+                must(&client, "CREATE TABLE t(a)");
+                // Nobody waits for the answer for as long.
+                scope.spawn(move || exec(&client, HALF_AN_HOUR).0)
+            })
+            .collect();
+        wait_until("they want all the threads", || (n_long(&node) == names.len()).then_some(()));
+        let took = (0..20).map(|_| be_served(&other)).collect();
+        for it in long {
+            assert_eq!(it.join().expect("a reply"), 409, "they have not been given up for good");
+        }
+        took
+    });
+    let given_up = Page::read_anew(&node).sum("long_batches_given_up_total", &[]);
+    // Two go on, and so may one for which nobody waits.
+    assert!((2.0..=4.0).contains(&given_up), "{given_up}");
+    // They stand in the log, and begin anew with the node, which nobody else has to wait for.
+    let before = Instant::now();
+    assert!(node.stop().success());
+    let stopped = before.elapsed();
+    let before = Instant::now();
+    node.restart();
+    let started = before.elapsed();
+    let other = node.client().with_key("other");
+    took.extend((0..20).map(|_| be_served(&other)));
+    println!("stopped in {stopped:?}, started in {started:?}, served in {took:?}");
+    took.sort_unstable();
+    assert!(*took.last().expect("some") < Duration::from_secs(12), "{took:?}");
+    assert!(took[took.len() / 2] < Duration::from_secs(1), "{took:?}");
+    assert_eq!(n_long(&node), names.len(), "none has ended");
+    assert!(node.stop().success());
 }

@@ -12,7 +12,14 @@ fn replies_that_nobody_takes_have_a_bound_and_what_was_written_is_answered_all_t
         let answer = Ok(Reply::Results(vec![large]));
         let node = Fake { answer, asked: Rc::clone(&asked) };
         let mut gateway = Gateway::new(&options(), info(), node).unwrap();
-        let bounds = Bounds { reads: 100_000, writes: 500_000, result: 200_000, least: 100 };
+        let bounds = Bounds {
+            reads: 100_000,
+            writes: 500_000,
+            result: 200_000,
+            keyed: 200_000,
+            least: 100,
+            ..Bounds::new(0)
+        };
         gateway.held = Holdings::new(bounds);
         let ask = async |path: &str, sql: &str| {
             let builder = HttpRequest::builder().method("POST").uri(path);

@@ -13,13 +13,15 @@ use tracing::info;
 use tracing::warn;
 
 use crate::disk::helper::Job;
+use crate::disk::helper::Moved;
 use crate::limits;
 use crate::node::databases::Databases;
-use crate::node::databases::NoRoom;
 use crate::node::databases::Slot;
 use crate::node::databases::open::Bound;
 use crate::node::databases::open::Checkpoint;
+use crate::node::databases::retries::Pain;
 use crate::shard::event::Event;
+use crate::sql::Fault;
 use crate::types::DatabaseId;
 use crate::types::Instant;
 
@@ -53,10 +55,20 @@ impl Databases {
         let Some(database) = &open.here else { return };
         let wal_bytes = database.wal_bytes();
         // It has begun anew.
-        if wal_bytes < bounds.due {
+        let has_begun_anew = wal_bytes < bounds.due;
+        if has_begun_anew {
             open.checkpoint_at = bounds.due;
         }
-        let is_due = wal_bytes > open.checkpoint_at || open.bound != Bound::Kept;
+        let is_due = match open.bound {
+            Bound::Kept => wal_bytes > open.checkpoint_at,
+            Bound::Passed { .. } => true,
+            // Else it is tried again in its time, not whenever one of those that were taken before is applied.
+            Bound::Strained => has_begun_anew || wal_bytes > open.checkpoint_at,
+        };
+        if has_begun_anew && open.bound == Bound::Kept && !self.retries.is_empty() {
+            self.on_begun_anew(id);
+        }
+        let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
         if wal_bytes > bounds.max && open.bound == Bound::Kept {
             let is_idle = open.checkpoint == Checkpoint::Idle;
             self.counts.wal_waits += 1;
@@ -100,6 +112,7 @@ impl Databases {
         let is_gone = open.in_the_way.is_some_and(|it| !self.long_reads.is_active(it));
         let is_worth_it = !is_read || open.waits_for_bound();
         if is_gone && is_worth_it && open.wal_bytes() >= self.wal_bounds.due {
+            self.retries.hope(id);
             self.checkpoint(id);
         }
     }
@@ -131,7 +144,7 @@ impl Databases {
     pub(super) fn on_checkpointed(
         &mut self,
         id: DatabaseId,
-        is_complete: bool,
+        moved: Moved,
         wal_bytes: Option<u64>,
         events: &mut Vec<Event>,
     ) {
@@ -141,6 +154,10 @@ impl Databases {
             return;
         }
         open.checkpoint = Checkpoint::Idle;
+        if let Moved::Damaged(cause) = moved {
+            return self.on_fault(id, Fault::Fence(cause), events);
+        }
+        let is_complete = moved == Moved::All;
         // If nothing was committed to what is moved, the next commit begins it anew. At the bound that must be certain.
         let is_kept = open.bound == Bound::Kept;
         let wal_bytes = wal_bytes.or_else(|| (is_complete && is_kept).then_some(0));
@@ -154,36 +171,48 @@ impl Databases {
             if std::mem::take(&mut open.is_refusing) {
                 events.push(Event::Strained { database: id, is_strained: false });
             }
+            self.on_begun_anew(id);
             self.start_long_reads();
         } else {
-            self.on_incomplete(id, is_complete, events);
+            self.on_incomplete(id, &moved, events);
         }
         self.resume_batch(id, events);
     }
 
     /// A checkpoint has ended, and the `-wal` has not begun anew.
-    fn on_incomplete(&mut self, id: DatabaseId, is_complete: bool, events: &mut Vec<Event>) {
+    fn on_incomplete(&mut self, id: DatabaseId, moved: &Moved, events: &mut Vec<Event>) {
         let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+        let is_complete = *moved == Moved::All;
         // Whether it was the one that was there first, or came later: it may have been in the way.
         let is_gone = std::mem::take(&mut open.has_reader_left);
         open.in_the_way = self.long_reads.oldest(id);
         let is_blocked = open.in_the_way.is_some();
+        if is_gone {
+            self.retries.hope(id);
+        }
         match open.bound {
-            // It lacked room, or the reader has just left. What it gives back may be what writes wait for.
-            Bound::Kept if !is_blocked && (is_gone || !is_complete) => self.checkpoint_later(id),
+            // It lacked room, somebody else's reader is there, or one of ours has just left. What it gives back may be
+            // what writes wait for.
+            Bound::Kept if !is_blocked && (is_gone || !is_complete) => {
+                self.checkpoint_later(id, Pain::Room, moved);
+            }
             Bound::Kept => {}
             Bound::Passed { .. } if is_gone => self.checkpoint(id),
             // Its end begins the next.
             Bound::Passed { .. } if is_blocked => self.long_reads.stop_oldest(id),
             // It must have been reads on the core, which are short.
-            Bound::Passed { .. } if is_complete => self.checkpoint_later(id),
+            Bound::Passed { .. } if is_complete => {
+                self.checkpoint_later(id, Pain::Waiting, moved);
+            }
             // What was to blame is gone: only reads that have begun since can keep it from beginning anew.
             Bound::Strained if is_complete && is_blocked => {
                 self.wait_for_bound(id);
                 self.long_reads.stop_oldest(id);
             }
             // The disk is full, or the reader is not ours.
-            Bound::Passed { .. } | Bound::Strained => self.strain(id, events),
+            Bound::Passed { .. } | Bound::Strained => {
+                self.strain(id, reason_of(moved), events);
+            }
         }
     }
 
@@ -192,20 +221,23 @@ impl Databases {
         if let Some(Slot::Open(open)) = self.slots.get(&id)
             && open.bound == (Bound::Passed { until: at })
         {
-            self.strain(id, events);
+            self.strain(id, "it takes long", events);
             self.resume_batch(id, events);
         }
     }
 
     /// The `-wal` stays too long: refuse writes until it is not, which is tried now and then.
-    fn strain(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
+    fn strain(&mut self, id: DatabaseId, reason: &'static str, events: &mut Vec<Event>) {
         let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
+        self.retries.later(id, self.clock.now(), Pain::Refused);
+        self.retries.note_told(id);
         if !std::mem::replace(&mut open.is_refusing, true) {
             self.counts.wal_refusals += 1;
             warn!(
                 partition = id.partition.0,
                 incarnation = id.incarnation.0,
                 wal_bytes = open.wal_bytes(),
+                reason,
                 "write-ahead log stays at its bound; writes are refused"
             );
             events.push(Event::Strained { database: id, is_strained: true });
@@ -215,26 +247,74 @@ impl Databases {
             self.long_reads.stop_of(id);
             self.start_long_reads();
         }
-        self.checkpoint_later(id);
     }
 
-    /// Try once more what was tried a moment ago, if it is not in vain.
+    /// Try once more what was tried a while ago, if it is not in vain.
     pub(super) fn checkpoint_again(&mut self, id: DatabaseId) {
         let reader = self.long_reads.oldest(id);
         let Some(Slot::Open(open)) = self.slots.get_mut(&id) else { return };
-        if open.bound == Bound::Kept && reader.is_some() {
+        let is_kept = open.bound == Bound::Kept;
+        if is_kept && reader.is_some() {
             // Its end begins the next.
             open.in_the_way = reader;
-        } else if open.bound != Bound::Kept || open.wal_bytes() >= self.wal_bounds.due {
+        } else if is_kept && open.wal_bytes() < self.wal_bounds.due {
+            self.on_begun_anew(id);
+        } else {
             self.checkpoint(id);
         }
     }
 
-    fn checkpoint_later(&mut self, id: DatabaseId) {
-        let is_known = |it: &NoRoom| matches!(it, NoRoom::Checkpoint(known) if *known == id);
-        if !self.no_room.iter().any(is_known) {
-            self.no_room.push(NoRoom::Checkpoint(id));
+    /// A checkpoint was in vain: another, in a while.
+    fn checkpoint_later(&mut self, id: DatabaseId, pain: Pain, moved: &Moved) {
+        let now = self.clock.now();
+        if let Some(lasts) = self.retries.later(id, now, pain) {
+            let reason = reason_of(moved);
+            let wal_bytes = match self.slots.get(&id) {
+                Some(Slot::Open(open)) => open.wal_bytes(),
+                _ => 0,
+            };
+            warn!(
+                partition = id.partition.0,
+                incarnation = id.incarnation.0,
+                wal_bytes,
+                reason,
+                seconds = lasts.as_secs_f64(),
+                "write-ahead log cannot begin anew; tried again until it can"
+            );
         }
+    }
+
+    /// The `-wal` is short again.
+    fn on_begun_anew(&mut self, id: DatabaseId) {
+        if let Some(lasted) = self.retries.end(id, self.clock.now()) {
+            info!(
+                partition = id.partition.0,
+                incarnation = id.incarnation.0,
+                seconds = lasted.as_secs_f64(),
+                "write-ahead log has begun anew"
+            );
+        }
+    }
+
+    /// The database is closed, which checkpoints as far as it can: the next try is when it is open again.
+    pub(super) fn forget_retry(&mut self, id: DatabaseId) {
+        if let Some(lasted) = self.retries.end(id, self.clock.now()) {
+            info!(
+                partition = id.partition.0,
+                incarnation = id.incarnation.0,
+                seconds = lasted.as_secs_f64(),
+                "database is closed while its write-ahead log could not begin anew"
+            );
+        }
+    }
+}
+
+/// Why a `-wal` has not begun anew, as the log has it.
+fn reason_of(moved: &Moved) -> &'static str {
+    match moved {
+        Moved::All | Moved::Blocked => "it is being read",
+        Moved::NoRoom => "no room on the disk",
+        Moved::Damaged(_) => "damage",
     }
 }
 
@@ -255,10 +335,13 @@ mod tests {
     use crate::disk::workers::Times;
     use crate::disk::workers::Workers;
     use crate::node::clock::Clock;
+    use crate::node::databases::Batch;
+    use crate::node::databases::NoRoom;
     use crate::node::databases::Threads;
     use crate::node::databases::open::WalBounds;
     use crate::node::databases::path_in;
     use crate::shard::event::Token;
+    use crate::sql::Entry;
     use crate::sql::testing::command;
     use crate::sql::testing::stamp;
     use crate::types::Incarnation;
@@ -449,13 +532,15 @@ mod tests {
         core.read(2, ENDLESS);
         for _ in 0..20 {
             core.until("a checkpoint was tried", |it| it.open().checkpoint == Checkpoint::Idle);
-            core.after(limits::ROOM_RETRY);
+            let n = core.databases.counts.checkpoints;
+            core.after(limits::CHECKPOINT_RETRY_REFUSING_MAX);
+            assert_eq!(core.databases.counts.checkpoints, n + 1);
         }
         assert_eq!(core.strains(), [true]);
         assert_eq!(core.answers().len(), 1, "a read is stopped that is not in the way");
         core.until("a checkpoint was tried", |it| it.open().checkpoint == Checkpoint::Idle);
         foreign.execute_batch("COMMIT").unwrap();
-        core.after(limits::ROOM_RETRY);
+        core.after(limits::CHECKPOINT_RETRY_REFUSING_MAX);
         core.until("writes are taken again", |it| it.strains() == [true, false]);
         assert!(core.open().wal_bytes() < BOUNDS.due, "{:?}", core.open());
         let counts = core.databases.counts;
@@ -466,7 +551,7 @@ mod tests {
     fn a_reader_that_came_and_went_may_have_been_in_the_way() {
         let mut core = Core::finishing_at_the_bound();
         core.databases.on_reader_gone(ID);
-        core.databases.on_checkpointed(ID, false, None, &mut core.events);
+        core.databases.on_checkpointed(ID, Moved::NoRoom, None, &mut core.events);
         assert_eq!(core.open().checkpoint, Checkpoint::Running);
         core.until("the -wal begins anew", |it| it.open().bound == Bound::Kept);
         assert!(core.strains().is_empty());
@@ -475,7 +560,7 @@ mod tests {
     #[test]
     fn that_a_log_has_begun_anew_is_not_guessed_at_the_bound() {
         let mut core = Core::finishing_at_the_bound();
-        core.databases.on_checkpointed(ID, true, None, &mut core.events);
+        core.databases.on_checkpointed(ID, Moved::All, None, &mut core.events);
         assert!(core.open().wal_bytes() > BOUNDS.due, "{:?}", core.open());
         assert!(core.open().waits_for_bound());
         core.after(limits::ROOM_RETRY);
@@ -489,19 +574,98 @@ mod tests {
         core.databases.wal_bounds.max = u64::MAX;
         core.read(1, ENDLESS);
         core.pin();
+        // It was tried in vain for long.
+        for _ in 0..9 {
+            core.databases.checkpoint_later(ID, Pain::Room, &Moved::NoRoom);
+            core.databases.retries.take_due(Instant::START.after(Duration::from_hours(9)));
+        }
         core.databases.long_reads.stop_oldest(ID);
         core.until("it has ended", |it| it.answers().len() == 1);
         // Its end begins one; this is what a full disk makes of it.
         core.until("its second pass", |it| it.open().checkpoint != Checkpoint::Running);
         core.open_mut().checkpoint = Checkpoint::Finishing;
         let wal_bytes = core.open().wal_bytes();
-        core.databases.on_checkpointed(ID, false, None, &mut core.events);
+        core.databases.on_checkpointed(ID, Moved::NoRoom, None, &mut core.events);
         assert_eq!(core.open().checkpoint, Checkpoint::Idle);
         core.open().here.as_ref().unwrap().learn_wal_bytes(wal_bytes);
         let n = core.databases.counts.checkpoints;
         core.after(limits::ROOM_RETRY);
         assert_eq!(core.databases.counts.checkpoints, n + 1);
         core.until("the -wal begins anew", |it| it.open().wal_bytes() < BOUNDS.due);
+    }
+
+    #[test]
+    fn somebody_elses_reader_is_looked_after_less_and_less_often() {
+        let mut core = Core::new();
+        core.databases.wal_bounds.max = u64::MAX;
+        let foreign = rusqlite::Connection::open(path_in(core.folder.path(), ID)).unwrap();
+        foreign.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        core.pin();
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let n = core.databases.counts.checkpoints;
+            let before = core.clock.now();
+            core.databases.checkpoint_later(ID, Pain::Room, &Moved::Blocked);
+            let next = core.databases.next_timeout().unwrap();
+            pauses.push(next.since(before) >= limits::CHECKPOINT_RETRY_MAX);
+            core.databases.on_timeout(next, &mut core.events);
+            assert_eq!(core.databases.counts.checkpoints, n + 1);
+            core.until("it was tried", |it| it.open().checkpoint == Checkpoint::Idle);
+            core.databases.retries.take_due(next.after(limits::CHECKPOINT_RETRY_MAX * 2));
+        }
+        assert!(!pauses[0] && pauses[7], "{pauses:?}");
+        assert_eq!(core.databases.present().checkpoints_overdue, 1);
+        assert!(core.strains().is_empty());
+        core.databases.checkpoint_later(ID, Pain::Room, &Moved::Blocked);
+        foreign.execute_batch("COMMIT").unwrap();
+        core.after(limits::CHECKPOINT_RETRY_MAX);
+        core.until("the -wal begins anew", |it| it.open().wal_bytes() < BOUNDS.due);
+        assert!(core.databases.retries.is_empty());
+    }
+
+    #[test]
+    fn committed_commands_wait_for_room_and_not_for_checkpoints() {
+        let mut core = Core::new();
+        core.until("all is applied", |it| it.n_applied() == it.index);
+        let now = core.clock.now();
+        for n in 2..1_000 {
+            let other = DatabaseId { incarnation: Incarnation(n), ..ID };
+            core.databases.retries.later(other, now, Pain::Refused);
+        }
+        core.index += 1;
+        let command = command(Mode::Exec, INSERT, &[], &stamp(1));
+        let entries = vec![Entry { index: LogIndex(core.index), command }];
+        core.databases.no_room.push(NoRoom::Apply(ID, Batch { entries }));
+        core.after(limits::ROOM_RETRY);
+        assert!(core.databases.no_room.is_empty());
+        core.until("it is applied", |it| it.n_applied() == it.index);
+    }
+
+    #[test]
+    fn damage_that_a_checkpoint_finds_fences_the_database() {
+        let mut core = Core::new();
+        core.until("all is applied", |it| it.n_applied() == it.index);
+        core.databases.checkpoint_later(ID, Pain::Room, &Moved::Blocked);
+        core.open_mut().checkpoint = Checkpoint::Finishing;
+        let damaged = Moved::Damaged("it is".to_owned());
+        core.databases.on_checkpointed(ID, damaged, None, &mut core.events);
+        let is_fence = |it: &Event| matches!(it, Event::Fenced { database } if *database == ID);
+        assert_eq!(core.events.iter().filter(|it| is_fence(it)).count(), 1);
+        assert_eq!(core.databases.n_fenced(), 1);
+        assert!(core.databases.retries.is_empty(), "it is tried no more");
+    }
+
+    #[test]
+    fn what_begins_anew_by_itself_or_is_closed_is_tried_no_more() {
+        let mut core = Core::new();
+        core.until("all is applied", |it| it.n_applied() == it.index);
+        core.databases.checkpoint_later(ID, Pain::Room, &Moved::NoRoom);
+        core.write(INSERT);
+        core.until("it is applied", |it| it.n_applied() == it.index);
+        assert!(core.databases.retries.is_empty(), "it is short");
+        core.databases.checkpoint_later(ID, Pain::Room, &Moved::NoRoom);
+        core.databases.evict(ID, &mut core.events);
+        assert!(core.databases.retries.is_empty(), "it is closed");
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub(in crate::node) struct Present {
     pub(in crate::node) n_fenced: usize,
     /// Bytes of the longest `-wal`.
     pub(in crate::node) wal_bytes_max: u64,
+    /// Databases whose `-wal` could not begin anew, which is tried again.
+    pub(in crate::node) checkpoints_overdue: usize,
     /// Bytes of all databases.
     pub(in crate::node) bytes: u64,
     /// Reads on threads, and reads that wait for one.
@@ -95,6 +97,8 @@ pub(in crate::node) struct Present {
     pub(in crate::node) long_reads_refused: u64,
     /// Batches of commands on threads.
     pub(in crate::node) long_batches: usize,
+    /// How often one was given up there, because others waited.
+    pub(in crate::node) long_batches_given_up: u64,
     /// Files with large results.
     pub(in crate::node) spools: Taken,
 }
@@ -106,8 +110,10 @@ impl Databases {
             counts: self.counts,
             n_open: self.n_present,
             n_fenced: self.n_fenced,
+            checkpoints_overdue: self.retries.len(),
             bytes: self.bytes(),
             spools: self.workers.spools().taken(),
+            long_batches_given_up: self.workers.n_given_up(),
             ..Present::default()
         };
         (present.long_reads, present.long_reads_waiting) = self.long_reads.load();

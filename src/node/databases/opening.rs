@@ -69,6 +69,7 @@ impl Databases {
     pub(in crate::node) fn evict(&mut self, id: DatabaseId, events: &mut Vec<Event>) {
         match self.slots.remove(&id) {
             Some(Slot::Open(Open { here: Some(database), batch, .. })) => {
+                self.forget_retry(id);
                 self.close(id, database, batch.map(Work::Apply).into_iter().collect());
             }
             // It was to be opened when there is room on the disk, for reads that have been refused since.

@@ -299,7 +299,6 @@ impl Databases {
             match it {
                 NoRoom::Apply(id, batch) => self.work(id, Work::Apply(batch), events),
                 NoRoom::Open(id) => self.open(id),
-                NoRoom::Checkpoint(id) => self.checkpoint_again(id),
             }
         }
     }

@@ -166,6 +166,11 @@ const HOSTILE: &[&str] = &[
     "CREATE TABLE mine AS SELECT 1 a, 1 a, 1 a, 1 a, 1 a, 1 a",
     "CREATE VIEW mine AS SELECT 1 a, 1 a, 1 a, 1 a, 1 a, 1 a",
     "CREATE VIEW mine AS SELECT * FROM nowhere AS b, nowhere AS c, nowhere AS d, nowhere AS e, nowhere AS f, nowhere AS g; CREATE TABLE nowhere(a)",
+    // Where the engine would run it.
+    "CREATE TABLE h_stat(id INTEGER PRIMARY KEY, value BLOB); CREATE TRIGGER r AFTER INSERT ON h_stat BEGIN DELETE FROM t; END; CREATE VIRTUAL TABLE h USING fts3(b)",
+    "CREATE TRIGGER r AFTER INSERT ON f_data BEGIN DELETE FROM t; END",
+    "CREATE TABLE child(a REFERENCES f_data(id) ON DELETE CASCADE)",
+    "CREATE INDEX i ON f_data(hex(zeroblob(20000000 + id)))",
     // Not one text.
     "",
     "  ",

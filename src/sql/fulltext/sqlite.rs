@@ -32,19 +32,40 @@ type Next = unsafe extern "C" fn(*mut Expression, *mut Node, c_int, i64) -> c_in
 
 type Prefix = unsafe extern "C" fn(*mut Index, *mut c_void, *mut Places, *const u8, c_int);
 
-type Update = unsafe extern "C" fn(
-    *mut ffi::sqlite3_vtab,
-    c_int,
-    *mut *mut ffi::sqlite3_value,
-    *mut i64,
-) -> c_int;
+pub(super) type Write5 = unsafe extern "C" fn(*mut Index, i64, *const u8, c_int);
 
-type Savepoint = unsafe extern "C" fn(*mut ffi::sqlite3_vtab, c_int) -> c_int;
+pub(super) type Write3 = unsafe extern "C" fn(*mut Table3, i64, *mut c_char, c_int) -> c_int;
+
+type Root3 =
+    unsafe extern "C" fn(*mut Table3, i64, c_int, i64, i64, i64, i64, *mut c_char, c_int) -> c_int;
+
+type Truncate3 = unsafe extern "C" fn(*mut Table3, i64, c_int, *const c_char, c_int) -> c_int;
+
+type Load3 =
+    unsafe extern "C" fn(*mut Table3, i64, c_int, *const c_char, c_int, *mut c_void) -> c_int;
+
+type Segments3 = unsafe extern "C" fn(
+    *mut Table3,
+    c_int,
+    c_int,
+    c_int,
+    *const c_char,
+    c_int,
+    c_int,
+    c_int,
+    *mut c_void,
+) -> c_int;
 
 type Create3 = unsafe extern "C" fn(c_int, *const *const c_char, *mut *mut c_void) -> c_int;
 
 type Create5 =
     unsafe extern "C" fn(*mut c_void, *mut *const c_char, c_int, *mut *mut c_void) -> c_int;
+
+type Merge3 = unsafe extern "C" fn(*mut Table3, i64, c_int, *mut c_void) -> c_int;
+
+type Repack3 = unsafe extern "C" fn(*mut Table3, i64) -> c_int;
+
+type Promote3 = unsafe extern "C" fn(*mut Table3, i64, i64) -> c_int;
 
 /// All that an SQLite has that is built as it must be. Nothing else keeps a linker from leaving out what is called
 /// here, if SQLite itself calls its own: then nothing would be bounded, and nobody be told.
@@ -54,8 +75,8 @@ static BUILT_AS_IT_MUST_BE: (
     [Filter; 2],
     [Next; 2],
     Prefix,
-    [Update; 2],
-    [Savepoint; 3],
+    (Write5, Write3, Root3, Truncate3, Load3, Segments3),
+    (Merge3, Repack3, Promote3),
     Create3,
     Create5,
     [Tokenize; 3],
@@ -64,8 +85,8 @@ static BUILT_AS_IT_MUST_BE: (
     [debros_filter3, debros_filter5],
     [debros_next5, debros_term5],
     debros_prefix5,
-    [debros_update3, debros_update5],
-    [debros_savepoint3, debros_savepoint5, debros_release5],
+    (debros_write5, debros_write3, debros_root3, debros_truncate3, debros_load3, debros_segments3),
+    (debros_merge3, debros_repack3, debros_promote3),
     debros_unicode3,
     debros_unicode5,
     [debros_tokens_unicode, debros_tokens_ascii, debros_tokens_trigram],
@@ -75,6 +96,13 @@ static BUILT_AS_IT_MUST_BE: (
 /// What is known of a table, as SQLite has it, as far as that matters here.
 #[repr(C)]
 pub(super) struct Config {
+    pub(super) connection: *mut ffi::sqlite3,
+}
+
+/// A table of FTS3 or FTS4.
+#[repr(C)]
+pub(super) struct Table3 {
+    base: ffi::sqlite3_vtab,
     pub(super) connection: *mut ffi::sqlite3,
 }
 
@@ -208,21 +236,54 @@ unsafe extern "C" {
         word: *const u8,
         length: c_int,
     );
-    pub(super) fn debros_update3(
-        table: *mut ffi::sqlite3_vtab,
+    pub(super) fn debros_write5(index: *mut Index, id: i64, bytes: *const u8, n: c_int);
+    pub(super) fn debros_write3(table: *mut Table3, id: i64, bytes: *mut c_char, n: c_int)
+    -> c_int;
+    pub(super) fn debros_root3(
+        table: *mut Table3,
+        level: i64,
+        segment: c_int,
+        first: i64,
+        last_leaf: i64,
+        last: i64,
+        leaf_bytes: i64,
+        bytes: *mut c_char,
         n: c_int,
-        values: *mut *mut ffi::sqlite3_value,
-        rowid: *mut i64,
     ) -> c_int;
-    pub(super) fn debros_update5(
-        table: *mut ffi::sqlite3_vtab,
-        n: c_int,
-        values: *mut *mut ffi::sqlite3_value,
-        rowid: *mut i64,
+    pub(super) fn debros_truncate3(
+        table: *mut Table3,
+        level: i64,
+        segment: c_int,
+        word: *const c_char,
+        length: c_int,
     ) -> c_int;
-    pub(super) fn debros_savepoint3(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int;
-    pub(super) fn debros_savepoint5(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int;
-    pub(super) fn debros_release5(table: *mut ffi::sqlite3_vtab, nth: c_int) -> c_int;
+    pub(super) fn debros_load3(
+        table: *mut Table3,
+        level: i64,
+        segment: c_int,
+        word: *const c_char,
+        length: c_int,
+        writer: *mut c_void,
+    ) -> c_int;
+    pub(super) fn debros_segments3(
+        table: *mut Table3,
+        language: c_int,
+        index: c_int,
+        level: c_int,
+        word: *const c_char,
+        length: c_int,
+        is_prefix: c_int,
+        is_scan: c_int,
+        reader: *mut c_void,
+    ) -> c_int;
+    pub(super) fn debros_merge3(
+        table: *mut Table3,
+        level: i64,
+        segments: c_int,
+        reader: *mut c_void,
+    ) -> c_int;
+    pub(super) fn debros_repack3(table: *mut Table3, level: i64) -> c_int;
+    pub(super) fn debros_promote3(table: *mut Table3, level: i64, bytes: i64) -> c_int;
     pub(super) fn debros_unicode3(
         n: c_int,
         arguments: *const *const c_char,

@@ -95,6 +95,11 @@ impl Draft {
         }
     }
 
+    /// Whether its outcome is kept under a key.
+    pub fn has_key(&self) -> bool {
+        self.has_key
+    }
+
     /// Whether it is about a key, and adds to what there is.
     pub fn puts(&self) -> bool {
         let payload = &self.bytes[HEADER_SIZE..];

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 /// Lines of `T`, by `K`. Bounded by who puts something there.
 #[derive(Debug)]
-pub(super) struct Lines<K, T> {
+pub struct Lines<K, T> {
     /// None of them is empty.
     waiting: FxHashMap<K, VecDeque<T>>,
     /// Each line once, the next first.
@@ -24,7 +24,7 @@ impl<K, T> Default for Lines<K, T> {
 
 impl<K: Copy + Eq + Hash, T> Lines<K, T> {
     /// Put `it` at the end of the line of `of`.
-    pub(super) fn push(&mut self, of: K, it: T) {
+    pub fn push(&mut self, of: K, it: T) {
         let line = self.waiting.entry(of).or_insert_with(|| {
             self.turns.push_back(of);
             std::mem::take(&mut self.spare)
@@ -33,7 +33,7 @@ impl<K: Copy + Eq + Hash, T> Lines<K, T> {
     }
 
     /// The first of the line whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<T> {
+    pub fn pop(&mut self) -> Option<T> {
         let of = self.turns.pop_front()?;
         let line = self.waiting.get_mut(&of)?;
         let first = line.pop_front();
@@ -45,8 +45,13 @@ impl<K: Copy + Eq + Hash, T> Lines<K, T> {
         first
     }
 
+    /// How many lines there are.
+    pub fn n_lines(&self) -> usize {
+        self.turns.len()
+    }
+
     /// Whether nobody waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
 }

@@ -1,0 +1,389 @@
+//! What waits for a shard's threads for long commands, and which command gives way to others (R13).
+//!
+//! ```text
+//! fresh ──a thread──► running ──ends
+//!                       │ 2 s, and somebody waits
+//!                       ├──there is a place for one that is very long──► keeps its thread until it ends
+//!                       └──there is none──► given up ──► very long, waits for a place ──► runs until it ends
+//! ```
+//!
+//! A command may take half an hour within its limits (decision 0012). A few of those, each of a namespace of its own,
+//! would keep the threads from everybody else's long commands meanwhile. So the very long ones have a part of the threads
+//! ([`limits::SQL_THREADS_VERY_LONG`]), first come, first served, and nobody waits for the other threads longer than it
+//! takes those before it, each for [`limits::GIVE_WAY_TIME`] at most. A command is given up once at most; what it did so
+//! far is lost. Which commands are given up differs between replicas, and shows nowhere else: one that was given up has
+//! not happened.
+//!
+//! Invariants
+//! - At most [`limits::SQL_THREADS_VERY_LONG`] tasks run that do not give way.
+//! - Whoever waits as very long has a place before any that runs becomes very long.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "threads that take long share what waits; cores only put it there"
+)]
+
+use std::collections::VecDeque;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use crate::limits;
+use crate::types::Instant;
+
+/// What one thread has at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// It gives way after a while.
+    Fresh,
+    /// It runs until it ends.
+    VeryLong,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    fresh: VecDeque<T>,
+    very_long: VecDeque<T>,
+    /// Of those that run as fresh: number and beginning, oldest first.
+    running: VecDeque<(u64, Instant)>,
+    /// Those of `running` that are on their way out, so that one thread is free for one that waits.
+    n_giving_way: usize,
+    n_very_long: usize,
+    /// Threads that wait for a task, or are about to take one.
+    n_idle: usize,
+    next: u64,
+    is_closed: bool,
+}
+
+/// Tasks for a few threads.
+#[derive(Debug)]
+pub(super) struct Lanes<T> {
+    state: Mutex<State<T>>,
+    came: Condvar,
+    /// Tasks that wait, for whoever runs and has no time for the lock.
+    n_waiting: AtomicUsize,
+    n_given_up: AtomicU64,
+}
+
+impl<T> Lanes<T> {
+    pub(super) fn new() -> Self {
+        let state = State {
+            fresh: VecDeque::new(),
+            very_long: VecDeque::new(),
+            running: VecDeque::new(),
+            n_giving_way: 0,
+            n_very_long: 0,
+            n_idle: 0,
+            next: 0,
+            is_closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            came: Condvar::new(),
+            n_waiting: AtomicUsize::new(0),
+            n_given_up: AtomicU64::new(0),
+        }
+    }
+
+    /// A new task.
+    pub(super) fn push(&self, task: T) {
+        self.state().fresh.push_back(task);
+        self.n_waiting.fetch_add(1, Ordering::Relaxed);
+        self.came.notify_one();
+    }
+
+    /// No more tasks come, and those that wait are not begun.
+    pub(super) fn close(&self) {
+        self.state().is_closed = true;
+        self.came.notify_all();
+    }
+
+    /// How many tasks were given up so far, for others.
+    pub(super) fn n_given_up(&self) -> u64 {
+        self.n_given_up.load(Ordering::Relaxed)
+    }
+
+    /// The next task for the calling thread, as soon as there is one; none if no more come. `now` is the time when it
+    /// begins.
+    pub(super) fn take(&self, now: impl Fn() -> Instant) -> Option<(T, Turn<'_, T>)> {
+        let mut state = self.state();
+        loop {
+            if state.is_closed {
+                return None;
+            }
+            let (task, lane) = if state.has_place() && !state.very_long.is_empty() {
+                (state.very_long.pop_front(), Lane::VeryLong)
+            } else {
+                (state.fresh.pop_front(), Lane::Fresh)
+            };
+            let Some(task) = task else {
+                state.n_idle += 1;
+                state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.n_idle -= 1;
+                continue;
+            };
+            self.n_waiting.fetch_sub(1, Ordering::Relaxed);
+            let (number, began) = (state.next, now());
+            state.next += 1;
+            match lane {
+                Lane::Fresh => state.running.push_back((number, began)),
+                Lane::VeryLong => state.n_very_long += 1,
+            }
+            return Some((task, Turn { of: self, lane, number, began, gives_way: false }));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        // Whoever panics with it ends the process.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    /// Whether one more may run until it ends.
+    fn has_place(&self) -> bool {
+        self.n_very_long < limits::SQL_THREADS_VERY_LONG
+    }
+
+    /// Tasks that a thread could begin if it were free, and for which none is or will be.
+    fn n_wanting(&self) -> usize {
+        let very_long = if self.has_place() { self.very_long.len() } else { 0 };
+        (self.fresh.len() + very_long).saturating_sub(self.n_giving_way + self.n_idle)
+    }
+}
+
+/// A task that runs. Ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'a, T> {
+    of: &'a Lanes<T>,
+    lane: Lane,
+    number: u64,
+    began: Instant,
+    gives_way: bool,
+}
+
+impl<T> Turn<'_, T> {
+    /// Whether the task is to be given up, for others that wait: then it is, whoever asks again. Costs little while
+    /// nobody waits.
+    pub(super) fn must_give_way(&mut self, now: impl Fn() -> Instant) -> bool {
+        if self.gives_way {
+            return true;
+        }
+        if self.lane == Lane::VeryLong || self.of.n_waiting.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let now = now();
+        now.since(self.began) > limits::GIVE_WAY_TIME && self.decide(now)
+    }
+
+    fn decide(&mut self, now: Instant) -> bool {
+        let mut state = self.of.state();
+        if state.n_wanting() == 0 {
+            return false;
+        }
+        if state.has_place() && state.very_long.is_empty() {
+            state.n_very_long += 1;
+            state.running.retain(|(it, _)| *it != self.number);
+            self.lane = Lane::VeryLong;
+            return false;
+        }
+        // Of those that have had their time, the one that loses least.
+        let has_had_it = |began: Instant| now.since(began) > limits::GIVE_WAY_TIME;
+        let last = state.running.iter().rposition(|(_, began)| has_had_it(*began));
+        let Some(place) = last.filter(|it| state.running[*it].0 == self.number) else {
+            return false;
+        };
+        state.running.remove(place);
+        state.n_giving_way += 1;
+        self.gives_way = true;
+        true
+    }
+
+    /// The task was given up, and nothing of it has happened: it waits for a place among the very long ones.
+    pub(super) fn wait_for_place(self, task: T) {
+        self.of.n_given_up.fetch_add(1, Ordering::Relaxed);
+        self.of.n_waiting.fetch_add(1, Ordering::Relaxed);
+        self.of.state().very_long.push_back(task);
+        // The thread that comes back takes it, or somebody else does.
+    }
+}
+
+impl<T> Drop for Turn<'_, T> {
+    fn drop(&mut self) {
+        let mut state = self.of.state();
+        match self.lane {
+            Lane::VeryLong => state.n_very_long -= 1,
+            Lane::Fresh if self.gives_way => state.n_giving_way -= 1,
+            Lane::Fresh => state.running.retain(|(it, _)| *it != self.number),
+        }
+        // Another thread may sleep that could begin one that waited for this place.
+        if !state.very_long.is_empty() {
+            self.of.came.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::types::Dice;
+
+    /// As many as there are threads.
+    const N: usize = limits::SQL_THREADS;
+    const PLACES: usize = limits::SQL_THREADS_VERY_LONG;
+
+    struct Threads<'a> {
+        lanes: &'a Lanes<u64>,
+        now: Cell<Instant>,
+        running: Vec<(u64, Turn<'a, u64>)>,
+    }
+
+    impl<'a> Threads<'a> {
+        fn new(lanes: &'a Lanes<u64>) -> Self {
+            Self { lanes, now: Cell::new(Instant::START), running: Vec::new() }
+        }
+
+        fn pass(&self, time: Duration) {
+            self.now.set(self.now.get().after(time));
+        }
+
+        /// Threads that are free take what there is.
+        fn fill(&mut self) {
+            while self.running.len() < N && self.has_next() {
+                let taken = self.lanes.take(|| self.now.get()).unwrap();
+                self.running.push(taken);
+            }
+        }
+
+        fn has_next(&self) -> bool {
+            let state = self.lanes.state();
+            !state.fresh.is_empty() || (state.has_place() && !state.very_long.is_empty())
+        }
+
+        /// All that run are asked; who must, gives way. Returns who did.
+        fn ask(&mut self) -> Vec<u64> {
+            let mut gone = Vec::new();
+            for (task, mut turn) in std::mem::take(&mut self.running) {
+                if turn.must_give_way(|| self.now.get()) {
+                    assert!(turn.must_give_way(|| self.now.get()), "once is for ever");
+                    turn.wait_for_place(task);
+                    gone.push(task);
+                } else {
+                    self.running.push((task, turn));
+                }
+            }
+            gone
+        }
+
+        fn end(&mut self, task: u64) {
+            self.running.retain(|(it, _)| *it != task);
+        }
+
+        fn tasks(&self) -> Vec<u64> {
+            self.running.iter().map(|(it, _)| *it).collect()
+        }
+    }
+
+    #[test]
+    fn who_has_had_its_time_gives_way_if_somebody_waits_and_two_go_on() {
+        let lanes = Lanes::new();
+        let mut threads = Threads::new(&lanes);
+        (0..4).for_each(|it| lanes.push(it));
+        threads.fill();
+        threads.pass(Duration::from_secs(1_000));
+        assert!(threads.ask().is_empty(), "nobody waits");
+        lanes.push(4);
+        threads.fill();
+        assert_eq!(threads.ask(), [3], "one is enough, the one that loses least");
+        threads.fill();
+        assert_eq!(threads.tasks(), [0, 1, 2, 4]);
+        // It waits for a place, not for a thread.
+        threads.end(4);
+        threads.fill();
+        assert_eq!(threads.tasks(), [0, 1, 2]);
+        threads.end(0);
+        threads.fill();
+        assert_eq!(threads.tasks(), [1, 2, 3]);
+        // That one is not given up again, nor the other that has a place; the third is, for all that it loses.
+        threads.pass(Duration::from_secs(1_000));
+        lanes.push(5);
+        threads.fill();
+        lanes.push(6);
+        assert_eq!(threads.ask(), [2], "the youngest has not had its time");
+        threads.fill();
+        lanes.push(7);
+        threads.pass(limits::GIVE_WAY_TIME * 2);
+        assert_eq!(threads.ask(), [6]);
+        assert_eq!(lanes.n_given_up(), 3);
+    }
+
+    #[test]
+    fn whoever_comes_has_a_thread_within_the_time_of_those_before_and_nobody_is_given_up_twice() {
+        for seed in 0..200 {
+            let mut dice = Dice::new(seed);
+            let lanes = Lanes::new();
+            let mut threads = Threads::new(&lanes);
+            // The first so many never end by themselves, until the end.
+            let n_endless = 1 + dice.below(8);
+            (0..n_endless).for_each(|it| lanes.push(it));
+            let mut given_up = Vec::new();
+            let tick = limits::GIVE_WAY_TIME / 4;
+            for task in 100..160 {
+                lanes.push(task);
+                let mut n_ticks = 0;
+                while !threads.tasks().contains(&task) {
+                    threads.fill();
+                    threads.pass(tick);
+                    given_up.extend(threads.ask());
+                    threads.fill();
+                    n_ticks += 1;
+                    assert!(n_ticks <= 5 * (1 + n_endless / 2), "seed {seed}: {task} waits");
+                }
+                let n_very_long = lanes.state().n_very_long;
+                assert!(n_very_long <= PLACES && threads.running.len() <= N);
+                if dice.below(5) > 0 {
+                    threads.end(task);
+                }
+            }
+            // In the end each ends, one at a time, and whoever waits has its turn.
+            let mut ended = Vec::new();
+            threads.fill();
+            while let Some(task) = threads.tasks().first().copied() {
+                ended.push(task);
+                threads.end(task);
+                threads.fill();
+            }
+            assert!((0..n_endless).all(|it| ended.contains(&it)), "seed {seed}");
+            given_up.sort_unstable();
+            assert!(given_up.windows(2).all(|it| it[0] < it[1]), "seed {seed}: {given_up:?}");
+            let state = lanes.state();
+            assert!(
+                state.fresh.is_empty() && state.very_long.is_empty() && state.running.is_empty()
+            );
+            assert_eq!((state.n_very_long, state.n_giving_way), (0, 0));
+            assert_eq!(lanes.n_waiting.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn threads_end_when_no_more_comes() {
+        let lanes = Lanes::<u64>::new();
+        std::thread::scope(|scope| {
+            for _ in 0..N {
+                scope.spawn(|| while lanes.take(|| Instant::START).is_some() {});
+            }
+            (0..1_000).for_each(|it| lanes.push(it));
+            while lanes.n_waiting.load(Ordering::Relaxed) > 0 {
+                std::thread::yield_now();
+            }
+            lanes.close();
+        });
+    }
+}
