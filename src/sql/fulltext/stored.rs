@@ -29,8 +29,8 @@ unsafe extern "C" fn write5(index: *mut Index, id: i64, bytes: *const u8, n: c_i
     unsafe {
         let connection = (*(*index).config).connection;
         statement::with_long_values(connection, PIECE_MAX5, || {
-            sqlite::debros_write5(index, id, bytes, n)
-        })
+            sqlite::debros_write5(index, id, bytes, n);
+        });
     }
 }
 
