@@ -111,7 +111,7 @@ pub const ROOM_RETRY: Duration = Duration::from_millis(100);
 pub const SQL_THREADS: usize = 4;
 /// Those of them that one command may have for as long as it takes, while others wait.
 pub const SQL_THREADS_VERY_LONG: usize = 2;
-/// How long a command has one of the others, while others wait; then it is given up, and has to wait for one of those.
+/// How long a command, or a row of short ones, has one of the others, while others wait; then it is given up, and has to wait for one of those.
 pub const GIVE_WAY_TIME: Duration = Duration::from_secs(2);
 /// Threads of a shard that read what takes long.
 pub const READER_THREADS: usize = 4;
@@ -266,6 +266,9 @@ const _: () = {
     assert!(WAL_BYTES + WAL_BYTES_WAIT <= WAL_BYTES_MAX);
     // Who waits for a `-wal` is answered in time.
     assert!(WAL_WAIT_MAX.as_millis() * 2 < REQUEST_DEADLINE.as_millis());
+    assert!(0 < SQL_THREADS_VERY_LONG && SQL_THREADS_VERY_LONG < SQL_THREADS);
+    assert!(CHECKPOINT_RETRY_MIN.as_millis() <= CHECKPOINT_RETRY_REFUSING_MAX.as_millis());
+    assert!(CHECKPOINT_RETRY_REFUSING_MAX.as_millis() <= CHECKPOINT_RETRY_MAX.as_millis());
     assert!(PIECE_SIZE <= RESULT_HELD_SIZE_MAX);
     // A result that is not large is written as objects and as arrays, with six bytes for one at worst.
     assert!(RESULT_HELD_SIZE_MAX as u64 * 12 * 2 <= REPLIES_HELD_BYTES_MAX);

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use rustc_hash::FxHashSet;
+use tracing::warn;
 
 use crate::disk;
 use crate::disk::fail_stop;
@@ -336,7 +337,10 @@ impl Worker {
                 // Nobody here reads it, so that this moves everything (R22). If it does not, for want of room or
                 // because of a foreign reader, the rest stays in the `-wal`, which is synced, since only clean
                 // databases are closed. To keep it open would keep others from being opened.
-                self.checkpoint(database, &path);
+                if let Moved::Damaged(cause) = self.checkpoint(database, &path) {
+                    // Whoever opens it next finds it, and fences it.
+                    warn!(%cause, database = %path.display(), "a database is damaged, as closing it found");
+                }
                 self.checkpointers.remove(&database);
                 self.without_room.remove(&database);
                 drop(open);

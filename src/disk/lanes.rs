@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! fresh ──a thread──► running ──ends
-//!                       │ 2 s, and somebody waits
-//!                       ├──there is a place for one that is very long──► keeps its thread until it ends
+//!                       │ a command has had 2 s, and somebody waits
+//!                       ├──there is a place for one that is very long──► keeps its thread until the command ends
 //!                       └──there is none──► given up ──► very long, waits for a place ──► runs until it ends
 //! ```
 //!
 //! A command may take half an hour within its limits (decision 0012). A few of those, each of a namespace of its own,
 //! would keep the threads from everybody else's long commands meanwhile. So the very long ones have a part of the threads
-//! ([`limits::SQL_THREADS_VERY_LONG`]), first come, first served, and nobody waits for the other threads longer than it
-//! takes those before it, each for [`limits::GIVE_WAY_TIME`] at most. A command is given up once at most; what it did so
-//! far is lost. Which commands are given up differs between replicas, and shows nowhere else: one that was given up has
-//! not happened.
+//! ([`limits::SQL_THREADS_VERY_LONG`]), first come, first served, and whoever waits for the other threads waits for at most
+//! two times [`limits::GIVE_WAY_TIME`] for each round of those before it. What a command that is given up did so far is lost.
+//! It is given up once, or twice if it came behind others that stay done. Which commands those are differs between
+//! replicas, and shows nowhere else: one that was given up has not happened.
+//!
+//! A task is a batch of commands. Between two of them it gives way without losing anything, so that no long row of short
+//! commands counts as very long, and none keeps a place for more than one command.
 //!
 //! Invariants
 //! - At most [`limits::SQL_THREADS_VERY_LONG`] tasks run that do not give way.
@@ -64,8 +67,8 @@ struct State<T> {
 pub(super) struct Lanes<T> {
     state: Mutex<State<T>>,
     came: Condvar,
-    /// Tasks that wait, for whoever runs and has no time for the lock.
-    n_waiting: AtomicUsize,
+    /// Tasks that a thread is wanted for, for whoever runs and has no time for the lock.
+    n_wanting: AtomicUsize,
     n_given_up: AtomicU64,
 }
 
@@ -84,15 +87,17 @@ impl<T> Lanes<T> {
         Self {
             state: Mutex::new(state),
             came: Condvar::new(),
-            n_waiting: AtomicUsize::new(0),
+            n_wanting: AtomicUsize::new(0),
             n_given_up: AtomicU64::new(0),
         }
     }
 
     /// A new task.
     pub(super) fn push(&self, task: T) {
-        self.state().fresh.push_back(task);
-        self.n_waiting.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state();
+        state.fresh.push_back(task);
+        self.note(&state);
+        drop(state);
         self.came.notify_one();
     }
 
@@ -122,19 +127,35 @@ impl<T> Lanes<T> {
             };
             let Some(task) = task else {
                 state.n_idle += 1;
+                self.note(&state);
                 state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.n_idle -= 1;
                 continue;
             };
-            self.n_waiting.fetch_sub(1, Ordering::Relaxed);
             let (number, began) = (state.next, now());
             state.next += 1;
             match lane {
                 Lane::Fresh => state.running.push_back((number, began)),
                 Lane::VeryLong => state.n_very_long += 1,
             }
-            return Some((task, Turn { of: self, lane, number, began, gives_way: false }));
+            self.note(&state);
+            drop(state);
+            let turn = Turn {
+                of: self,
+                lane,
+                number,
+                began,
+                command_began: began,
+                n_begun: 0,
+                gives_way: false,
+            };
+            return Some((task, turn));
         }
+    }
+
+    /// What waits, or who runs, has changed.
+    fn note(&self, state: &State<T>) {
+        self.n_wanting.store(state.n_wanting(), Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -163,21 +184,47 @@ pub(super) struct Turn<'a, T> {
     lane: Lane,
     number: u64,
     began: Instant,
+    command_began: Instant,
+    n_begun: u64,
     gives_way: bool,
 }
 
 impl<T> Turn<'_, T> {
-    /// Whether the task is to be given up, for others that wait: then it is, whoever asks again. Costs little while
-    /// nobody waits.
+    /// A command of the task begins. Whether it is to be left, with what is behind it, for others that wait.
+    pub(super) fn must_stop(&mut self, now: impl Fn() -> Instant) -> bool {
+        if self.gives_way {
+            return true;
+        }
+        self.n_begun += 1;
+        // A task has one at least, or it would come back as it was.
+        let is_first = self.n_begun == 1;
+        self.command_began = now();
+        let is_over = self.command_began.since(self.began) > limits::GIVE_WAY_TIME;
+        if is_first || !(is_over || self.lane == Lane::VeryLong) {
+            return false;
+        }
+        let mut state = self.of.state();
+        let is_wanted = match self.lane {
+            Lane::Fresh => state.n_wanting() > 0,
+            Lane::VeryLong => !state.very_long.is_empty() || state.n_wanting() > 0,
+        };
+        if is_wanted {
+            self.give_way(&mut state);
+        }
+        is_wanted
+    }
+
+    /// Whether the command at hand is to be given up, for others that wait: then it is, whoever asks again. Costs little
+    /// while no thread is wanted.
     pub(super) fn must_give_way(&mut self, now: impl Fn() -> Instant) -> bool {
         if self.gives_way {
             return true;
         }
-        if self.lane == Lane::VeryLong || self.of.n_waiting.load(Ordering::Relaxed) == 0 {
+        if self.lane == Lane::VeryLong || self.of.n_wanting.load(Ordering::Relaxed) == 0 {
             return false;
         }
         let now = now();
-        now.since(self.began) > limits::GIVE_WAY_TIME && self.decide(now)
+        now.since(self.command_began) > limits::GIVE_WAY_TIME && self.decide(now)
     }
 
     fn decide(&mut self, now: Instant) -> bool {
@@ -189,24 +236,34 @@ impl<T> Turn<'_, T> {
             state.n_very_long += 1;
             state.running.retain(|(it, _)| *it != self.number);
             self.lane = Lane::VeryLong;
+            self.of.note(&state);
             return false;
         }
         // Of those that have had their time, the one that loses least.
+        if let Some(own) = state.running.iter_mut().find(|(it, _)| *it == self.number) {
+            own.1 = self.command_began;
+        }
         let has_had_it = |began: Instant| now.since(began) > limits::GIVE_WAY_TIME;
-        let last = state.running.iter().rposition(|(_, began)| has_had_it(*began));
-        let Some(place) = last.filter(|it| state.running[*it].0 == self.number) else {
+        let last = state.running.iter().rev().find(|(_, began)| has_had_it(*began));
+        if last.is_none_or(|(it, _)| *it != self.number) {
             return false;
-        };
-        state.running.remove(place);
-        state.n_giving_way += 1;
-        self.gives_way = true;
+        }
+        self.of.n_given_up.fetch_add(1, Ordering::Relaxed);
+        self.give_way(&mut state);
         true
+    }
+
+    fn give_way(&mut self, state: &mut State<T>) {
+        self.gives_way = true;
+        if self.lane == Lane::Fresh {
+            state.running.retain(|(it, _)| *it != self.number);
+            state.n_giving_way += 1;
+        }
+        self.of.note(state);
     }
 
     /// The task was given up, and nothing of it has happened: it waits for a place among the very long ones.
     pub(super) fn wait_for_place(self, task: T) {
-        self.of.n_given_up.fetch_add(1, Ordering::Relaxed);
-        self.of.n_waiting.fetch_add(1, Ordering::Relaxed);
         self.of.state().very_long.push_back(task);
         // The thread that comes back takes it, or somebody else does.
     }
@@ -220,6 +277,7 @@ impl<T> Drop for Turn<'_, T> {
             Lane::Fresh if self.gives_way => state.n_giving_way -= 1,
             Lane::Fresh => state.running.retain(|(it, _)| *it != self.number),
         }
+        self.of.note(&state);
         // Another thread may sleep that could begin one that waited for this place.
         if !state.very_long.is_empty() {
             self.of.came.notify_one();
@@ -368,8 +426,65 @@ mod tests {
                 state.fresh.is_empty() && state.very_long.is_empty() && state.running.is_empty()
             );
             assert_eq!((state.n_very_long, state.n_giving_way), (0, 0));
-            assert_eq!(lanes.n_waiting.load(Ordering::Relaxed), 0);
+            assert_eq!(lanes.n_wanting.load(Ordering::Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn a_long_row_of_short_commands_gives_way_between_two_and_is_never_very_long() {
+        let lanes = Lanes::new();
+        let now = Cell::new(Instant::START);
+        let step = || {
+            now.set(now.get().after(limits::GIVE_WAY_TIME / 3));
+            now.get()
+        };
+        (0..=N as u64).for_each(|it| lanes.push(it));
+        let mut turns: Vec<_> = (0..N).map(|_| lanes.take(|| now.get()).unwrap().1).collect();
+        // Ticks of commands, each of which is short, whatever all of them take.
+        let mut turn = turns.remove(0);
+        let mut n = 0;
+        while !turn.must_stop(step) {
+            assert!(!turn.must_give_way(|| now.get()), "none has had its time");
+            n += 1;
+        }
+        assert_eq!(n, 3, "the task has");
+        assert!(turn.must_stop(|| now.get()));
+        assert_eq!(lanes.state().n_giving_way, 1);
+        drop(turn);
+        // Its thread takes the one that waited. Nobody waits now: the others go on.
+        let (task, _last) = lanes.take(|| now.get()).unwrap();
+        assert_eq!(task, N as u64);
+        assert!((0..9).all(|_| !turns[0].must_stop(step)));
+        assert_eq!(lanes.n_given_up(), 0);
+    }
+
+    #[test]
+    fn a_place_is_kept_for_one_command() {
+        let lanes = Lanes::new();
+        let now = Cell::new(Instant::START);
+        (0..7).for_each(|it| lanes.push(it));
+        let mut turns: Vec<_> = (0..N).map(|_| lanes.take(|| now.get()).unwrap()).collect();
+        for (_, turn) in &mut turns {
+            assert!(!turn.must_stop(|| now.get()), "the first begins");
+        }
+        now.set(now.get().after(limits::GIVE_WAY_TIME * 2));
+        let gone = |turns: &mut Vec<(u64, Turn<'_, u64>)>| {
+            let asked = turns
+                .iter_mut()
+                .filter_map(|(task, turn)| turn.must_give_way(|| now.get()).then_some(*task));
+            asked.collect::<Vec<_>>()
+        };
+        // The first two have a place; the last, and then the one before, make room.
+        assert_eq!(gone(&mut turns), [3]);
+        assert_eq!(gone(&mut turns), [2, 3]);
+        for (task, turn) in turns.split_off(2) {
+            turn.wait_for_place(task);
+        }
+        assert_eq!(lanes.n_given_up(), 2);
+        // When its command has ended, one with a place leaves it, and the first of the given up has it.
+        assert!(turns[0].1.must_stop(|| now.get()));
+        drop(turns.remove(0));
+        assert_eq!(lanes.take(|| now.get()).unwrap().0, 2);
     }
 
     #[test]
@@ -380,7 +495,7 @@ mod tests {
                 scope.spawn(|| while lanes.take(|| Instant::START).is_some() {});
             }
             (0..1_000).for_each(|it| lanes.push(it));
-            while lanes.n_waiting.load(Ordering::Relaxed) > 0 {
+            while !lanes.state().fresh.is_empty() {
                 std::thread::yield_now();
             }
             lanes.close();

@@ -206,10 +206,15 @@ fn apply_whole(
     let ApplyTask { database, mut open, entries } = task;
     let mut gives_way = false;
     let mut enough = |ask| {
-        if ask == Ask::Begin && watch.is_wanted() {
-            watch.on_begin(now());
-        }
-        gives_way = turn.must_give_way(now);
+        gives_way = match ask {
+            Ask::Begin => {
+                if watch.is_wanted() {
+                    watch.on_begin(now());
+                }
+                turn.must_stop(now)
+            }
+            Ask::Tick => turn.must_give_way(now),
+        };
         gives_way || is_stopping.load(Ordering::Relaxed)
     };
     let apply = || open.apply_within(&entries, Share::Whole, &mut enough);

@@ -237,7 +237,7 @@ impl Cores<'_> {
         self.gauge("long_reads", help, |it| it.core.databases.long_reads as u64);
         let help = "Reads that wait for a thread.";
         self.gauge("long_reads_waiting", help, |it| it.core.databases.long_reads_waiting as u64);
-        let help = "Databases whose commands run on a thread now.";
+        let help = "Databases whose commands are on a thread now, or wait for one.";
         self.gauge("long_batches", help, |it| it.core.databases.long_batches as u64);
         let help = "How often a command was given up on its thread, because others waited; it begins anew.";
         self.counter("long_batches_given_up_total", help, |it| {

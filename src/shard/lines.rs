@@ -5,6 +5,9 @@ use std::hash::Hash;
 
 use rustc_hash::FxHashMap;
 
+/// Empty lines that are kept.
+const SPARE_MAX: usize = 16;
+
 /// Lines of `T`, by `K`. Bounded by who puts something there.
 #[derive(Debug)]
 pub struct Lines<K, T> {
@@ -12,13 +15,13 @@ pub struct Lines<K, T> {
     waiting: FxHashMap<K, VecDeque<T>>,
     /// Each line once, the next first.
     turns: VecDeque<K>,
-    /// An empty line, for its memory.
-    spare: VecDeque<T>,
+    /// Empty lines, for their memory.
+    spare: Vec<VecDeque<T>>,
 }
 
 impl<K, T> Default for Lines<K, T> {
     fn default() -> Self {
-        Self { waiting: FxHashMap::default(), turns: VecDeque::new(), spare: VecDeque::new() }
+        Self { waiting: FxHashMap::default(), turns: VecDeque::new(), spare: Vec::new() }
     }
 }
 
@@ -27,7 +30,7 @@ impl<K: Copy + Eq + Hash, T> Lines<K, T> {
     pub fn push(&mut self, of: K, it: T) {
         let line = self.waiting.entry(of).or_insert_with(|| {
             self.turns.push_back(of);
-            std::mem::take(&mut self.spare)
+            self.spare.pop().unwrap_or_default()
         });
         line.push_back(it);
     }
@@ -38,7 +41,10 @@ impl<K: Copy + Eq + Hash, T> Lines<K, T> {
         let line = self.waiting.get_mut(&of)?;
         let first = line.pop_front();
         if line.is_empty() {
-            self.spare = self.waiting.remove(&of).unwrap_or_default();
+            let empty = self.waiting.remove(&of);
+            if self.spare.len() < SPARE_MAX {
+                self.spare.extend(empty);
+            }
         } else {
             self.turns.push_back(of);
         }

@@ -201,7 +201,7 @@ fn parse_current(bytes: &[u8]) -> Result<u64, String> {
     let damaged = |how: &str| {
         format!(
             "is damaged ({how}): restore it; if only one generation lies beside it, two lines will do: \
-             \"{MAGIC} {VERSION}\" and its number"
+             \"{MAGIC} {VERSION}\" and its number, each with its end of line"
         )
     };
     let text = str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;

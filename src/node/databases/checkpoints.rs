@@ -193,7 +193,7 @@ impl Databases {
         match open.bound {
             // It lacked room, somebody else's reader is there, or one of ours has just left. What it gives back may be
             // what writes wait for.
-            Bound::Kept if !is_blocked && (is_gone || !is_complete) => {
+            Bound::Kept if !is_blocked && (is_gone || !is_complete || self.retries.has(id)) => {
                 self.checkpoint_later(id, Pain::Room, moved);
             }
             Bound::Kept => {}

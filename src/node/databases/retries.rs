@@ -114,6 +114,11 @@ impl Retries {
         ended.is_told.then(|| now.since(ended.since))
     }
 
+    /// Whether there is one of this database.
+    pub(super) fn has(&self, id: DatabaseId) -> bool {
+        self.of.contains_key(&id)
+    }
+
     /// Whether there are none at all, as nearly always.
     pub(super) fn is_empty(&self) -> bool {
         self.of.is_empty()
@@ -135,6 +140,11 @@ impl Retries {
         due.sort_by_key(|(pain, at, id)| (std::cmp::Reverse(*pain), *at, *id));
         let has_more = due.len() > limits::CHECKPOINT_RETRIES_MAX;
         self.not_before = has_more.then(|| now.after(limits::CHECKPOINT_RETRY_MIN));
+        // One of them whatever it is: room may be what the others wait for.
+        let oldest = due.iter().enumerate().min_by_key(|(_, (_, at, id))| (*at, *id));
+        if let Some((place, _)) = oldest.filter(|(it, _)| *it >= limits::CHECKPOINT_RETRIES_MAX) {
+            due.swap(limits::CHECKPOINT_RETRIES_MAX - 1, place);
+        }
         due.truncate(limits::CHECKPOINT_RETRIES_MAX);
         for (_, _, id) in &due {
             self.of.get_mut(id).expect("it was there in this function").at = None;
