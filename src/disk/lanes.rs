@@ -15,7 +15,7 @@
 //! replicas, and shows nowhere else: one that was given up has not happened.
 //!
 //! A task is a batch of commands. Between two of them it gives way without losing anything, so that no long row of short
-//! commands counts as very long, and none keeps a place for more than one command.
+//! commands counts as very long, and none keeps a place for more than one long command.
 //!
 //! Invariants
 //! - At most [`limits::SQL_THREADS_VERY_LONG`] tasks run that do not give way.
@@ -198,9 +198,13 @@ impl<T> Turn<'_, T> {
         self.n_begun += 1;
         // A task has one at least, or it would come back as it was.
         let is_first = self.n_begun == 1;
-        self.command_began = now();
-        let is_over = self.command_began.since(self.began) > limits::GIVE_WAY_TIME;
-        if is_first || !(is_over || self.lane == Lane::VeryLong) {
+        let before = std::mem::replace(&mut self.command_began, now());
+        let since = match self.lane {
+            Lane::Fresh => self.began,
+            // A place is for one that is long, and for what comes before it.
+            Lane::VeryLong => before,
+        };
+        if is_first || self.command_began.since(since) <= limits::GIVE_WAY_TIME {
             return false;
         }
         let mut state = self.of.state();
@@ -260,6 +264,12 @@ impl<T> Turn<'_, T> {
             state.n_giving_way += 1;
         }
         self.of.note(state);
+    }
+
+    /// Whether it has a place, and does not give way.
+    #[cfg(test)]
+    pub(super) fn is_very_long(&self) -> bool {
+        self.lane == Lane::VeryLong
     }
 
     /// The task was given up, and nothing of it has happened: it waits for a place among the very long ones.
@@ -459,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_kept_for_one_command() {
+    fn a_place_is_kept_for_one_long_command() {
         let lanes = Lanes::new();
         let now = Cell::new(Instant::START);
         (0..7).for_each(|it| lanes.push(it));
@@ -482,8 +492,9 @@ mod tests {
         }
         assert_eq!(lanes.n_given_up(), 2);
         // When its command has ended, one with a place leaves it, and the first of the given up has it.
-        assert!(turns[0].1.must_stop(|| now.get()));
-        drop(turns.remove(0));
+        let (_, mut turn) = turns.remove(0);
+        assert!(turn.must_stop(|| now.get()));
+        drop(turn);
         assert_eq!(lanes.take(|| now.get()).unwrap().0, 2);
     }
 

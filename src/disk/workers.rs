@@ -279,3 +279,93 @@ fn open(
         error @ (OpenError::Missing | OpenError::Exists) => Err(Fault::Fence(error.to_string())),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::sql::testing::command;
+    use crate::sql::testing::stamp;
+    use crate::types::LogIndex;
+    use crate::types::PartitionId;
+    use crate::wire::command::Mode;
+
+    const SHORT: &str = "INSERT INTO t VALUES (1)";
+    const LONG: &str =
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 100000)
+        INSERT INTO t SELECT max(x) FROM n";
+
+    /// Commands for a database of their own with a table.
+    fn task(folder: &TempDir, number: u64, commands: &[&str]) -> ApplyTask {
+        let path = folder.path().join(format!("{number}.db"));
+        Database::create(&path, Vfs::system(), "").unwrap();
+        let mut open = Database::open(&path, Vfs::system(), Role::Tenant).unwrap();
+        let entry = |(index, sql): (u64, &&str)| Entry {
+            index: LogIndex(index),
+            command: command(Mode::Exec, sql, &[], &stamp(index)),
+        };
+        open.apply(&[entry((1, &"CREATE TABLE t(a)"))]).unwrap();
+        let database = DatabaseId { partition: PartitionId(1), incarnation: Incarnation(number) };
+        ApplyTask {
+            database,
+            open: Box::new(open),
+            entries: (2..).zip(commands).map(entry).collect(),
+        }
+    }
+
+    #[test]
+    fn a_batch_of_short_commands_keeps_what_it_did_and_one_that_is_long_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stops, is_stopping) = (Stops::of(folder.path()), AtomicBool::new(false));
+        // Each look at the clock is the tenth of what a command may take.
+        let clock = Cell::new(Instant::START);
+        let now = || {
+            clock.set(clock.get().after(limits::GIVE_WAY_TIME / 10));
+            clock.get()
+        };
+        let apply =
+            |task, turn| apply_whole(task, turn, &stops, &is_stopping, Stopwatch::new(None), &now);
+        let lanes = Lanes::new();
+        for number in 1..=limits::SQL_THREADS_VERY_LONG as u64 {
+            lanes.push(task(&folder, number, &[LONG]));
+        }
+        let mut kept = Vec::new();
+        for _ in 0..limits::SQL_THREADS_VERY_LONG {
+            kept.push(lanes.take(now).unwrap());
+        }
+        lanes.push(task(&folder, 10, &[SHORT; 40]));
+        lanes.push(task(&folder, 11, &[SHORT]));
+        for (_, turn) in &mut kept {
+            assert!(!turn.must_stop(now));
+            while !turn.is_very_long() {
+                assert!(!turn.must_give_way(now));
+            }
+        }
+        let (short, turn) = lanes.take(now).unwrap();
+        let Some(Done::Ran { entries, result: Ok(batch), open, .. }) = apply(short, turn) else {
+            panic!("a part of it has been done");
+        };
+        assert!((5..30).contains(&batch.applied.len()), "{}", batch.applied.len());
+        assert_eq!((entries.len(), batch.rest), (40, Rest::Later));
+        assert_eq!(open.applied(), LogIndex(1 + batch.applied.len() as u64));
+        // A long one begins anew where there is a place; until then another has its thread.
+        lanes.push(task(&folder, 12, &[SHORT, LONG]));
+        drop(lanes.take(now).unwrap());
+        let (long, turn) = lanes.take(now).unwrap();
+        lanes.push(task(&folder, 13, &[SHORT]));
+        assert!(apply(long, turn).is_none(), "it has given way");
+        assert_eq!(lanes.n_given_up(), 1);
+        assert_eq!(lanes.take(now).unwrap().0.database.incarnation, Incarnation(13));
+        drop(kept.pop());
+        let (long, turn) = lanes.take(now).unwrap();
+        lanes.push(task(&folder, 14, &[SHORT]));
+        let Some(Done::Ran { database, result: Ok(batch), .. }) = apply(long, turn) else {
+            panic!("it has a place");
+        };
+        assert_eq!((database.incarnation, batch.applied.len()), (Incarnation(12), 2));
+        assert_eq!(batch.rest, Rest::None);
+    }
+}
