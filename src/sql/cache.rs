@@ -149,9 +149,10 @@ impl Cache {
     /// may where a row of the schema has `row_bytes`. SQLite looks how long a string of a text is when the statement
     /// first comes to it, and never again: it would pass now where it does not on another replica.
     pub(super) fn forget_if_longer(&mut self, sql: &str, bytes: u32, row_bytes: usize) {
-        if let Some(place) = self.places.get(sql).copied()
+        // The cheap question first: finding the text takes a look at all of it.
+        if usize::try_from(bytes).is_ok_and(|it| sql.len().max(row_bytes) > it)
+            && let Some(place) = self.places.get(sql).copied()
             && self.statements[place].ran_with > bytes
-            && usize::try_from(bytes).is_ok_and(|it| sql.len().max(row_bytes) > it)
         {
             self.remove(place);
         }

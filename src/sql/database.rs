@@ -129,6 +129,8 @@ pub struct Database {
     pub(super) shape: Shape,
     /// What its tables are.
     pub(super) tables: Arc<Tables>,
+    /// What hangs on the tables of virtual tables, by its names.
+    hanging: Vec<String>,
     /// Texts, by their hash, that could have taken long to prepare or to run, and did not.
     pub(super) quick: FxHashSet<u64>,
     /// The last such text, on a connection that only reads.
@@ -218,6 +220,12 @@ impl Database {
         let width = schema::load(handle, shape, &tables).map_err(open_error)?;
         context::forget();
         Arc::make_mut(&mut tables).widen(width);
+        // What only reads changes no schema.
+        let hanging = if may_write && shape.virtual_tables > 0 {
+            fulltext::hanging(handle).map_err(open_error)?
+        } else {
+            Vec::new()
+        };
         let applied = u64::try_from(applied)
             .map_err(|_| Fault::Fence("the applied index is negative".to_owned()))?;
         Ok(Self {
@@ -235,6 +243,7 @@ impl Database {
             tier: 0,
             shape,
             tables,
+            hanging,
             quick: FxHashSet::default(),
             learned: None,
             has_changed_schema: false,
@@ -470,13 +479,15 @@ impl Database {
             self.tables = Arc::new(schema::tables(self.handle)?);
             context::know(&self.tables);
             let columns = schema::check_columns(self.handle, is_selected, steps_max)?;
-            let shadows = match self.shape.virtual_tables {
-                0 => None,
-                _ => fulltext::check_shadows(self.handle)?,
+            // No more is done once it is refused.
+            let hanging = if columns.is_ok() && self.shape.virtual_tables > 0 {
+                fulltext::hanging(self.handle)?
+            } else {
+                Vec::new()
             };
-            Ok::<_, SqlError>((engines, columns, shadows))
+            Ok::<_, SqlError>((engines, columns, hanging))
         });
-        let (engines, columns, shadows) =
+        let (engines, columns, hanging) =
             found.map_err(|error| error.into_fault("check the schema"))?;
         if self.role == Role::Tenant && engines != self.engine_schema {
             return Ok(Err(StatementError::coded("not_authorized", "not authorized")));
@@ -485,10 +496,11 @@ impl Database {
             self.engine_schema = engines;
         } else if let Some(error) = schema::outgrown(before, self.shape) {
             return Ok(Err(error));
-        } else if let Some(error) = shadows {
+        } else if let Some(error) = fulltext::check_hanging(&self.hanging, &hanging) {
             return Ok(Err(error));
         }
         Ok(columns.map(|views| {
+            self.hanging = hanging;
             context::forget();
             Arc::make_mut(&mut self.tables).widen(views.width);
             context::know(&self.tables);

@@ -51,7 +51,8 @@ mod stored;
 mod tests;
 
 pub(super) use pieces::REFUSED;
-pub(super) use shadows::check as check_shadows;
+pub(super) use shadows::check as check_hanging;
+pub(super) use shadows::hanging;
 
 /// Positions looked at that take about as long as one instruction.
 const LOOKS_PER_STEP: u64 = 16;

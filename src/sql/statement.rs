@@ -216,17 +216,22 @@ pub(super) unsafe fn with_long_values<T>(
 }
 
 /// Bind a piece of an index, however long it is. Where SQLite does so it takes no notice of a refusal: NULL would be
-/// stored in its place, or looked for. So it is refused where the statement runs, of which notice is taken.
+/// stored in its place, or looked for. So it is refused where the statement runs, of which notice is taken. What
+/// `sqlite3_bind_value` binds comes here as well: blobs of a statement's, which are no longer than its values anyway.
 #[unsafe(export_name = "debros_bind_blob")]
-unsafe extern "C" fn bind_blob(
+pub(super) unsafe extern "C" fn bind_blob(
     statement: *mut ffi::sqlite3_stmt,
     at: c_int,
     bytes: *const c_void,
     n: c_int,
     free: Option<unsafe extern "C" fn(*mut c_void)>,
 ) -> c_int {
-    // SAFETY: SQLite passes what it would pass to its own function, whose statement has an open connection.
+    // SAFETY: SQLite passes what it would pass to its own function, whose statement has an open connection. It answers
+    // for none itself.
     unsafe {
+        if statement.is_null() {
+            return ffi::sqlite3_bind_blob(statement, at, bytes, n, free);
+        }
         let connection = ffi::sqlite3_db_handle(statement);
         let before = ffi::sqlite3_limit(connection, ffi::SQLITE_LIMIT_LENGTH, c_int::MAX);
         let code = ffi::sqlite3_bind_blob(statement, at, bytes, n, free);

@@ -257,6 +257,15 @@ pub(super) fn is_virtual_table(sql: &str) -> bool {
     is(next_word(&mut rest), "CREATE") && is(next_word(&mut rest), "VIRTUAL")
 }
 
+/// The module of the virtual table that `sql` makes, as it stands there; none if there is something between that is not
+/// understood.
+pub(super) fn module(sql: &str) -> Option<&str> {
+    // Behind `CREATE VIRTUAL TABLE`, as SQLite writes it, and a name.
+    let mut rest = tokens(sql).skip(4);
+    rest.next().filter(|it| is(it, "USING"))?;
+    rest.next()
+}
+
 /// The tokens of `sql`, semicolons among them, but neither blanks nor comments; a quoted name without its
 /// quotes.
 fn tokens(sql: &str) -> impl Iterator<Item = &str> {

@@ -106,6 +106,14 @@ pub(super) struct Table3 {
     pub(super) connection: *mut ffi::sqlite3,
 }
 
+impl Table3 {
+    /// Whether SQLite knows it as a table that was made or opened, so that the tables are there that belong to it, and
+    /// nothing else goes by their names. The one of `fts4aux` is nothing but a name.
+    pub(super) fn is_table(&self) -> bool {
+        !self.base.pModule.is_null()
+    }
+}
+
 /// The index of a table.
 #[repr(C)]
 pub(super) struct Index {

@@ -4,7 +4,9 @@
 //! tenant's. So where SQLite writes one, or reads one as a value, it may be as long as it is, and nowhere else: what
 //! surrounds that (`xUpdate`, a search) also runs what a tenant wrote, such as a view that rows are taken from, or a
 //! function that they are compressed by. What is called here runs nothing but statements of SQLite's own on tables
-//! that nothing of the tenant's hangs on ([`super::shadows`]).
+//! that nothing of the tenant's hangs on ([`super::shadows`]). `fts4aux` reads in the same way from any name that it is
+//! given, which may be that of a view: there values are no longer than the statement's, and a piece that is longer is
+//! refused.
 //!
 //! Pieces that are bound elsewhere are short (a word, the size of a row, a node of an R-tree); see
 //! `statement::bind_blob` for what becomes of one that is too long all the same.
@@ -117,12 +119,15 @@ unsafe extern "C" fn segments3(
 ) -> c_int {
     // SAFETY: SQLite passes what its own function wants; the connection of a table outlives it.
     unsafe {
-        let connection = (*table).connection;
-        statement::with_long_values(connection, PIECE_MAX3, || {
+        let read = || {
             sqlite::debros_segments3(
                 table, language, index, level, word, length, is_prefix, is_scan, reader,
             )
-        })
+        };
+        if !(*table).is_table() {
+            return read();
+        }
+        statement::with_long_values((*table).connection, PIECE_MAX3, read)
     }
 }
 
@@ -164,6 +169,7 @@ unsafe extern "C" fn promote3(table: *mut Table3, level: i64, bytes: i64) -> c_i
 
 #[cfg(test)]
 mod tests {
+    use crate::sql::statement;
     use crate::sql::testing::Fixture;
     use crate::sql::testing::LIMITS;
     use crate::sql::testing::command;
@@ -318,6 +324,38 @@ mod tests {
             let read = fixture.database.read(&[read], &mut |_| false).unwrap();
             assert_eq!(print(&read[0]), "[n](59999)", "{kind}");
         }
+    }
+
+    #[test]
+    fn what_goes_by_the_name_of_an_index_has_the_bound_of_any_statement() {
+        let mut fixture = Fixture::new();
+        fixture.must("CREATE TABLE t(b)");
+        fixture.must(
+            "CREATE VIEW h_segdir AS SELECT 0 AS level, 0 AS idx, 0 AS start_block,
+            0 AS leaves_end_block, 0 AS end_block, length(hex(zeroblob(10000000))) AS root",
+        );
+        fixture.must("CREATE VIRTUAL TABLE a USING fts4aux(h)");
+        let ran = run(&mut fixture, "INSERT INTO t SELECT term FROM a", 1 << 20);
+        assert!(ran.starts_with("error value_bytes"), "{ran}");
+        // A table's own words can be listed, and a piece of its index that is too long is not left out.
+        fixture.must("CREATE VIRTUAL TABLE f USING fts4(b)");
+        fixture.must("CREATE VIRTUAL TABLE words USING fts4aux(f)");
+        fixture.must("INSERT INTO f VALUES ('the fox')");
+        let words = "INSERT INTO t SELECT term FROM words WHERE col = '*'";
+        assert!(run(&mut fixture, words, 1 << 20).starts_with("2 rows"));
+        let ran = run(&mut fixture, &format!("INSERT INTO f {}", texts(20_000, "'the'")), 1 << 20);
+        assert!(ran.starts_with("20000 rows"), "{ran}");
+        let ran = run(&mut fixture, words, 32 << 10);
+        assert!(ran.starts_with("error value_bytes"), "{ran}");
+        assert!(run(&mut fixture, words, 1 << 20).starts_with("2 rows"));
+    }
+
+    #[test]
+    fn no_statement_is_refused_as_sqlite_refuses_it() {
+        let none = std::ptr::null_mut();
+        // SAFETY: SQLite's own takes none as well, and answers.
+        let code = unsafe { statement::bind_blob(none, 1, none.cast(), 0, None) };
+        assert_eq!(code, rusqlite::ffi::SQLITE_MISUSE);
     }
 
     /// Smaller than any that a node may be configured with.
