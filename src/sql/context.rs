@@ -166,6 +166,13 @@ thread_local! {
     };
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Calls of the progress handler since the statement began, and what the last one came to in the end.
+    pub(super) static TICKS: Cell<u64> = const { Cell::new(0) };
+    pub(super) static USED: Cell<u64> = const { Cell::new(0) };
+}
+
 /// The command at `index` of the log begins on this thread.
 pub(super) fn begin_command(index: LogIndex) {
     CONTEXT.with(|it| it.index.set(index));
@@ -412,10 +419,13 @@ pub(super) fn is_rowid_spent() -> bool {
 
 /// The progress handler: another [`STEPS_PER_TICK`] instructions have run. Whether that was too many.
 pub(super) fn tick() -> bool {
+    #[cfg(test)]
+    TICKS.set(TICKS.get() + 1);
     CONTEXT.with(|it| {
         let left = it.ticks_left.get();
         it.ticks_left.set(left.saturating_sub(1));
-        left == 0
+        // What was charged counts at the end as well.
+        left == 0 || it.charged.get() > it.charged_max.get()
     })
 }
 

@@ -9,12 +9,14 @@
 //! - a prefix is looked for in all of its words before the first row is: each is charged;
 //! - `snippet()` looks at each match once for each match, and `highlight()` copies the text for each match:
 //!   charged before they run, and refused if one of them alone would take long;
+//! - the words of a text that is indexed, or checked, are charged, each ([`words`]);
 //! - a tokenizer takes the square of the characters that are to be its exceptions: they have a bound.
 //!
 //! Whoever runs the statement is asked meanwhile whether it has had enough, as between two instructions.
 //!
-//! Not charged for: rows that FTS3 and FTS4 pass over between two that match, and rows that have one word of a phrase
-//! and not another. Both take time in proportion to the index, and no more.
+//! What is read of an index, and what statements do that are run within a search, is charged by [`super::nested`].
+//! Not charged for: rows that have one word of a phrase and not another. They take time in proportion to what is read,
+//! and no more.
 //!
 //! SQLite is built so that it calls the functions here, which call its own (`.cargo/config.toml`).
 
@@ -23,7 +25,6 @@
     reason = "SQLite's own functions are called, and some of what they find is looked at"
 )]
 
-use std::cell::Cell;
 use std::ffi::CStr;
 use std::ffi::c_char;
 use std::ffi::c_int;
@@ -38,8 +39,6 @@ use crate::sql::fulltext::pieces::Grammar;
 use crate::sql::fulltext::pieces::Pieces;
 use crate::sql::fulltext::pieces::TOO_MANY_WORDS;
 use crate::sql::fulltext::pieces::refused;
-use crate::sql::fulltext::sqlite::OnWord;
-use crate::sql::fulltext::sqlite::Tokenize;
 
 mod functions;
 mod pieces;
@@ -47,6 +46,7 @@ mod rows;
 mod shadows;
 mod sqlite;
 mod stored;
+mod words;
 #[cfg(test)]
 mod tests;
 
@@ -58,11 +58,6 @@ pub(super) use shadows::hanging;
 const LOOKS_PER_STEP: u64 = 16;
 /// What finding a phrase takes, beside its matches, in VM instructions.
 const STEPS_PER_PHRASE: u64 = 32;
-
-thread_local! {
-    /// Words of the search that begins, so far.
-    static WORDS: Cell<usize> = const { Cell::new(0) };
-}
 
 /// The natural logarithm, for `bm25()`: that of the C library need not be the same on two machines (R20).
 #[unsafe(export_name = "debros_log")]
@@ -140,109 +135,15 @@ unsafe extern "C" fn filter5(
                 }
             }
         }
-        WORDS.set(0);
+        words::begin_search();
         let code = rows::find_first(|| sqlite::debros_filter5(cursor, plan, text, n, values));
         if code == ffi::SQLITE_OK && rows::charge_first(cursor.cast()) {
             return ffi::SQLITE_INTERRUPT;
         }
-        if code != ffi::SQLITE_OK && WORDS.get() > limits::MATCH_WORDS_MAX {
+        if code != ffi::SQLITE_OK && words::are_too_many() {
             tell(cursor, &refused(TOO_MANY_WORDS, limits::MATCH_WORDS_MAX));
         }
         code
-    }
-}
-
-/// Who is told of each word, while it is counted.
-struct Counter {
-    data: *mut c_void,
-    on_word: OnWord,
-}
-
-/// Run `tokenize`; what is searched for may have so many words and no more.
-///
-/// # Safety
-/// As SQLite calls a tokenizer.
-unsafe fn count_words(
-    tokenize: Tokenize,
-    tokenizer: *mut c_void,
-    data: *mut c_void,
-    flags: c_int,
-    text: *const c_char,
-    length: c_int,
-    on_word: OnWord,
-) -> c_int {
-    // SAFETY: the caller's promise; the counter lives until the tokenizer is done.
-    unsafe {
-        if flags & ffi::FTS5_TOKENIZE_QUERY == 0 {
-            return tokenize(tokenizer, data, flags, text, length, on_word);
-        }
-        let mut counter = Counter { data, on_word };
-        tokenize(tokenizer, (&raw mut counter).cast(), flags, text, length, count_word)
-    }
-}
-
-unsafe extern "C" fn count_word(
-    data: *mut c_void,
-    flags: c_int,
-    word: *const c_char,
-    length: c_int,
-    from: c_int,
-    to: c_int,
-) -> c_int {
-    let n_words = WORDS.get() + 1;
-    WORDS.set(n_words);
-    if n_words > limits::MATCH_WORDS_MAX {
-        return ffi::SQLITE_ERROR;
-    }
-    // SAFETY: it is the counter that `count_words` passed on.
-    unsafe {
-        let counter = &*data.cast::<Counter>();
-        (counter.on_word)(counter.data, flags, word, length, from, to)
-    }
-}
-
-#[unsafe(export_name = "fts5UnicodeTokenize")]
-unsafe extern "C" fn tokens_unicode(
-    tokenizer: *mut c_void,
-    data: *mut c_void,
-    flags: c_int,
-    text: *const c_char,
-    length: c_int,
-    on_word: OnWord,
-) -> c_int {
-    // SAFETY: SQLite passes what its tokenizer wants.
-    unsafe {
-        count_words(sqlite::debros_tokens_unicode, tokenizer, data, flags, text, length, on_word)
-    }
-}
-
-#[unsafe(export_name = "fts5AsciiTokenize")]
-unsafe extern "C" fn tokens_ascii(
-    tokenizer: *mut c_void,
-    data: *mut c_void,
-    flags: c_int,
-    text: *const c_char,
-    length: c_int,
-    on_word: OnWord,
-) -> c_int {
-    // SAFETY: SQLite passes what its tokenizer wants.
-    unsafe {
-        count_words(sqlite::debros_tokens_ascii, tokenizer, data, flags, text, length, on_word)
-    }
-}
-
-#[unsafe(export_name = "fts5TriTokenize")]
-unsafe extern "C" fn tokens_trigram(
-    tokenizer: *mut c_void,
-    data: *mut c_void,
-    flags: c_int,
-    text: *const c_char,
-    length: c_int,
-    on_word: OnWord,
-) -> c_int {
-    // SAFETY: SQLite passes what its tokenizer wants.
-    unsafe {
-        count_words(sqlite::debros_tokens_trigram, tokenizer, data, flags, text, length, on_word)
     }
 }
 

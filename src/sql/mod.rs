@@ -42,6 +42,7 @@ mod functions;
 mod costly;
 mod like;
 mod fulltext;
+mod nested;
 mod context;
 mod preparing;
 mod fault;

@@ -6,6 +6,7 @@
 use crate::limits;
 use crate::sql::apply::Applied;
 use crate::sql::apply::Entry;
+use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
@@ -18,6 +19,7 @@ use crate::sql::database::hash_of;
 use crate::sql::database::no_room_to_read;
 use crate::sql::fault::Fault;
 use crate::sql::memory;
+use crate::sql::nested;
 use crate::sql::requests;
 use crate::sql::rows::counts;
 use crate::sql::rows::no_rows;
@@ -34,6 +36,7 @@ use crate::sql::running::is_given_up;
 use crate::sql::running::out_of_steps;
 use crate::sql::running::stop_if_failed;
 use crate::sql::running::too_late;
+use crate::sql::schema::Shape;
 use crate::sql::spooled;
 use crate::sql::spooled::Room;
 use crate::sql::statement;
@@ -57,8 +60,8 @@ const STATEMENT_STEPS: u64 = 16;
 /// How often in a row a statement that was long is not even tried where there is little time.
 const LONG_FOR: u32 = 64;
 /// How many times the limit of steps may tick by for a statement on virtual tables, whose own statements
-/// tick too, more or less often (R14). The limit itself is checked at the end.
-const VIRTUAL_TICKS: u64 = 16;
+/// tick too, more or less often (R14). The limit itself is checked at the end, against what was counted ([`nested`]).
+const VIRTUAL_TICKS: u64 = 4;
 
 /// How running a command ended.
 #[derive(Debug)]
@@ -321,10 +324,7 @@ impl Database {
         }
         running.has_run = true;
         cached.ran_with = cached.ran_with.max(length);
-        // One that changes the schema may name them without being seen to.
-        let has_virtual_tables = self.shape.virtual_tables > 0
-            && (cached.seen.virtual_tables > 0
-                || (nature == Nature::Schema && !text::makes_table_or_index(rest)));
+        let has_virtual_tables = has_virtual_tables(self.shape, cached, rest);
         let ticks = if has_virtual_tables { VIRTUAL_TICKS } else { 1 };
         let budget = running.budget();
         running.begin_statement(budget, ticks, self.handle);
@@ -333,8 +333,13 @@ impl Database {
         self.has_changed_schema |= nature == Nature::Schema;
         let (share, may_be_larger) = (running.share, running.may_be_larger());
         let mut room = Room::new(&mut self.scratch, self.spill.as_deref_mut());
-        let run = || run_one(cached, mode, arguments, &mut room, running);
-        let ran = in_memory(length, share, may_be_larger, run);
+        // What only reads has its time, and no other limit.
+        let counts_nested = has_virtual_tables && running.setting != Setting::Read;
+        let (handle, outer) = (self.handle, cached.prepared.raw());
+        let mut run = || run_one(cached, mode, arguments, &mut room, running);
+        let ran = in_memory(length, share, may_be_larger, || {
+            if counts_nested { nested::charged(handle, outer, run) } else { run() }
+        });
         self.handle.limit_length(u32::MAX);
         let n_steps = u64::try_from(cached.prepared.steps()).unwrap_or(u64::MAX);
         let is_long = n_steps > LONG_STEPS || matches!(ran, Err(Halt::Long));
@@ -354,6 +359,8 @@ impl Database {
         let mut used = context::charged_steps();
         if running.setting != Setting::Read {
             used = used.saturating_add(n_steps).saturating_add(STATEMENT_STEPS);
+            #[cfg(test)]
+            context::USED.set(used);
             if has_virtual_tables && used > budget {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }
@@ -446,6 +453,13 @@ impl Database {
             },
         }
     }
+}
+
+/// Whether a part of what `cached`, the first statement of `sql`, does may be done by virtual tables.
+fn has_virtual_tables(shape: Shape, cached: &Cached, sql: &str) -> bool {
+    // One that changes the schema may name them without being seen to.
+    let may_name_them = cached.nature == Nature::Schema && !text::makes_table_or_index(sql);
+    shape.virtual_tables > 0 && (cached.seen.virtual_tables > 0 || may_name_them)
 }
 
 /// Whether so few pages are given back that it takes a moment only.

@@ -12,18 +12,23 @@ use crate::sql::context;
 use crate::sql::fulltext::LOOKS_PER_STEP;
 use crate::sql::fulltext::sqlite;
 use crate::sql::fulltext::sqlite::Cursor;
+use crate::sql::fulltext::sqlite::Cursor3;
 use crate::sql::fulltext::sqlite::Expression;
 use crate::sql::fulltext::sqlite::Index;
 use crate::sql::fulltext::sqlite::Near;
 use crate::sql::fulltext::sqlite::Node;
 use crate::sql::fulltext::sqlite::Phrase;
 use crate::sql::fulltext::sqlite::Places;
+use crate::sql::fulltext::sqlite::Table3;
 use crate::sql::fulltext::sqlite::Term;
 use crate::sql::statement;
 
 /// How many looks at a position `NEAR` takes as long for as others take for one: it begins anew at each. By what
 /// was measured for 9 and for 17 phrases on rows of 1 MiB.
 const LOOKS_OF_NEAR: u64 = 5;
+
+/// What a row takes in FTS3 and FTS4, for each part of what is searched for, in VM instructions.
+const STEPS_PER_ROW3: u64 = 4;
 
 thread_local! {
     /// A search looks for its first row: the one that it is at may not have been charged.
@@ -160,6 +165,23 @@ unsafe extern "C" fn prefix5(
     }
 }
 
+/// The next row of a search of FTS3 or FTS4, or of a part of it.
+#[unsafe(export_name = "fts3EvalNextRow")]
+unsafe extern "C" fn row3(cursor: *mut Cursor3, expression: *mut c_void, code: *mut c_int) {
+    // SAFETY: SQLite passes what its own function wants, among it a code, which stops what goes on if it is an error.
+    unsafe {
+        if *code != ffi::SQLITE_OK {
+            return;
+        }
+        let table = (*cursor).base.pVtab.cast::<Table3>();
+        if is_to_stop_after(STEPS_PER_ROW3) || is_interrupted((*table).connection) {
+            *code = ffi::SQLITE_INTERRUPT;
+            return;
+        }
+        sqlite::debros_row3(cursor, expression, code);
+    }
+}
+
 /// Charge for so many `looks` at a row. Whether to stop there.
 ///
 /// # Safety
@@ -177,9 +199,23 @@ unsafe fn is_to_stop_on(connection: *mut ffi::sqlite3, looks: u64) -> bool {
     #[cfg(test)]
     CHARGED.set(CHARGED.get() + 1);
     let steps = 1 + looks / LOOKS_PER_STEP;
-    // The limit first: what it decides must not depend on who else would stop here.
     // SAFETY: the caller's promise.
-    if context::charge_search(steps) || unsafe { ffi::sqlite3_is_interrupted(connection) != 0 } {
+    is_to_stop_after(steps) || unsafe { is_interrupted(connection) }
+}
+
+/// Whether somebody wants what runs on a connection to stop.
+///
+/// # Safety
+/// The connection is open.
+unsafe fn is_interrupted(connection: *mut ffi::sqlite3) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { ffi::sqlite3_is_interrupted(connection) != 0 }
+}
+
+/// Charge so many `steps`. Whether that is too many, or whoever runs the statement has had enough.
+pub(super) fn is_to_stop_after(steps: u64) -> bool {
+    // The limit first: what it decides must not depend on who else would stop here.
+    if context::charge_search(steps) {
         return true;
     }
     let unasked = UNASKED.get().saturating_add(steps);

@@ -63,6 +63,17 @@ type Create5 =
 
 type Merge3 = unsafe extern "C" fn(*mut Table3, i64, c_int, *mut c_void) -> c_int;
 
+pub(super) type Next3 = unsafe extern "C" fn(
+    *mut c_void,
+    *mut *const c_char,
+    *mut c_int,
+    *mut c_int,
+    *mut c_int,
+    *mut c_int,
+) -> c_int;
+
+type Row3 = unsafe extern "C" fn(*mut Cursor3, *mut c_void, *mut c_int);
+
 type Repack3 = unsafe extern "C" fn(*mut Table3, i64) -> c_int;
 
 type Promote3 = unsafe extern "C" fn(*mut Table3, i64, i64) -> c_int;
@@ -80,6 +91,8 @@ static BUILT_AS_IT_MUST_BE: (
     Create3,
     Create5,
     [Tokenize; 3],
+    [Next3; 3],
+    Row3,
     [Function; 3],
 ) = (
     [debros_filter3, debros_filter5],
@@ -90,6 +103,8 @@ static BUILT_AS_IT_MUST_BE: (
     debros_unicode3,
     debros_unicode5,
     [debros_tokens_unicode, debros_tokens_ascii, debros_tokens_trigram],
+    [debros_simple3, debros_porter3, debros_word3],
+    debros_row3,
     [debros_highlight, debros_snippet, debros_bm25],
 );
 
@@ -112,6 +127,12 @@ impl Table3 {
     pub(super) fn is_table(&self) -> bool {
         !self.base.pModule.is_null()
     }
+}
+
+/// A search in one.
+#[repr(C)]
+pub(super) struct Cursor3 {
+    pub(super) base: ffi::sqlite3_vtab_cursor,
 }
 
 /// The index of a table.
@@ -327,6 +348,31 @@ unsafe extern "C" {
         length: c_int,
         on_word: OnWord,
     ) -> c_int;
+    pub(super) fn debros_simple3(
+        cursor: *mut c_void,
+        word: *mut *const c_char,
+        length: *mut c_int,
+        from: *mut c_int,
+        to: *mut c_int,
+        at: *mut c_int,
+    ) -> c_int;
+    pub(super) fn debros_porter3(
+        cursor: *mut c_void,
+        word: *mut *const c_char,
+        length: *mut c_int,
+        from: *mut c_int,
+        to: *mut c_int,
+        at: *mut c_int,
+    ) -> c_int;
+    pub(super) fn debros_word3(
+        cursor: *mut c_void,
+        word: *mut *const c_char,
+        length: *mut c_int,
+        from: *mut c_int,
+        to: *mut c_int,
+        at: *mut c_int,
+    ) -> c_int;
+    pub(super) fn debros_row3(cursor: *mut Cursor3, expression: *mut c_void, code: *mut c_int);
     pub(super) fn debros_highlight(
         api: *const ffi::Fts5ExtensionApi,
         row: *mut ffi::Fts5Context,
