@@ -120,6 +120,8 @@ struct Context {
     charged_max: Cell<u64>,
     work_left: Cell<u64>,
     searches_count: Cell<bool>,
+    length_share: Cell<u64>,
+    length_rest: Cell<u64>,
     pages_left: Cell<u32>,
     runs_on: Cell<Option<Handle>>,
     temp_left: Cell<u64>,
@@ -156,6 +158,8 @@ thread_local! {
             charged_max: Cell::new(u64::MAX),
             work_left: Cell::new(u64::MAX),
             searches_count: Cell::new(true),
+            length_share: Cell::new(1),
+            length_rest: Cell::new(0),
             pages_left: Cell::new(u32::MAX),
             runs_on: Cell::new(None),
             temp_left: Cell::new(u64::MAX),
@@ -210,6 +214,8 @@ pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
         it.charged_max.set(u64::MAX);
         it.work_left.set(u64::MAX);
         it.searches_count.set(true);
+        it.length_share.set(1);
+        it.length_rest.set(0);
         it.runs_on.set(None);
         it.temp_left.set(temp_bytes);
         it.rowid_spent.set(false);
@@ -252,6 +258,12 @@ pub(super) fn bound_charges(steps: u64) {
 /// The statement that begins has other bounds than steps: [`charge_search`] does not count.
 pub(super) fn search_freely() {
     CONTEXT.with(|it| it.searches_count.set(false));
+}
+
+/// The statement that begins has only one step of so many, because its values may be long. What takes time in proportion
+/// to how long they are ([`charge_length`]) counts for as much less. To be called after [`begin_statement`].
+pub(super) fn share_lengths(share: u64) {
+    CONTEXT.with(|it| it.length_share.set(share.max(1)));
 }
 
 /// What the engine does for itself is not bounded.
@@ -447,6 +459,16 @@ pub(super) fn charge_function(n: u64) -> bool {
 /// The same for `LIKE` and `GLOB`, which a statement that only reads may do for as long as it has time.
 pub(super) fn charge_search(n: u64) -> bool {
     is_too_much_work(n) || (CONTEXT.with(|it| it.searches_count.get()) && charge_steps(n))
+}
+
+/// The same for what takes time in proportion to how long a value is.
+pub(super) fn charge_length(n: u64) -> bool {
+    let counted = CONTEXT.with(|it| {
+        let (share, n) = (it.length_share.get(), n.saturating_add(it.length_rest.get()));
+        it.length_rest.set(n % share);
+        n / share
+    });
+    is_too_much_work(n) || (CONTEXT.with(|it| it.searches_count.get()) && charge_steps(counted))
 }
 
 fn is_too_much_work(n: u64) -> bool {

@@ -25,8 +25,10 @@ use rusqlite::ffi;
 use crate::sql::context;
 use crate::sql::statement::Handle;
 
-/// How the texts of statements begin that are run more or less often: whether settings or the data have changed.
-const UNCOUNTED: [&[u8]; 2] = [b"PRAGMA ", b"SELECT k, v FROM "];
+/// How the texts of statements begin that are not counted: they are run more or less often, and ask whether settings or
+/// the data have changed; or they change rows, and are charged for each.
+const UNCOUNTED: [&[u8]; 5] =
+    [b"PRAGMA ", b"SELECT k, v FROM ", b"INSERT ", b"REPLACE ", b"DELETE "];
 
 /// What reading a piece of an index takes, beside its bytes, in VM instructions; and bytes of it that take one.
 const STEPS_PER_PIECE: u64 = 8;
@@ -192,7 +194,8 @@ unsafe fn charge_piece(id: i64, blob: *mut ffi::sqlite3_blob) {
     // SAFETY: the caller's promise.
     let n_bytes = unsafe { ffi::sqlite3_blob_bytes(blob) };
     let n_bytes = u64::try_from(n_bytes).unwrap_or(0);
-    context::charge_search(STEPS_PER_PIECE + n_bytes / BYTES_PER_STEP);
+    context::charge_search(STEPS_PER_PIECE);
+    context::charge_length(n_bytes / BYTES_PER_STEP);
 }
 
 #[cfg(test)]
@@ -207,6 +210,7 @@ mod tests {
     use crate::wire::command::CommandLimits;
     use crate::wire::command::Mode;
     use crate::wire::command::Stamp;
+    use crate::wire::command::Value;
 
     const SETUP: &[&str] = &[
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)",
@@ -361,7 +365,7 @@ mod tests {
                  SELECT max(i) FROM n) AS a FROM t",
         );
         fixture.must("CREATE VIRTUAL TABLE s USING fts5(a, content='slow', content_rowid='id')");
-        for (steps, want) in [(4_000_000, "error statement_steps"), (8_000_000, "400 rows")] {
+        for (steps, want) in [(4_000_000, "error statement_steps"), (16_000_000, "400 rows")] {
             for sql in
                 ["INSERT INTO sink SELECT 1, 2, a FROM s", "INSERT INTO s(s) VALUES ('rebuild')"]
             {
@@ -374,6 +378,32 @@ mod tests {
                 assert!(printed.starts_with(&want), "{steps}, {sql}: {printed}");
                 let ticked = context::TICKS.get() * STEPS_PER_TICK;
                 assert!(ticked < steps / 10 * 11, "{ticked}: {sql}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_texts_are_indexed() {
+        let mut fixture = Fixture::new();
+        for sql in [
+            "CREATE VIRTUAL TABLE f USING fts5(a)",
+            "CREATE VIRTUAL TABLE g USING fts5(a, tokenize='trigram')",
+            "CREATE VIRTUAL TABLE h USING fts4(a)",
+        ] {
+            fixture.must(sql);
+        }
+        // Half a mebibyte of words that are all different, and three of one word.
+        let different: Vec<_> = (0..70_000).map(|it| format!("w{it}")).collect();
+        let different = different.join(" ");
+        let alike = "word ".repeat(600_000);
+        for text in [&different, &alike] {
+            for table in ["f", "g", "h"] {
+                let sql = format!("INSERT INTO {table}(a) VALUES (?)");
+                let limits = CommandLimits { steps: 200_000_000, value_bytes: 8 << 20, ..LIMITS };
+                let stamp = Stamp { limits, ..stamp(fixture.next) };
+                let text = [Value::Text(text)];
+                let printed = print(&fixture.apply([command(Mode::Exec, &sql, &text, &stamp)])[0]);
+                assert!(printed.starts_with("1 rows"), "{sql}: {printed}");
             }
         }
     }

@@ -219,6 +219,7 @@ impl Running {
     pub(super) fn begin_statement(&self, steps: u64, ticks: u64, handle: Handle) {
         context::begin_statement(steps.saturating_mul(ticks), self.limits.temp_bytes);
         context::bound_charges(steps);
+        context::share_lengths(self.limits.steps / self.steps_max().max(1));
         if self.share == Share::Inline {
             context::bound_work(INLINE_WORK_MAX, INLINE_PAGES_MAX, handle);
         }

@@ -213,11 +213,18 @@ unsafe fn is_interrupted(connection: *mut ffi::sqlite3) -> bool {
 }
 
 /// Charge so many `steps`. Whether that is too many, or whoever runs the statement has had enough.
-pub(super) fn is_to_stop_after(steps: u64) -> bool {
+fn is_to_stop_after(steps: u64) -> bool {
     // The limit first: what it decides must not depend on who else would stop here.
-    if context::charge_search(steps) {
-        return true;
-    }
+    context::charge_search(steps) || is_enough_after(steps)
+}
+
+/// The same for what is in proportion to how long a value is.
+pub(super) fn is_to_stop_in_text(steps: u64) -> bool {
+    context::charge_length(steps) || is_enough_after(steps)
+}
+
+/// Whether whoever runs the statement has had enough, who is asked now and then.
+fn is_enough_after(steps: u64) -> bool {
     let unasked = UNASKED.get().saturating_add(steps);
     let is_due = unasked >= context::STEPS_PER_TICK;
     UNASKED.set(if is_due { 0 } else { unasked });

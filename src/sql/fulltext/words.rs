@@ -87,7 +87,7 @@ unsafe extern "C" fn charge_word(
     from: c_int,
     to: c_int,
 ) -> c_int {
-    if rows::is_to_stop_after(STEPS_PER_WORD) {
+    if rows::is_to_stop_in_text(STEPS_PER_WORD) {
         return ffi::SQLITE_INTERRUPT;
     }
     // SAFETY: it is the counter that `count_words` passed on.
@@ -155,7 +155,7 @@ unsafe fn next(
     to: *mut c_int,
     at: *mut c_int,
 ) -> c_int {
-    if rows::is_to_stop_after(STEPS_PER_WORD) {
+    if rows::is_to_stop_in_text(STEPS_PER_WORD) {
         return ffi::SQLITE_INTERRUPT;
     }
     // SAFETY: the caller's promise.
