@@ -13,15 +13,12 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use rustc_hash::FxHashSet;
 
+use crate::sql::charges;
 use crate::sql::preparing::Text;
-use crate::sql::statement::Handle;
 use crate::types::Dice;
 use crate::types::LogIndex;
 use crate::types::Timestamp;
 use crate::wire::command::Stamp;
-
-/// VM instructions between two calls of the progress handler.
-pub(super) const STEPS_PER_TICK: u64 = 250;
 
 /// What a row that changes takes, and each of its entries in an index, in VM instructions: a page may have
 /// to be read, and another be written to make room for it.
@@ -114,18 +111,6 @@ struct Context {
     tables: RefCell<Option<Arc<Tables>>>,
     trouble: Cell<Trouble>,
     rowid_spent: Cell<bool>,
-    ticks_left: Cell<u64>,
-    steps_charged: Cell<u64>,
-    charged: Cell<u64>,
-    charged_max: Cell<u64>,
-    work_left: Cell<u64>,
-    searches_count: Cell<bool>,
-    length_share: Cell<u64>,
-    length_rest: Cell<u64>,
-    pages_left: Cell<u32>,
-    runs_on: Cell<Option<Handle>>,
-    temp_left: Cell<u64>,
-    given_up: Cell<bool>,
     /// Whoever runs here has time.
     has_time: Cell<bool>,
     /// The log index of the command at work; zero is none.
@@ -152,29 +137,10 @@ thread_local! {
             tables: RefCell::new(None),
             trouble: Cell::new(Trouble::None),
             rowid_spent: Cell::new(false),
-            ticks_left: Cell::new(u64::MAX),
-            steps_charged: Cell::new(0),
-            charged: Cell::new(0),
-            charged_max: Cell::new(u64::MAX),
-            work_left: Cell::new(u64::MAX),
-            searches_count: Cell::new(true),
-            length_share: Cell::new(1),
-            length_rest: Cell::new(0),
-            pages_left: Cell::new(u32::MAX),
-            runs_on: Cell::new(None),
-            temp_left: Cell::new(u64::MAX),
-            given_up: Cell::new(false),
             has_time: Cell::new(false),
             index: Cell::new(LogIndex(0)),
         }
     };
-}
-
-#[cfg(test)]
-thread_local! {
-    /// Calls of the progress handler since the statement began, and what the last one came to in the end.
-    pub(super) static TICKS: Cell<u64> = const { Cell::new(0) };
-    pub(super) static USED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The command at `index` of the log begins on this thread.
@@ -201,69 +167,14 @@ pub(super) fn begin(stamp: &Stamp, changes_before: i64) {
         it.dice.set(Dice::new(stamp.seed));
         it.changes_before.set(changes_before);
         it.trouble.set(Trouble::None);
-        it.given_up.set(false);
+        charges::begin_command();
     });
 }
 
 /// A statement begins: it may take `steps` VM instructions and write `temp_bytes` of temporary files.
 pub(super) fn begin_statement(steps: u64, temp_bytes: u64) {
-    CONTEXT.with(|it| {
-        it.ticks_left.set(steps / STEPS_PER_TICK);
-        it.steps_charged.set(0);
-        it.charged.set(0);
-        it.charged_max.set(u64::MAX);
-        it.work_left.set(u64::MAX);
-        it.searches_count.set(true);
-        it.length_share.set(1);
-        it.length_rest.set(0);
-        it.runs_on.set(None);
-        it.temp_left.set(temp_bytes);
-        it.rowid_spent.set(false);
-    });
-}
-
-/// The statement that begins, on the connection behind `handle`, may have functions do as much as `work`
-/// instructions would, and read and write so many `pages`: between two ticks nothing looks at the clock. More,
-/// and it is given up (R13). To be called after [`begin_statement`].
-pub(super) fn bound_work(work: u64, pages: u32, handle: Handle) {
-    CONTEXT.with(|it| {
-        it.work_left.set(work);
-        it.pages_left.set(pages);
-        it.runs_on.set(Some(handle));
-    });
-}
-
-/// A page is read or written. A statement that has had too many is stopped where it next can be: an
-/// instruction may take a page for each few kilobytes of a value that it deletes.
-pub(super) fn charge_page() {
-    CONTEXT.with(|it| {
-        let Some(handle) = it.runs_on.get() else {
-            return;
-        };
-        let left = it.pages_left.get();
-        it.pages_left.set(left.saturating_sub(1));
-        if left == 0 {
-            it.given_up.set(true);
-            handle.interrupt();
-        }
-    });
-}
-
-/// The statement that begins may be charged so many steps, however many of its own it may take. To be called
-/// after [`begin_statement`].
-pub(super) fn bound_charges(steps: u64) {
-    CONTEXT.with(|it| it.charged_max.set(steps));
-}
-
-/// The statement that begins has other bounds than steps: [`charge_search`] does not count.
-pub(super) fn search_freely() {
-    CONTEXT.with(|it| it.searches_count.set(false));
-}
-
-/// The statement that begins has only one step of so many, because its values may be long. What takes time in proportion
-/// to how long they are ([`charge_length`]) counts for as much less. To be called after [`begin_statement`].
-pub(super) fn share_lengths(share: u64) {
-    CONTEXT.with(|it| it.length_share.set(share.max(1)));
+    charges::begin_statement(steps, temp_bytes);
+    CONTEXT.with(|it| it.rowid_spent.set(false));
 }
 
 /// What the engine does for itself is not bounded.
@@ -382,7 +293,7 @@ pub(super) fn charge_row(table: &CStr) {
         tables.as_ref().and_then(|it| it.indexes.get(table.to_bytes()).copied()).unwrap_or_default()
     });
     // If that is too much, the next tick stops the statement.
-    charge_steps(STEPS_PER_ENTRY * (1 + n_indexes));
+    charges::charge_steps(STEPS_PER_ENTRY * (1 + n_indexes));
 }
 
 /// Whether a statement runs, not is prepared.
@@ -427,89 +338,4 @@ pub(super) fn set_rowid_spent() {
 /// Whether [`set_rowid_spent`] was called since the statement began.
 pub(super) fn is_rowid_spent() -> bool {
     CONTEXT.with(|it| it.rowid_spent.get())
-}
-
-/// The progress handler: another [`STEPS_PER_TICK`] instructions have run. Whether that was too many.
-pub(super) fn tick() -> bool {
-    #[cfg(test)]
-    TICKS.set(TICKS.get() + 1);
-    CONTEXT.with(|it| {
-        let left = it.ticks_left.get();
-        it.ticks_left.set(left.saturating_sub(1));
-        // What was charged counts at the end as well.
-        left == 0 || it.charged.get() > it.charged_max.get()
-    })
-}
-
-/// Whoever runs the command has no more time for it (R13).
-pub(super) fn set_given_up() {
-    CONTEXT.with(|it| it.given_up.set(true));
-}
-
-/// Whether [`set_given_up`] was called since the command began.
-pub(super) fn is_given_up() -> bool {
-    CONTEXT.with(|it| it.given_up.get())
-}
-
-/// A function takes as long as `n` instructions. Whether that is too many, or longer than there is time for.
-pub(super) fn charge_function(n: u64) -> bool {
-    is_too_much_work(n) || charge_steps(n)
-}
-
-/// The same for `LIKE` and `GLOB`, which a statement that only reads may do for as long as it has time.
-pub(super) fn charge_search(n: u64) -> bool {
-    is_too_much_work(n) || (CONTEXT.with(|it| it.searches_count.get()) && charge_steps(n))
-}
-
-/// The same for what takes time in proportion to how long a value is.
-pub(super) fn charge_length(n: u64) -> bool {
-    let counted = CONTEXT.with(|it| {
-        let (share, n) = (it.length_share.get(), n.saturating_add(it.length_rest.get()));
-        it.length_rest.set(n % share);
-        n / share
-    });
-    is_too_much_work(n) || (CONTEXT.with(|it| it.searches_count.get()) && charge_steps(counted))
-}
-
-fn is_too_much_work(n: u64) -> bool {
-    CONTEXT.with(|it| {
-        let left = it.work_left.get();
-        it.work_left.set(left.saturating_sub(n));
-        if left < n {
-            it.given_up.set(true);
-        }
-        left < n
-    })
-}
-
-/// Something takes as long as `n` instructions. Whether that is too many.
-pub(super) fn charge_steps(n: u64) -> bool {
-    CONTEXT.with(|it| {
-        let charged = it.steps_charged.get().saturating_add(n);
-        it.steps_charged.set(charged % STEPS_PER_TICK);
-        let total = it.charged.get().saturating_add(n);
-        it.charged.set(total);
-        let (ticks, left) = (charged / STEPS_PER_TICK, it.ticks_left.get());
-        it.ticks_left.set(left.saturating_sub(ticks));
-        left < ticks || total > it.charged_max.get()
-    })
-}
-
-/// The instructions that functions were charged since the statement began.
-pub(super) fn charged_steps() -> u64 {
-    CONTEXT.with(|it| it.charged.get())
-}
-
-/// Charge `n` bytes written to a temporary file. Whether that was too many.
-pub(super) fn charge_temp(n: u64) -> bool {
-    CONTEXT.with(|it| {
-        let left = it.temp_left.get();
-        it.temp_left.set(left.saturating_sub(n));
-        left < n
-    })
-}
-
-/// Whether the statement was stopped by [`charge_temp`].
-pub(super) fn is_out_of_temp() -> bool {
-    CONTEXT.with(|it| it.temp_left.get() == 0)
 }

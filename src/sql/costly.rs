@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use rusqlite::ffi;
 
 use crate::sql::allocated;
-use crate::sql::context;
+use crate::sql::charges;
 use crate::sql::fault::SqlError;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
@@ -110,7 +110,7 @@ unsafe extern "C" fn call(
             }
         };
         let product = length(arguments[0]).saturating_mul(length(arguments[1]));
-        if context::charge_function(product / PRODUCT_PER_STEP) {
+        if charges::charge_function(product / PRODUCT_PER_STEP) {
             ffi::sqlite3_result_error_code(context, ffi::SQLITE_INTERRUPT);
             return;
         }

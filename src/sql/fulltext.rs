@@ -34,7 +34,7 @@ use std::slice;
 use rusqlite::ffi;
 
 use crate::limits;
-use crate::sql::context;
+use crate::sql::charges;
 use crate::sql::fulltext::pieces::Grammar;
 use crate::sql::fulltext::pieces::Pieces;
 use crate::sql::fulltext::pieces::TOO_MANY_WORDS;
@@ -89,7 +89,7 @@ unsafe fn check_search(
         return Err((ffi::SQLITE_ERROR, refused));
     }
     let phrases = u64::try_from(pieces.phrases).unwrap_or(u64::MAX);
-    if context::charge_search(phrases.saturating_mul(STEPS_PER_PHRASE)) {
+    if charges::charge_search(phrases.saturating_mul(STEPS_PER_PHRASE)) {
         return Err((ffi::SQLITE_INTERRUPT, String::new()));
     }
     Ok(())

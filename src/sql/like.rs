@@ -21,7 +21,7 @@ use std::ptr;
 
 use rusqlite::ffi;
 
-use crate::sql::context;
+use crate::sql::charges;
 use crate::sql::fault::SqlError;
 use crate::sql::like::search::Answer;
 use crate::sql::like::search::LOOKS_PER_STEP;
@@ -185,10 +185,10 @@ unsafe extern "C" fn call(
             has_sets: wildcards.set != 0,
             is_folded: wildcards.is_folded,
             n_looks: 0,
-            charge: |n| context::charge_search(n) || ffi::sqlite3_is_interrupted(connection) != 0,
+            charge: |n| charges::charge_search(n) || ffi::sqlite3_is_interrupted(connection) != 0,
         };
         let answer = search.compare(0, 0);
-        let is_out = context::charge_search(u64::from(search.n_looks / LOOKS_PER_STEP));
+        let is_out = charges::charge_search(u64::from(search.n_looks / LOOKS_PER_STEP));
         match answer {
             Ok(answer) if !is_out => {
                 ffi::sqlite3_result_int(context, c_int::from(answer == Answer::Match));

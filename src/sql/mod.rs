@@ -44,6 +44,7 @@ mod like;
 mod fulltext;
 mod nested;
 mod context;
+mod charges;
 mod preparing;
 mod fault;
 mod memory;

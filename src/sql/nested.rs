@@ -22,7 +22,7 @@ use std::ptr;
 
 use rusqlite::ffi;
 
-use crate::sql::context;
+use crate::sql::charges;
 use crate::sql::statement::Handle;
 
 /// How the texts of statements begin that are not counted: they are run more or less often, and ask whether settings or
@@ -138,7 +138,7 @@ unsafe fn charge(raw: *mut c_void, is_end: bool) {
         Some(charged)
     });
     // If that is too much, the next tick stops the statement that all this is part of.
-    context::charge_steps(charged.unwrap_or(0).into());
+    charges::charge_steps(charged.unwrap_or(0).into());
 }
 
 /// Instructions of all runs of a statement. Those of the present one are counted when it gives a row, or ends.
@@ -194,14 +194,14 @@ unsafe fn charge_piece(id: i64, blob: *mut ffi::sqlite3_blob) {
     // SAFETY: the caller's promise.
     let n_bytes = unsafe { ffi::sqlite3_blob_bytes(blob) };
     let n_bytes = u64::try_from(n_bytes).unwrap_or(0);
-    context::charge_search(STEPS_PER_PIECE);
-    context::charge_length(n_bytes / BYTES_PER_STEP);
+    charges::charge_search(STEPS_PER_PIECE);
+    charges::charge_length(n_bytes / BYTES_PER_STEP);
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::sql::context;
-    use crate::sql::context::STEPS_PER_TICK;
+    use crate::sql::charges;
+    use crate::sql::charges::STEPS_PER_TICK;
     use crate::sql::testing::Fixture;
     use crate::sql::testing::LIMITS;
     use crate::sql::testing::command;
@@ -334,10 +334,10 @@ mod tests {
 
     /// What `sql` counts for, and how often it ticks.
     fn cost(fixture: &mut Fixture, sql: &str) -> (u64, u64) {
-        context::TICKS.set(0);
-        context::USED.set(0);
+        charges::TICKS.set(0);
+        charges::USED.set(0);
         fixture.must(sql);
-        (context::USED.get(), context::TICKS.get())
+        (charges::USED.get(), charges::TICKS.get())
     }
 
     #[test]
@@ -371,12 +371,12 @@ mod tests {
             {
                 let limits = CommandLimits { steps, ..LIMITS };
                 let stamp = Stamp { limits, ..stamp(fixture.next) };
-                context::TICKS.set(0);
+                charges::TICKS.set(0);
                 let printed = print(&fixture.apply([command(Mode::Exec, sql, &[], &stamp)])[0]);
                 let want =
                     if sql.ends_with("')") { want.replace("400", "1") } else { want.to_owned() };
                 assert!(printed.starts_with(&want), "{steps}, {sql}: {printed}");
-                let ticked = context::TICKS.get() * STEPS_PER_TICK;
+                let ticked = charges::TICKS.get() * STEPS_PER_TICK;
                 assert!(ticked < steps / 10 * 11, "{ticked}: {sql}");
             }
         }

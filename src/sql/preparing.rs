@@ -20,6 +20,7 @@ use std::hash::Hasher;
 
 use rustc_hash::FxHasher;
 
+use crate::sql::charges;
 use crate::sql::context;
 use crate::sql::memory;
 use crate::sql::statement;
@@ -144,7 +145,7 @@ pub(super) struct Effort {
 impl Meter {
     fn steps(&self) -> u64 {
         let questions = self.questions.get().saturating_sub(QUESTIONS_FREE);
-        let choices = self.ticks.get().saturating_mul(context::STEPS_PER_TICK);
+        let choices = self.ticks.get().saturating_mul(charges::STEPS_PER_TICK);
         questions
             .saturating_mul(STEPS_PER_QUESTION)
             .saturating_add(choices.saturating_mul(STEPS_PER_CHOICE))

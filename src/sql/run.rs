@@ -8,6 +8,7 @@ use crate::sql::apply::Applied;
 use crate::sql::apply::Entry;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
+use crate::sql::charges;
 use crate::sql::connection;
 use crate::sql::connection::EngineError;
 use crate::sql::context;
@@ -356,11 +357,11 @@ impl Database {
             let message = "rowid 9223372036854775807 is reserved";
             return Err(Halt::ErrorAfter(StatementError::new(message)));
         }
-        let mut used = context::charged_steps();
+        let mut used = charges::charged_steps();
         if running.setting != Setting::Read {
             used = used.saturating_add(n_steps).saturating_add(STATEMENT_STEPS);
             #[cfg(test)]
-            context::USED.set(used);
+            charges::USED.set(used);
             if has_virtual_tables && used > budget {
                 return Err(Halt::ErrorAfter(out_of_steps(running)));
             }

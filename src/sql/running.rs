@@ -8,6 +8,7 @@ use crate::sql::allocated::Memory;
 use crate::sql::cache;
 use crate::sql::cache::Cached;
 use crate::sql::cache::Nature;
+use crate::sql::charges;
 use crate::sql::connection::EngineStatements;
 use crate::sql::context;
 use crate::sql::context::Cost;
@@ -218,13 +219,13 @@ impl Running {
     /// `handle`.
     pub(super) fn begin_statement(&self, steps: u64, ticks: u64, handle: Handle) {
         context::begin_statement(steps.saturating_mul(ticks), self.limits.temp_bytes);
-        context::bound_charges(steps);
-        context::share_lengths(self.limits.steps / self.steps_max().max(1));
+        charges::bound_charges(steps);
+        charges::share_lengths(self.limits.steps / self.steps_max().max(1));
         if self.share == Share::Inline {
-            context::bound_work(INLINE_WORK_MAX, INLINE_PAGES_MAX, handle);
+            charges::bound_work(INLINE_WORK_MAX, INLINE_PAGES_MAX, handle);
         }
         if self.setting == Setting::Read {
-            context::search_freely();
+            charges::search_freely();
         }
     }
 
@@ -368,7 +369,7 @@ pub(super) fn out_of_steps(running: &Running) -> StatementError {
 /// the time there is has used it up instead.
 pub(super) fn is_given_up(running: &Running) -> bool {
     let may_go_on = running.setting != Setting::Read || running.share == Share::Inline;
-    may_go_on && context::is_given_up()
+    may_go_on && charges::is_given_up()
 }
 
 /// SQLite passes over some failed system calls, such as those that read the statistics. What it gives then is
@@ -418,7 +419,7 @@ fn statement_error(error: SqlError, running: &Running) -> StatementError {
         ffi::SQLITE_INTERRUPT if running.setting == Setting::Read => too_late(),
         ffi::SQLITE_INTERRUPT => out_of_steps(running),
         ffi::SQLITE_TOOBIG => StatementError::coded("value_bytes", error.message),
-        ffi::SQLITE_FULL if context::is_out_of_temp() => StatementError::coded(
+        ffi::SQLITE_FULL if charges::is_out_of_temp() => StatementError::coded(
             "temp_bytes",
             format!(
                 "statement needs too much room to work: at most {} bytes",

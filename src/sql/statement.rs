@@ -20,6 +20,7 @@ use bytes::BytesMut;
 use rusqlite::Connection;
 use rusqlite::ffi;
 
+use crate::sql::charges;
 use crate::sql::context;
 use crate::sql::database::Ask;
 use crate::sql::fault::SqlError;
@@ -127,13 +128,13 @@ impl Handle {
         if code == ffi::SQLITE_OK { Ok((frames(log), frames(done))) } else { Err(self.error(code)) }
     }
 
-    /// Call `context::tick` every [`context::STEPS_PER_TICK`] instructions, and stop where it says so.
+    /// Call `charges::tick` every [`charges::STEPS_PER_TICK`] instructions, and stop where it says so.
     pub(super) fn count_steps(self) {
         self.on_progress(on_tick);
     }
 
-    /// Run `f`; every [`context::STEPS_PER_TICK`] instructions meanwhile, ask `enough` whether to give it
-    /// up, and, if it is `counted`, call [`context::tick`].
+    /// Run `f`; every [`charges::STEPS_PER_TICK`] instructions meanwhile, ask `enough` whether to give it
+    /// up, and, if it is `counted`, call [`charges::tick`].
     pub(super) fn with_watch<T>(
         self,
         is_counted: bool,
@@ -156,7 +157,7 @@ impl Handle {
     }
 
     fn on_progress(self, handler: unsafe extern "C" fn(*mut c_void) -> c_int) {
-        let n = c_int::try_from(context::STEPS_PER_TICK).expect("a small number");
+        let n = c_int::try_from(charges::STEPS_PER_TICK).expect("a small number");
         // SAFETY: the connection is open; the handlers take no argument.
         unsafe {
             ffi::sqlite3_progress_handler(self.0.as_ptr(), n, Some(handler), ptr::null_mut());
@@ -248,18 +249,18 @@ pub(super) fn is_enough() -> bool {
     let enough = unsafe { watch.cast::<&mut dyn FnMut(Ask) -> bool>().as_mut() };
     let is_enough = enough(Ask::Tick);
     if is_enough {
-        context::set_given_up();
+        charges::set_given_up();
     }
     is_enough
 }
 
 unsafe extern "C" fn on_tick(_: *mut c_void) -> c_int {
-    c_int::from(preparing::note_tick() || context::tick())
+    c_int::from(preparing::note_tick() || charges::tick())
 }
 
 unsafe extern "C" fn on_counted_tick(_: *mut c_void) -> c_int {
     // The limit first: what it decides must not depend on who else would stop here.
-    c_int::from(preparing::note_tick() || context::tick() || is_enough_to_run())
+    c_int::from(preparing::note_tick() || charges::tick() || is_enough_to_run())
 }
 
 unsafe extern "C" fn on_uncounted_tick(_: *mut c_void) -> c_int {

@@ -31,6 +31,7 @@ use std::sync::Once;
 use rusqlite::ffi;
 
 use crate::sql::allocated;
+use crate::sql::charges;
 use crate::sql::context;
 use crate::sql::context::Trouble;
 use crate::sql::fault::Fault;
@@ -288,7 +289,7 @@ fn watch_room(code: c_int) -> c_int {
 
 /// The same for a call that reads a page, as good as always.
 fn watch_page(code: c_int) -> c_int {
-    context::charge_page();
+    charges::charge_page();
     watch(code)
 }
 
@@ -474,12 +475,12 @@ unsafe extern "C" fn x_write(
     unsafe {
         let shim = file.cast::<ShimFile>();
         let n_bytes = u64::try_from(n).expect("a size is not negative");
-        if (*shim).is_temporary && context::charge_temp(n_bytes) {
+        if (*shim).is_temporary && charges::charge_temp(n_bytes) {
             // Not watched: the statement's fault, equal on every replica.
             return ffi::SQLITE_FULL;
         }
         let (below, methods) = file_below(file);
-        context::charge_page();
+        charges::charge_page();
         let code = methods.xWrite.expect("every file has xWrite")(below, from, n, at);
         if code == ffi::SQLITE_OK && (*shim).is_lasting {
             (*shim).pace.on_written(at, n_bytes);

@@ -5,7 +5,7 @@ use std::slice;
 
 use rusqlite::ffi;
 
-use crate::sql::context;
+use crate::sql::charges;
 use crate::sql::fulltext::LOOKS_PER_STEP;
 use crate::sql::fulltext::REFUSED;
 use crate::sql::fulltext::sqlite;
@@ -187,7 +187,7 @@ unsafe fn run_charged(
             let message = format!("{REFUSED} finds too much in one row for such a function");
             let length = c_int::try_from(message.len()).unwrap_or(0);
             ffi::sqlite3_result_error(call, message.as_ptr().cast(), length);
-        } else if context::charge_function(steps) {
+        } else if charges::charge_function(steps) {
             ffi::sqlite3_result_error_code(call, ffi::SQLITE_INTERRUPT);
         } else {
             function(api, row, call, n, values);

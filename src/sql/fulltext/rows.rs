@@ -8,7 +8,7 @@ use std::slice;
 
 use rusqlite::ffi;
 
-use crate::sql::context;
+use crate::sql::charges;
 use crate::sql::fulltext::LOOKS_PER_STEP;
 use crate::sql::fulltext::sqlite;
 use crate::sql::fulltext::sqlite::Cursor;
@@ -215,18 +215,18 @@ unsafe fn is_interrupted(connection: *mut ffi::sqlite3) -> bool {
 /// Charge so many `steps`. Whether that is too many, or whoever runs the statement has had enough.
 fn is_to_stop_after(steps: u64) -> bool {
     // The limit first: what it decides must not depend on who else would stop here.
-    context::charge_search(steps) || is_enough_after(steps)
+    charges::charge_search(steps) || is_enough_after(steps)
 }
 
 /// The same for what is in proportion to how long a value is.
 pub(super) fn is_to_stop_in_text(steps: u64) -> bool {
-    context::charge_length(steps) || is_enough_after(steps)
+    charges::charge_length(steps) || is_enough_after(steps)
 }
 
 /// Whether whoever runs the statement has had enough, who is asked now and then.
 fn is_enough_after(steps: u64) -> bool {
     let unasked = UNASKED.get().saturating_add(steps);
-    let is_due = unasked >= context::STEPS_PER_TICK;
+    let is_due = unasked >= charges::STEPS_PER_TICK;
     UNASKED.set(if is_due { 0 } else { unasked });
     is_due && statement::is_enough_to_run()
 }

@@ -6,6 +6,7 @@ use rusqlite::types::Value;
 use super::*;
 use crate::sql::Read;
 use crate::sql::Share;
+use crate::sql::context;
 use crate::sql::testing::Fixture;
 use crate::sql::testing::LIMITS;
 use crate::sql::testing::command;
@@ -244,9 +245,9 @@ fn what_would_take_an_hour_is_refused_wherever_it_stands() {
 #[test]
 fn what_is_charged_is_bounded_also_where_more_may_tick_by() {
     context::begin_statement(16_000, u64::MAX);
-    context::bound_charges(1_000);
-    assert!(!context::charge_search(1_000));
-    assert!(context::charge_search(1));
+    charges::bound_charges(1_000);
+    assert!(!charges::charge_search(1_000));
+    assert!(charges::charge_search(1));
     context::unbounded();
 }
 

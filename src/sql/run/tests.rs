@@ -521,7 +521,7 @@ fn a_change_of_the_schema_works_on_long_values_but_not_for_ever() {
         let batch = fixture.database.apply_within(&entries, Share::Whole, &mut count).unwrap();
         let applied = batch.applied;
         assert_eq!(matches!(applied[..], [Applied::Done(Ok(_))]), is_done, "{sql}");
-        assert!(ticks < LIMITS.steps / context::STEPS_PER_TICK * 2, "{sql}: {ticks} ticks");
+        assert!(ticks < LIMITS.steps / charges::STEPS_PER_TICK * 2, "{sql}: {ticks} ticks");
     }
     fixture.must("DROP TABLE f; DROP INDEX u");
     // Where the schema itself has a long row, what reads it must; then there are fewer steps.
