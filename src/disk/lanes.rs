@@ -56,7 +56,7 @@ struct State<T> {
     /// Those of `running` that are on their way out, so that one thread is free for one that waits.
     n_giving_way: usize,
     n_very_long: usize,
-    /// Threads that wait for a task, or are about to take one.
+    /// Threads that have no task: they wait for one, or are about to take one.
     n_idle: usize,
     next: u64,
     is_closed: bool,
@@ -73,14 +73,15 @@ pub(super) struct Lanes<T> {
 }
 
 impl<T> Lanes<T> {
-    pub(super) fn new() -> Self {
+    /// None yet, for so many threads, each of which takes one task after another.
+    pub(super) fn new(n_threads: usize) -> Self {
         let state = State {
             fresh: VecDeque::new(),
             very_long: VecDeque::new(),
             running: VecDeque::new(),
             n_giving_way: 0,
             n_very_long: 0,
-            n_idle: 0,
+            n_idle: n_threads,
             next: 0,
             is_closed: false,
         };
@@ -126,14 +127,12 @@ impl<T> Lanes<T> {
                 (state.fresh.pop_front(), Lane::Fresh)
             };
             let Some(task) = task else {
-                state.n_idle += 1;
-                self.note(&state);
                 state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
-                state.n_idle -= 1;
                 continue;
             };
             let (number, began) = (state.next, now());
             state.next += 1;
+            state.n_idle -= 1;
             match lane {
                 Lane::Fresh => state.running.push_back((number, began)),
                 Lane::VeryLong => state.n_very_long += 1,
@@ -167,12 +166,17 @@ impl<T> Lanes<T> {
 impl<T> State<T> {
     /// Whether one more may run until it ends.
     fn has_place(&self) -> bool {
-        self.n_very_long < limits::SQL_THREADS_VERY_LONG
+        self.n_places() > 0
+    }
+
+    /// How many more may.
+    fn n_places(&self) -> usize {
+        limits::SQL_THREADS_VERY_LONG.saturating_sub(self.n_very_long)
     }
 
     /// Tasks that a thread could begin if it were free, and for which none is or will be.
     fn n_wanting(&self) -> usize {
-        let very_long = if self.has_place() { self.very_long.len() } else { 0 };
+        let very_long = self.very_long.len().min(self.n_places());
         (self.fresh.len() + very_long).saturating_sub(self.n_giving_way + self.n_idle)
     }
 }
@@ -287,6 +291,7 @@ impl<T> Drop for Turn<'_, T> {
             Lane::Fresh if self.gives_way => state.n_giving_way -= 1,
             Lane::Fresh => state.running.retain(|(it, _)| *it != self.number),
         }
+        state.n_idle += 1;
         self.of.note(&state);
         // Another thread may sleep that could begin one that waited for this place.
         if !state.very_long.is_empty() {
@@ -361,7 +366,7 @@ mod tests {
 
     #[test]
     fn who_has_had_its_time_gives_way_if_somebody_waits_and_two_go_on() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(N);
         let mut threads = Threads::new(&lanes);
         (0..4).for_each(|it| lanes.push(it));
         threads.fill();
@@ -393,10 +398,32 @@ mod tests {
     }
 
     #[test]
+    fn nobody_gives_way_for_whom_a_thread_is_about_to_take() {
+        let lanes = Lanes::new(N);
+        let mut threads = Threads::new(&lanes);
+        (0..4).for_each(|it| lanes.push(it));
+        threads.fill();
+        threads.pass(limits::GIVE_WAY_TIME * 2);
+        (4..6).for_each(|it| lanes.push(it));
+        assert_eq!(threads.ask(), [3]);
+        assert_eq!(threads.ask(), [2]);
+        threads.fill();
+        assert_eq!(threads.tasks(), [0, 1, 4, 5]);
+        threads.pass(limits::GIVE_WAY_TIME * 2);
+        assert!(threads.ask().is_empty(), "two wait, but for no thread");
+        // A place is free, and its thread not yet back.
+        threads.end(0);
+        assert!(threads.ask().is_empty(), "it takes one of them");
+        threads.fill();
+        assert_eq!(threads.tasks(), [1, 4, 5, 3]);
+        assert!(threads.ask().is_empty(), "there is no place for the other");
+    }
+
+    #[test]
     fn whoever_comes_has_a_thread_within_the_time_of_those_before_and_nobody_is_given_up_twice() {
         for seed in 0..200 {
             let mut dice = Dice::new(seed);
-            let lanes = Lanes::new();
+            let lanes = Lanes::new(N);
             let mut threads = Threads::new(&lanes);
             // The first so many never end by themselves, until the end.
             let n_endless = 1 + dice.below(8);
@@ -442,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_long_row_of_short_commands_gives_way_between_two_and_is_never_very_long() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(N);
         let now = Cell::new(Instant::START);
         let step = || {
             now.set(now.get().after(limits::GIVE_WAY_TIME / 3));
@@ -470,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_place_is_kept_for_one_long_command() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(N);
         let now = Cell::new(Instant::START);
         (0..7).for_each(|it| lanes.push(it));
         let mut turns: Vec<_> = (0..N).map(|_| lanes.take(|| now.get()).unwrap()).collect();
@@ -500,7 +527,7 @@ mod tests {
 
     #[test]
     fn threads_end_when_no_more_comes() {
-        let lanes = Lanes::<u64>::new();
+        let lanes = Lanes::<u64>::new(N);
         std::thread::scope(|scope| {
             for _ in 0..N {
                 scope.spawn(|| while lanes.take(|| Instant::START).is_some() {});

@@ -103,7 +103,7 @@ impl Workers {
         report: impl Fn(Done) + Clone + Send + 'static,
     ) -> Self {
         // Bounded by what asks: a database has one batch under way, and the reads are counted by the core.
-        let apply = Arc::new(Lanes::<ApplyTask>::new());
+        let apply = Arc::new(Lanes::<ApplyTask>::new(limits::SQL_THREADS));
         let (read, to_read) = flume::unbounded::<ReadTask>();
         let is_stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
@@ -328,7 +328,7 @@ mod tests {
         };
         let apply =
             |task, turn| apply_whole(task, turn, &stops, &is_stopping, Stopwatch::new(None), &now);
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(limits::SQL_THREADS_VERY_LONG + 1);
         for number in 1..=limits::SQL_THREADS_VERY_LONG as u64 {
             lanes.push(task(&folder, number, &[LONG]));
         }
