@@ -161,6 +161,13 @@ impl Database {
             Kind::Storage => self.run_key(command, &running),
             _ => self.run_statements(command, &mut running),
         };
+        #[cfg(test)]
+        if setting != Setting::Read
+            && let Some(index) = context::command_at_work()
+        {
+            let used = command.stamp.limits.steps - running.steps_left;
+            crate::sql::testing::note_steps(&self.path, index, used);
+        }
         spooled::shrink(&mut self.scratch);
         let ended = ended.and_then(|results| match self.check_kept(command, setting, &results) {
             Ok(Ok(())) => Ok(results),

@@ -100,21 +100,25 @@ fn check(seed: u64) -> [usize; 3] {
     };
     let mut dice = Dice::new(seed);
     let commands = statements::script(&mut dice, length, about);
-    let (want, want_hash) = replica::run(&commands, TWIN, &mut dice);
+    let want = replica::run(&commands, TWIN, &mut dice);
     for manner in MANNERS {
         let before = dice;
-        let (got, got_hash) = replica::run(&commands, manner, &mut dice);
+        let got = replica::run(&commands, manner, &mut dice);
         let replay = format!("{manner:?}; replay with DETERMINISM_SEED={seed}");
-        for (n, (got, want)) in got.iter().zip(&want).enumerate() {
+        for (n, (got, want)) in got.printed.iter().zip(&want.printed).enumerate() {
             assert_eq!(got, want, "command {n}, {}, of {replay}", texts(&commands[n]));
         }
-        assert_eq!(got.len(), want.len(), "outcomes are missing: {replay}");
-        if got_hash != want_hash {
+        assert_eq!(got.printed.len(), want.printed.len(), "outcomes are missing: {replay}");
+        for (n, (got, want)) in got.steps.iter().zip(&want.steps).enumerate() {
+            assert_eq!(got, want, "steps of command {n}, {}, of {replay}", texts(&commands[n]));
+        }
+        if got.hash != want.hash {
             let n = first_difference(&commands, manner, before);
             panic!("contents differ after command {n}, {}: {replay}", texts(&commands[n]));
         }
     }
     // The scripts are worth something only if most of what they try happens.
+    let want = want.printed;
     let failed = want.iter().filter(|it| it.starts_with("error")).count();
     assert!(failed * 2 < want.len(), "{failed} of {} commands failed, seed {seed}", want.len());
     let n_of = |what: &str| want.iter().filter(|it| it.starts_with(what)).count();
@@ -139,7 +143,7 @@ fn first_difference(commands: &[Bytes], manner: Manner, dice: Dice) -> usize {
     let (mut same, mut differs) = (0, commands.len());
     while differs - same > 1 {
         let half = same.midpoint(differs);
-        let run = |manner| replica::run(&commands[..half], manner, &mut { dice }).1;
+        let run = |manner| replica::run(&commands[..half], manner, &mut { dice }).hash;
         if run(TWIN) == run(manner) {
             same = half;
         } else {

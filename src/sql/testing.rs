@@ -1,8 +1,12 @@
 //! For the tests of this folder: a database in a folder of its own, and commands in one line.
 
 use std::fmt::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 use tempfile::TempDir;
 
 use crate::sql::Applied;
@@ -52,6 +56,28 @@ pub(crate) fn command(mode: Mode, sql: &str, arguments: &[Value<'_>], stamp: &St
         draft.bind(*value).unwrap();
     }
     draft.seal(stamp)
+}
+
+/// The steps that commands counted for, of databases that are watched.
+static STEPS: Mutex<Option<FxHashMap<PathBuf, FxHashMap<LogIndex, u64>>>> = Mutex::new(None);
+
+/// Note, from now on, what the commands of the database at `path` count for.
+pub(crate) fn watch_steps(path: &Path) {
+    let mut watched = STEPS.lock().unwrap();
+    watched.get_or_insert_default().insert(path.to_owned(), FxHashMap::default());
+}
+
+/// What each command counted for, when it ran last, of the database at `path`, which is not watched any more.
+pub(crate) fn steps_of(path: &Path) -> FxHashMap<LogIndex, u64> {
+    STEPS.lock().unwrap().get_or_insert_default().remove(path).expect("a database that is watched")
+}
+
+/// The command at `index` counted for `steps`.
+pub(crate) fn note_steps(path: &Path, index: LogIndex, steps: u64) {
+    let mut watched = STEPS.lock().unwrap();
+    if let Some(of_it) = watched.as_mut().and_then(|it| it.get_mut(path)) {
+        of_it.insert(index, steps);
+    }
 }
 
 /// A database and the index of its last command.

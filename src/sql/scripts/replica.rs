@@ -17,6 +17,7 @@ use crate::sql::Role;
 use crate::sql::Share;
 use crate::sql::Vfs;
 use crate::sql::scripts::statements;
+use crate::sql::testing;
 use crate::sql::testing::print;
 use crate::types::Dice;
 use crate::types::LogIndex;
@@ -63,8 +64,18 @@ struct Replica {
     copied: Option<usize>,
 }
 
-/// Apply `commands` in `manner`; what each gave, and the hash of what is there in the end.
-pub(super) fn run(commands: &[Bytes], manner: Manner, dice: &mut Dice) -> (Vec<String>, u64) {
+/// What came of a script.
+pub(super) struct End {
+    /// What each command gave.
+    pub(super) printed: Vec<String>,
+    /// What each counted for, in VM instructions; none for one that did not have to run.
+    pub(super) steps: Vec<Option<u64>>,
+    /// The hash of what is there.
+    pub(super) hash: u64,
+}
+
+/// Apply `commands` in `manner`.
+pub(super) fn run(commands: &[Bytes], manner: Manner, dice: &mut Dice) -> End {
     let entries: Vec<Entry> = (1..)
         .zip(commands)
         .map(|(n, command)| Entry { index: LogIndex(n), command: command.clone() })
@@ -114,6 +125,7 @@ impl Replica {
         // In memory, if that is to be had: there is much to sync, and no power to lose.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let mut replica = Self { folder, database: None, printed: Vec::new(), copied: None };
+        testing::watch_steps(&replica.path());
         Database::create(&replica.path(), Vfs::system(), "").unwrap();
         replica.reopen();
         replica
@@ -210,9 +222,15 @@ impl Replica {
         Some(copied)
     }
 
-    fn finish(mut self) -> (Vec<String>, u64) {
+    fn finish(mut self) -> End {
         let hash = self.database().content_hash().unwrap();
-        (self.printed, hash)
+        let steps = testing::steps_of(&self.path());
+        let indexes = (1..).map(LogIndex).take(self.printed.len());
+        End {
+            steps: indexes.map(|it| steps.get(&it).copied()).collect(),
+            hash,
+            printed: self.printed,
+        }
     }
 }
 
