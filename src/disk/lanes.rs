@@ -53,7 +53,7 @@ struct State<T> {
     very_long: VecDeque<T>,
     /// Of those that run as fresh: number and beginning, oldest first.
     running: VecDeque<(u64, Instant)>,
-    /// Those of `running` that are on their way out, so that one thread is free for one that waits.
+    /// Those that run and are on their way out, so that a thread is free for one that waits.
     n_giving_way: usize,
     n_very_long: usize,
     /// Threads that have no task: they wait for one, or are about to take one.
@@ -263,9 +263,9 @@ impl<T> Turn<'_, T> {
 
     fn give_way(&mut self, state: &mut State<T>) {
         self.gives_way = true;
+        state.n_giving_way += 1;
         if self.lane == Lane::Fresh {
             state.running.retain(|(it, _)| *it != self.number);
-            state.n_giving_way += 1;
         }
         self.of.note(state);
     }
@@ -288,9 +288,9 @@ impl<T> Drop for Turn<'_, T> {
         let mut state = self.of.state();
         match self.lane {
             Lane::VeryLong => state.n_very_long -= 1,
-            Lane::Fresh if self.gives_way => state.n_giving_way -= 1,
             Lane::Fresh => state.running.retain(|(it, _)| *it != self.number),
         }
+        state.n_giving_way -= usize::from(self.gives_way);
         state.n_idle += 1;
         self.of.note(&state);
         // Another thread may sleep that could begin one that waited for this place.

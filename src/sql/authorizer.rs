@@ -14,6 +14,7 @@ use rusqlite::hooks::AuthAction;
 use rusqlite::hooks::AuthContext;
 use rusqlite::hooks::Authorization;
 
+use crate::sql::charges;
 use crate::sql::context;
 use crate::sql::context::Cost;
 use crate::sql::context::Verb;
@@ -154,7 +155,10 @@ fn is_allowed(asked: AuthContext<'_>) -> bool {
             note_function(function_name);
             !is_one_of(function_name, &FUNCTIONS)
         }
-        AuthAction::Pragma { pragma_name, pragma_value } => may_ask(pragma_name, pragma_value),
+        AuthAction::Pragma { pragma_name, pragma_value } => {
+            charge_pragma(pragma_name);
+            may_ask(pragma_name, pragma_value)
+        }
         // ATTACH and DETACH, which VACUUM needs; transactions, which are the engine's; temporary objects,
         // which a replica would lose when it reopens the database; and what is not known.
         _ => false,
@@ -169,6 +173,15 @@ fn note_function(name: &str) {
         context::note(|it| it.time = true);
     } else if name.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("json")) {
         context::note(|it| it.cost = Cost::Json);
+    }
+}
+
+/// A pragma that is read as a table is prepared anew for each row that asks for it, and most of what it does is done then.
+/// What virtual tables and `ALTER TABLE` ask, they ask once, or more or less often.
+fn charge_pragma(name: &str) {
+    let is_table = context::is_running() && context::verb() != Verb::Pragma;
+    if is_table && !is_one_of(name, &["data_version", "page_size", "quick_check"]) {
+        charges::charge_steps(context::steps_of_pragma());
     }
 }
 

@@ -24,6 +24,10 @@ use crate::wire::command::Stamp;
 /// to be read, and another be written to make room for it.
 const STEPS_PER_ENTRY: u64 = 32;
 
+/// What preparing a pragma takes that is read as a table, and what a column of one takes that it tells of.
+const STEPS_PER_PRAGMA: u64 = 256;
+const STEPS_PER_COLUMN: u64 = 16;
+
 /// What of the tables decides what a statement costs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
@@ -276,6 +280,11 @@ pub(super) fn note_table(table: &str) {
 /// Columns of the widest table.
 pub(super) fn width() -> u64 {
     CONTEXT.with(|it| it.tables.borrow().as_ref().map_or(0, |it| it.width))
+}
+
+/// What a pragma takes that is read as a table, before it gives a row, in VM instructions.
+pub(super) fn steps_of_pragma() -> u64 {
+    STEPS_PER_PRAGMA + width() * STEPS_PER_COLUMN
 }
 
 /// The text of the view or trigger called `name`.

@@ -354,25 +354,14 @@ impl Database {
         if is_long {
             cached.long_for = LONG_FOR;
         }
-        let rows = ran?;
-        stop_if_failed()?;
-        if is_given_up(running) {
-            return Err(Halt::Long);
-        }
-        if context::is_rowid_spent() {
-            // SQLite would choose the next rowid at random, differently on every replica.
-            let message = "rowid 9223372036854775807 is reserved";
-            return Err(Halt::ErrorAfter(StatementError::new(message)));
-        }
         let mut used = charges::charged_steps();
         if running.setting != Setting::Read {
             used = used.saturating_add(n_steps).saturating_add(STATEMENT_STEPS);
-            #[cfg(test)]
-            charges::USED.set(used);
-            if has_virtual_tables && used > budget {
-                return Err(Halt::ErrorAfter(out_of_steps(running)));
-            }
         }
+        #[cfg(test)]
+        charges::USED.set(used);
+        let is_over = counts_nested && used > budget;
+        let rows = check_ran(ran, is_over, running)?;
         running.steps_left = running.steps_left.saturating_sub(used);
         if cached.prepared.take_repreparations() > 0 && running.setting != Setting::Alone {
             // It was prepared again behind our back: some steps were counted twice, or (on a connection
@@ -461,6 +450,33 @@ impl Database {
             },
         }
     }
+}
+
+/// What a statement gave that ran, if it may stay; it `is_over` if it took too many steps, a part of which others took.
+fn check_ran(
+    ran: Result<Option<Rows>, Halt>,
+    is_over: bool,
+    running: &Running,
+) -> Result<Option<Rows>, Halt> {
+    let rows = match ran {
+        Ok(rows) => rows,
+        // Where it was stopped, if it was, and what it met before, differs between replicas; not that it is over.
+        Err(halt) if is_over && !matches!(halt, Halt::Fault(_) | Halt::Long) => None,
+        Err(halt) => return Err(halt),
+    };
+    stop_if_failed()?;
+    if is_given_up(running) {
+        return Err(Halt::Long);
+    }
+    if is_over {
+        return Err(Halt::ErrorAfter(out_of_steps(running)));
+    }
+    if context::is_rowid_spent() {
+        // SQLite would choose the next rowid at random, differently on every replica.
+        let message = "rowid 9223372036854775807 is reserved";
+        return Err(Halt::ErrorAfter(StatementError::new(message)));
+    }
+    Ok(rows)
 }
 
 /// Whether a part of what `cached`, the first statement of `sql`, does may be done by virtual tables.

@@ -1,5 +1,7 @@
 //! For the tests of this folder: a database in a folder of its own, and commands in one line.
 
+#![expect(clippy::disallowed_types, reason = "tests learn what went on in other threads")]
+
 use std::fmt::Write;
 use std::path::Path;
 use std::path::PathBuf;
