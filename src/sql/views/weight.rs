@@ -38,6 +38,10 @@ const TERMS_PER_STEP: u64 = 2;
 const COLUMNS_MAX: u64 = 2_000;
 /// Pairs of columns, of tables joined by columns of one name, that count for one instruction.
 const COLUMN_PAIRS_PER_STEP: u64 = 40;
+/// Tables that views and subqueries may bring to one join, and what each of more counts for, times the square root of
+/// how many they are: SQLite puts them all into one list before it says that they are too many.
+const JOINED_MAX: u64 = 64;
+const STEPS_PER_JOINED: u64 = 40;
 /// Bytes that count for one instruction.
 const BYTES_PER_STEP: u64 = 16;
 
@@ -58,6 +62,8 @@ struct Weight {
     width: u64,
     /// Views and parentheses in one another.
     level: u64,
+    /// Tables that it brings to a join.
+    joined: u64,
 }
 
 /// The views of a schema, weighed as they are asked for.
@@ -98,7 +104,11 @@ impl Weights {
                 open.pop();
             }
         }
-        self.known.get(&name).map_or(0, |it| it.steps)
+        self.known.get(&name).map_or(0, |it| {
+            let joined = if it.joined > JOINED_MAX { it.joined } else { 0 };
+            let joins = joined.saturating_mul(joined.isqrt()).saturating_mul(STEPS_PER_JOINED);
+            it.steps.saturating_add(joins)
+        })
     }
 
     /// Begin to weigh `view`; give it with those that it mentions.
@@ -129,11 +139,22 @@ enum Part {
     Values,
 }
 
+/// What a [`Frame`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Other,
+    /// A result, or several with the same name.
+    Item,
+    /// It stands among the tables of a SELECT, or may be named there.
+    Table,
+}
+
 /// What stands in one pair of parentheses; or a result with a name, or several with the same name.
 #[derive(Debug, Default)]
 struct Frame {
     parent: usize,
-    is_item: bool,
+    kind: Kind,
     has_select: bool,
     part: Part,
     /// The next token begins a result.
@@ -143,6 +164,7 @@ struct Frame {
     /// What the views give.
     width: u64,
     level: u64,
+    joined: u64,
     /// Its words, one for each that is short.
     words: u64,
     /// Tokens, those inside of it included.
@@ -280,6 +302,9 @@ impl Reader<'_> {
                 let frame = &mut self.frames[self.here];
                 frame.width = frame.width.max(view.width);
                 frame.level = frame.level.max(view.level);
+                if frame.part == Part::From {
+                    frame.joined = frame.joined.saturating_add(view.joined);
+                }
             }
         }
         while self.here > 0 {
@@ -304,7 +329,11 @@ impl Reader<'_> {
 
     /// The frame of the SELECT at hand.
     fn select(&self) -> usize {
-        if self.frames[self.here].is_item { self.frames[self.here].parent } else { self.here }
+        if self.frames[self.here].kind == Kind::Item {
+            self.frames[self.here].parent
+        } else {
+            self.here
+        }
     }
 
     fn is_star(&self, at: usize) -> bool {
@@ -324,7 +353,7 @@ impl Reader<'_> {
     }
 
     fn ends_item(&self, at: usize) -> bool {
-        self.frames[self.here].is_item && (self.tokens[at] == "," || self.ends_list(at))
+        self.frames[self.here].kind == Kind::Item && (self.tokens[at] == "," || self.ends_list(at))
     }
 
     /// The result before the token is at its end: it may have a name.
@@ -351,7 +380,7 @@ impl Reader<'_> {
         }
         self.frames[self.here].is_item_due = false;
         if self.after(at, 1) != "," {
-            self.push(self.here, Frame { is_item: true, ..Frame::default() });
+            self.push(self.here, Frame { kind: Kind::Item, ..Frame::default() });
         }
     }
 
@@ -368,17 +397,21 @@ impl Reader<'_> {
         let is_group = self.frames[self.here].part == Part::From
             && ([",", "("].contains(&before) || is(before, "FROM") || is(before, "JOIN"));
         let (part, tables) = if is_group { (Part::From, 1) } else { (Part::Other, 0) };
+        let mut kind =
+            if self.frames[self.here].part == Part::From { Kind::Table } else { Kind::Other };
         let mut whole = self.here;
         if let Some((named_at, name)) = self.definition(at) {
-            // It is part of what names it, and once of all.
-            whole = 0;
+            kind = Kind::Table;
             self.made.insert(named_at);
-            let select = self.here;
-            self.frames[select].definitions += 1;
-            let new = self.frames.len();
-            self.definitions.entry((select, name)).or_default().push(new);
+            // It is part of what names it; and once of all, where it is no table.
+            whole = self.frames.len();
+            self.frames.push(Frame { parent: whole, kind: Kind::Item, ..Frame::default() });
+            self.edges.push((0, whole));
+            let definitions = self.definitions.entry((self.here, name)).or_default();
+            definitions.push(whole + 1);
+            self.frames[self.here].definitions += 1;
         }
-        self.push(whole, Frame { part, tables, ..Frame::default() });
+        self.push(whole, Frame { kind, part, tables, ..Frame::default() });
     }
 
     /// The name of what the parenthesis defines: `name AS (`, `name(a, b) AS NOT MATERIALIZED (`.
@@ -406,7 +439,7 @@ impl Reader<'_> {
         if here == 0 {
             return;
         }
-        if self.frames[here].is_item {
+        if self.frames[here].kind == Kind::Item {
             // The text ends here.
             self.end_item(self.tokens.len());
             return;
@@ -417,6 +450,9 @@ impl Reader<'_> {
         let frame = &mut self.frames[here];
         let (tokens, tables, has_select) = (frame.tokens, frame.tables, frame.has_select);
         let is_natural = frame.is_natural && !has_select;
+        if !has_select {
+            frame.tables = 0;
+        }
         frame.end_select();
         self.here = parent;
         let frame = &mut self.frames[parent];
@@ -512,7 +548,7 @@ impl Reader<'_> {
             let next = self.frames.len();
             let group = *groups.entry(name.clone()).or_insert(next);
             if group == next {
-                self.frames.push(Frame { parent: next, is_item: true, ..Frame::default() });
+                self.frames.push(Frame { parent: next, kind: Kind::Item, ..Frame::default() });
                 self.show(select, name, group);
             }
             self.edges.push((group, item));
@@ -588,6 +624,9 @@ impl Reader<'_> {
                     so_far.steps = so_far.steps.saturating_add(weight.steps);
                     so_far.width = so_far.width.max(weight.width);
                     so_far.level = so_far.level.max(weight.level);
+                    if self.frames[to].kind == Kind::Table {
+                        so_far.joined = so_far.joined.saturating_add(weight.joined);
+                    }
                     *next += 1;
                 } else {
                     // Nothing, should it name itself.
@@ -605,8 +644,8 @@ impl Reader<'_> {
     }
 
     fn begin_sum(&self, at: usize) -> Weight {
-        let Frame { steps, width, level, .. } = self.frames[at];
-        Weight { steps, width, level }
+        let Frame { steps, width, level, joined, .. } = self.frames[at];
+        Weight { steps, width, level, joined }
     }
 }
 
@@ -628,12 +667,13 @@ impl Frame {
             steps: (inside.steps.saturating_add(names).saturating_add(stars))
                 .saturating_add(terms / TERMS_PER_STEP)
                 .saturating_add(pairs / COLUMN_PAIRS_PER_STEP),
-            width: match (self.is_item, self.has_select) {
-                (true, _) => 0,
-                (false, true) => n_results,
-                (false, false) => inside.width,
+            width: match (self.kind, self.has_select) {
+                (Kind::Item, _) => 0,
+                (_, true) => n_results,
+                (_, false) => inside.width,
             },
             level: inside.level.saturating_add(u64::from(self.has_select)),
+            joined: inside.joined.saturating_add(self.tables_max),
         }
     }
 }
@@ -686,116 +726,4 @@ fn is(token: &str, word: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Weights;
-
-    /// What the last of `views` comes to, each a name and what it selects, where tables have `width` columns.
-    fn weigh(width: u64, views: &[(&str, &str)]) -> u64 {
-        let text = |(name, select): &(&str, &str)| {
-            ((*name).to_owned(), format!("CREATE VIEW {name} AS {select}"))
-        };
-        let mut weights = Weights::new(views.iter().map(text), width);
-        weights.of(views.last().unwrap().0)
-    }
-
-    /// How many times more it comes to with the one than with the other.
-    fn ratio(more: &str, less: &str) -> u64 {
-        let of = |select| weigh(100, &[("v", select)]);
-        of(more) / of(less)
-    }
-
-    #[test]
-    fn views_count_as_often_as_they_are_mentioned() {
-        let base = ("base", &*format!("SELECT 1 IN ({})", vec!["a"; 1_000].join(",")));
-        let one = weigh(10, &[base]);
-        for (mentions, n) in [
-            ("SELECT * FROM base", 1),
-            ("SELECT * FROM \"base\", [Base], `BASE`", 3),
-            ("SELECT * FROM main.base AS x JOIN 'base' AS y", 2),
-            ("SELECT (SELECT a FROM base /* base */) -- base\n, base.a FROM base", 3),
-            ("SELECT basement, \"ba\"\"se\"", 0),
-        ] {
-            let whole = weigh(10, &[base, ("v", mentions)]);
-            assert_eq!(whole / one, n, "{mentions}");
-        }
-        let odd = "SELECT * FROM \"it\"\"s\", [it\"s], `it\"s`";
-        let select = format!("SELECT 1 IN ({})", vec!["a"; 1_000].join(","));
-        let views = [("it\"s".to_owned(), select), ("v".to_owned(), odd.to_owned())];
-        let mut weights = Weights::new(views, 10);
-        assert_eq!(weights.of("v") / weights.of("it\"s"), 3);
-    }
-
-    #[test]
-    fn views_that_double_come_to_as_much_and_never_to_less() {
-        let views: Vec<_> = (0..100)
-            .map(|n| (format!("v{n}"), format!("SELECT x.a FROM v{0} AS x, v{0} AS y", n - 1)))
-            .collect();
-        let mut weights = Weights::new(views, 10);
-        let of_10 = weights.of("v10");
-        assert!(weights.of("v20") / of_10 >= 1_000);
-        assert_eq!(weights.of("v99"), u64::MAX);
-    }
-
-    #[test]
-    fn a_circle_ends() {
-        let one = weigh(10, &[("v", "SELECT * FROM v, v")]);
-        assert!(weigh(10, &[("u", "SELECT * FROM v, v"), ("v", "SELECT * FROM u, u")]) < 5 * one);
-    }
-
-    #[test]
-    fn what_has_a_name_in_a_text_counts_as_often_as_it_is_named() {
-        let list = vec!["a"; 1_000].join(",");
-        let ten = |name: &str| vec![name; 10].join(",");
-        let plain = format!("SELECT a IN ({list}) FROM t");
-        for select in [
-            format!("SELECT a IN ({list}) AS x FROM t WHERE a IN ({})", ten("x")),
-            format!("SELECT a IN ({list}) x FROM t GROUP BY a IN ({})", ten("\"X\"")),
-            format!("SELECT 1, a IN ({list}) 'x', 2 FROM t ORDER BY a IN ({})", ten("[x]")),
-            format!("SELECT a IN ({list}) AS x UNION SELECT 1 ORDER BY a IN ({})", ten("x")),
-            format!("SELECT a IN ({list}) AS x FROM t WHERE (SELECT 1 IN ({}))", ten("x")),
-            format!("WITH x AS (SELECT a IN ({list})) SELECT 1 FROM {}", ten("x")),
-            format!(
-                "WITH y AS (SELECT 1 FROM {}), x(a) AS NOT MATERIALIZED (SELECT a IN ({list})) SELECT 1 FROM y",
-                ten("x")
-            ),
-            format!(
-                "SELECT {} FROM t WINDOW x AS (PARTITION BY a IN ({list}))",
-                vec!["sum(a) OVER x"; 10].join(",")
-            ),
-        ] {
-            let ratio = ratio(&select, &plain);
-            assert!((8..40).contains(&ratio), "{ratio}: {}", select.replace(&list, "…"));
-        }
-    }
-
-    #[test]
-    fn results_of_one_name_inside_one_another_multiply() {
-        let nested = |n: usize| {
-            let (open, close) = ("(SELECT x + x AS x WHERE ".repeat(n), ")".repeat(n));
-            format!("SELECT a AS x FROM t WHERE {open} x {close}")
-        };
-        assert!(ratio(&nested(16), &nested(8)) > 200);
-        let nested = |n: usize| {
-            let (open, close) = ("WITH x AS (".repeat(n), ") SELECT 1 FROM x, x".repeat(n));
-            format!("{open} SELECT 1 {close}")
-        };
-        assert!(ratio(&nested(16), &nested(8)) > 200);
-    }
-
-    #[test]
-    fn columns_count_where_they_are_many() {
-        for (select, at_least) in [
-            ("SELECT * FROM w".to_owned(), 2_000),
-            ("SELECT w.*, count(*), 2 * 3 FROM w, w AS x".to_owned(), 2 * 2_000),
-            (format!("SELECT 1 FROM w, w AS x WHERE 1 IN ({})", vec!["y"; 100].join(",")), 20_000),
-            (format!("SELECT * FROM w ORDER BY {}", vec!["1+y"; 100].join(",")), 250_000),
-            (format!("SELECT {} FROM w", vec!["*"; 50].join(",")), 50 * 2_000 * 38),
-        ] {
-            let (narrow, wide) = (weigh(2, &[("v", &select)]), weigh(2_000, &[("v", &select)]));
-            assert!(wide > narrow + at_least, "{narrow}, {wide}: {select}");
-        }
-        // SELECTs beside one another are each by themselves.
-        let arms = vec!["SELECT 1 FROM w"; 100].join(" UNION ALL ");
-        assert!(weigh(2_000, &[("v", &arms)]) < 100 * weigh(2_000, &[("v", "SELECT 1 FROM w")]));
-    }
-}
+mod tests;
