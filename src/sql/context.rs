@@ -284,6 +284,7 @@ pub(super) fn width() -> u64 {
 
 /// What a pragma takes that is read as a table, before it gives a row, in VM instructions.
 pub(super) fn steps_of_pragma() -> u64 {
+    // It ends with an error where it asks for the columns of a view that has none.
     STEPS_PER_PRAGMA + width() * STEPS_PER_COLUMN
 }
 

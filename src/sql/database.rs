@@ -42,6 +42,8 @@ use crate::sql::statement::Handle;
 use crate::sql::storage::Keys;
 use crate::sql::text;
 use crate::sql::vfs::Vfs;
+use crate::sql::views;
+use crate::sql::views::Views;
 use crate::types::DatabaseSize;
 use crate::types::LogIndex;
 use crate::wire::command::Command;
@@ -129,6 +131,8 @@ pub struct Database {
     pub(super) shape: Shape,
     /// What its tables are.
     pub(super) tables: Arc<Tables>,
+    /// What its views may take.
+    pub(super) views: Views,
     /// What hangs on the tables of virtual tables, by its names.
     hanging: Vec<String>,
     /// Texts, by their hash, that could have taken long to prepare or to run, and did not.
@@ -217,10 +221,10 @@ impl Database {
             schema::number(handle, "SELECT applied FROM __debros_meta").map_err(open_error)?;
         let shape = schema::shape(handle).map_err(open_error)?;
         let mut tables = Arc::new(schema::tables(handle).map_err(open_error)?);
-        let width = schema::load(handle, shape, &tables).map_err(open_error)?;
-        context::forget();
-        Arc::make_mut(&mut tables).widen(width);
         // What only reads changes no schema.
+        let views = schema::load(handle, shape, &tables, may_write).map_err(open_error)?;
+        context::forget();
+        Arc::make_mut(&mut tables).widen(views.width);
         let hanging = if may_write && shape.virtual_tables > 0 {
             fulltext::hanging(handle).map_err(open_error)?
         } else {
@@ -243,6 +247,7 @@ impl Database {
             tier: 0,
             shape,
             tables,
+            views,
             hanging,
             quick: FxHashSet::default(),
             learned: None,
@@ -288,7 +293,7 @@ impl Database {
             // At once: where it may be stopped or run out of memory, SQLite would go on without statistics.
             schema::number(self.handle, "SELECT applied FROM __debros_meta")
         })?;
-        schema::load(self.handle, self.shape, &self.tables)?;
+        schema::load(self.handle, self.shape, &self.tables, false)?;
         self.has_stale_schema = false;
         Ok(())
     }
@@ -466,11 +471,7 @@ impl Database {
 
     /// Check what `sql`, a change of the schema, left behind; give what that counts for, in VM instructions. `Err`
     /// names what must not stay.
-    pub(super) fn check_schema(
-        &mut self,
-        sql: &str,
-        steps_max: u64,
-    ) -> Result<Result<u64, StatementError>, Fault> {
+    pub(super) fn check_schema(&mut self, sql: &str) -> Result<Result<u64, StatementError>, Fault> {
         let before = self.shape;
         let is_selected = text::makes_table_by_select(sql);
         let found = context::as_engine(|| {
@@ -478,16 +479,16 @@ impl Database {
             self.shape = schema::shape(self.handle)?;
             self.tables = Arc::new(schema::tables(self.handle)?);
             context::know(&self.tables);
-            let columns = schema::check_columns(self.handle, is_selected, steps_max)?;
+            let views = views::check(self.handle, is_selected, &self.views)?;
             // No more is done once it is refused.
-            let hanging = if columns.is_ok() && self.shape.virtual_tables > 0 {
+            let hanging = if views.is_ok() && self.shape.virtual_tables > 0 {
                 fulltext::hanging(self.handle)?
             } else {
                 Vec::new()
             };
-            Ok::<_, SqlError>((engines, columns, hanging))
+            Ok::<_, SqlError>((engines, views, hanging))
         });
-        let (engines, columns, hanging) =
+        let (engines, views, hanging) =
             found.map_err(|error| error.into_fault("check the schema"))?;
         if self.role == Role::Tenant && engines != self.engine_schema {
             return Ok(Err(StatementError::coded("not_authorized", "not authorized")));
@@ -499,12 +500,14 @@ impl Database {
         } else if let Some(error) = fulltext::check_hanging(&self.hanging, &hanging) {
             return Ok(Err(error));
         }
-        Ok(columns.map(|views| {
+        Ok(views.map(|views| {
             self.hanging = hanging;
             context::forget();
             Arc::make_mut(&mut self.tables).widen(views.width);
             context::know(&self.tables);
-            views.steps
+            let steps = views.steps();
+            self.views = views;
+            steps
         }))
     }
 }

@@ -52,6 +52,7 @@ mod allocated;
 mod connection;
 mod statement;
 mod vfs;
+mod views;
 mod pace;
 mod maintenance;
 mod content;

@@ -390,7 +390,7 @@ mod tests {
         // The view counts for 59² pairs.
         let create: Vec<_> = (0..100).map(|it| format!("CREATE TABLE c{it}(a)")).collect();
         let printed = print(&fixture.apply([each(&create, 1_000_000)])[0]);
-        assert!(printed.starts_with("error schema_views"), "{printed}");
+        assert!(printed.starts_with("error statement_steps"), "{printed}");
         assert_eq!(print(&fixture.apply([each(&create[..5], 1_000_000)])[0]), "0 rows, id 0");
     }
 

@@ -6,21 +6,18 @@ use std::sync::Arc;
 use crate::limits;
 use crate::sql::authorizer;
 use crate::sql::authorizer::ENGINE_PREFIX;
-use crate::sql::cache::PREPARING_MEMORY_MAX;
 use crate::sql::context;
 use crate::sql::context::Tables;
 use crate::sql::fault::Class;
 use crate::sql::fault::SqlError;
 use crate::sql::fault::classify;
-use crate::sql::preparing;
-use crate::sql::preparing::Allowance;
-use crate::sql::preparing::Effort;
 use crate::sql::preparing::Text;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
 use crate::sql::text;
+use crate::sql::views;
+use crate::sql::views::Views;
 use crate::wire::command::Value;
-use crate::wire::rows::Column;
 use crate::wire::rows::StatementError;
 
 /// Triggers up to which preparing a statement is quick.
@@ -86,28 +83,24 @@ pub(super) fn outgrown(before: Shape, now: Shape) -> Option<StatementError> {
 pub(super) const RANDOM_NAMES: &str =
     "duplicate column name: name the columns of the result apart with AS";
 
-/// Steps that preparing every view once may count for, in all: a tenth of a second. It is done after
-/// each change of the schema, and when a database is opened.
-const VIEWS_STEPS_MAX: u64 = 7_000_000;
 /// Columns that a table may have.
 const COLUMNS_MAX: u64 = 2_000;
-/// Its columns may be those of a SELECT, where SQLite makes up names.
-const NEWEST_TABLE: &str = "
-    SELECT name FROM pragma_table_xinfo((
-        SELECT name FROM main.sqlite_master
-        WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
-          AND rowid = (SELECT max(rowid) FROM main.sqlite_master)))";
 const VIRTUAL_TABLES: &str = "
     SELECT name FROM main.sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE%'";
-const VIEWS: &str = "SELECT name FROM main.sqlite_master WHERE type = 'view'";
 
 /// Have at hand what SQLite would else read when a statement first needs it, which would then count for more
-/// ([`preparing`]): virtual tables, and the columns of views. Gives the columns of the widest view.
+/// ([`preparing`](crate::sql::preparing)): virtual tables, and the columns of views. Gives what was found out about
+/// views, as far as it `is_weighed` what broken ones count for.
 ///
 /// An R-tree reads when it begins how many rows it has, by the statistics: one that begins after `ANALYZE` in the
 /// same command would be planned otherwise. FTS5 tables read their settings: one that has not done so writes
 /// another version of them than one that has, when its index is built anew.
-pub(super) fn load(handle: Handle, shape: Shape, tables: &Arc<Tables>) -> Result<u64, SqlError> {
+pub(super) fn load(
+    handle: Handle,
+    shape: Shape,
+    tables: &Arc<Tables>,
+    is_weighed: bool,
+) -> Result<Views, SqlError> {
     context::know(tables);
     context::as_engine(|| {
         if shape.virtual_tables > 0 {
@@ -124,82 +117,17 @@ pub(super) fn load(handle: Handle, shape: Shape, tables: &Arc<Tables>) -> Result
                 }
             }
         }
-        let mut width = 0;
-        if shape.views > 0 {
-            for view in texts(handle, VIEWS, None)? {
-                // Those of an older program may take more than they may now, and are at hand all the same.
-                let (columns, _) = look_at_view(handle, &view, u64::MAX)?;
-                width = width.max(count(&columns));
-            }
-        }
-        Ok(width)
+        if shape.views > 0 { views::load(handle, is_weighed) } else { Ok(Views::default()) }
     })
 }
 
-/// What was found out about views.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Views {
-    /// What reading from each counts for, in VM instructions, as far as SQLite prepares it.
-    pub(super) steps: u64,
-    /// Columns of the widest.
-    pub(super) width: u64,
-}
-
-/// Look at every view, and at the newest table if it `is_selected`, that is, was made by a SELECT. `Err`: preparing
-/// what reads the views takes more than `steps_max`, or than any may; or a column has a name that SQLite made up
-/// by chance. Those of a view may change with any table.
-pub(super) fn check_columns(
-    handle: Handle,
-    is_selected: bool,
-    steps_max: u64,
-) -> Result<Result<Views, StatementError>, SqlError> {
-    let made_up = || Ok(Err(StatementError::new(RANDOM_NAMES)));
-    if is_selected && is_any_random(texts(handle, NEWEST_TABLE, None)?.iter().map(String::as_str)) {
-        return made_up();
-    }
-    let steps_max = steps_max.min(VIEWS_STEPS_MAX);
-    let mut views = Views::default();
-    for view in texts(handle, VIEWS, None)? {
-        let (columns, effort) = look_at_view(handle, &view, steps_max - views.steps)?;
-        if effort.is_out || effort.needs_memory {
-            let message = format!("preparing what reads view {view} takes too much");
-            return Ok(Err(StatementError::coded("schema_views", message)));
-        }
-        views.steps += effort.steps;
-        views.width = views.width.max(count(&columns));
-        if is_any_random(columns.iter().map(|it| it.name.as_str())) {
-            return made_up();
-        }
-    }
-    Ok(Ok(views))
-}
-
-/// Prepare what reads `view`, which may take `steps`; give its columns. A view of what is not there has none.
-fn look_at_view(handle: Handle, view: &str, steps: u64) -> Result<(Vec<Column>, Effort), SqlError> {
-    let sql = format!("SELECT * FROM main.{}", quoted(view));
-    let allowance = Allowance { memory: PREPARING_MEMORY_MAX, steps };
-    let (prepared, effort) = preparing::measured(&sql, allowance, || Prepared::new(handle, &sql));
-    let columns = match prepared {
-        Some(prepared) if !effort.needs_memory => {
-            let prepared = if_usable(prepared)?.and_then(|(prepared, _)| prepared);
-            prepared.map_or_else(Vec::new, |it| it.columns())
-        }
-        _ => Vec::new(),
-    };
-    Ok((columns, effort))
-}
-
 /// None where the schema is to blame.
-fn if_usable<T>(looked: Result<T, SqlError>) -> Result<Option<T>, SqlError> {
+pub(super) fn if_usable<T>(looked: Result<T, SqlError>) -> Result<Option<T>, SqlError> {
     match looked {
         Ok(found) => Ok(Some(found)),
         Err(error) if classify(error.code, context::trouble()) == Class::Statement => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn count<T>(columns: &[T]) -> u64 {
-    u64::try_from(columns.len()).unwrap_or(u64::MAX)
 }
 
 /// `name` as SQL has it, whatever is in it.

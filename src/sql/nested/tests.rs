@@ -249,3 +249,23 @@ fn a_nested_statement_may_be_longer_than_a_value() {
     fixture.must("INSERT INTO w(w) VALUES ('rebuild')");
     fixture.must("INSERT INTO sink SELECT column_number_000003 FROM w WHERE rowid = 1");
 }
+
+#[test]
+fn a_pragma_that_is_read_as_a_table_counts_for_what_it_prepares() {
+    let mut fixture = Fixture::new();
+    fixture.must("CREATE TABLE sink(a)");
+    let columns: Vec<_> = (0..1_000).map(|it| format!("c{it}")).collect();
+    fixture.must(&format!("CREATE TABLE wide({})", columns.join(",")));
+    let asks = |table: &str| {
+        format!(
+            "INSERT INTO sink WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+             SELECT (SELECT name FROM pragma_table_info('{table}' || substr(i, 1, 0)) LIMIT 1) FROM n"
+        )
+    };
+    let printed = fixture.exec(&[&asks("wide")]).remove(0);
+    assert!(printed.starts_with("error statement_steps"), "{printed}");
+    // One that asks for the columns of a view that has none ends there.
+    fixture.must("CREATE VIEW broken AS SELECT a, b FROM (SELECT 1 AS a)");
+    let printed = fixture.exec(&[&asks("broken")]).remove(0);
+    assert!(printed.starts_with("error: no such column"), "{printed}");
+}

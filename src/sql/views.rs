@@ -1,0 +1,194 @@
+//! What the views of a schema may take, in all: each is prepared after each change of the schema, and when a database
+//! is opened.
+//!
+//! Those that work count for what preparing them is seen to do. Of a broken one, which names what is not there,
+//! little is seen: it counts for what its text may come to as well ([`weight`]). Both sums have a bound, and are
+//! part of the state of a connection; one that is beyond its bound, under an older program, may only shrink.
+
+mod weight;
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+
+use crate::sql::cache::PREPARING_MEMORY_MAX;
+use crate::sql::context;
+use crate::sql::fault::SqlError;
+use crate::sql::preparing;
+use crate::sql::preparing::Allowance;
+use crate::sql::preparing::Effort;
+use crate::sql::schema;
+use crate::sql::schema::RANDOM_NAMES;
+use crate::sql::schema::is_any_random;
+use crate::sql::statement::Handle;
+use crate::sql::statement::Prepared;
+use crate::sql::views::weight::Weights;
+use crate::wire::command::Value;
+use crate::wire::rows::Column;
+use crate::wire::rows::StatementError;
+
+/// Steps that all views that work may count for: a tenth of a second.
+const WORKING_STEPS_MAX: u64 = 7_000_000;
+/// Steps that all broken views may count for: at most two tenths of a second, and enough for 2 000 ordinary ones whose
+/// table was dropped.
+const BROKEN_STEPS_MAX: u64 = 14_000_000;
+
+const VIEWS: &str = "SELECT name FROM main.sqlite_master WHERE type = 'view'";
+/// Its columns may be those of a SELECT, where SQLite makes up names.
+const NEWEST_TABLE: &str = "
+    SELECT name FROM pragma_table_xinfo((
+        SELECT name FROM main.sqlite_master
+        WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
+          AND rowid = (SELECT max(rowid) FROM main.sqlite_master)))";
+
+/// What was found out about views. The same on each connection to the same schema.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Views {
+    /// What reading from each that works counts for, in VM instructions.
+    working: u64,
+    /// What trying to read from each broken one counts for.
+    broken: u64,
+    /// Those that need more memory than there is to prepare them.
+    needing: Arc<FxHashSet<String>>,
+    /// Columns of the widest.
+    pub(super) width: u64,
+}
+
+impl Views {
+    /// What looking at each once counts for, in VM instructions.
+    pub(super) fn steps(&self) -> u64 {
+        self.working.saturating_add(self.broken)
+    }
+}
+
+/// Look at every view, so that its columns are at hand. What broken ones count for is found out where it `is_weighed`.
+pub(super) fn load(handle: Handle, is_weighed: bool) -> Result<Views, SqlError> {
+    let mut views = Views::default();
+    let mut weights = None;
+    for view in schema::texts(handle, VIEWS, None)? {
+        // Those of an older program may take more than they may now, and are at hand all the same.
+        let looked = look_at(handle, &view, u64::MAX)?;
+        views.add(handle, view, &looked, is_weighed.then_some(&mut weights))?;
+    }
+    Ok(views)
+}
+
+/// Look at every view, and at the newest table if it `is_selected`, that is, was made by a SELECT. `Err`: they take
+/// more than they may, and than they did `before`; or a column has a name that SQLite made up by chance. Those of a
+/// view may change with any table.
+pub(super) fn check(
+    handle: Handle,
+    is_selected: bool,
+    before: &Views,
+) -> Result<Result<Views, StatementError>, SqlError> {
+    let made_up = || Ok(Err(StatementError::new(RANDOM_NAMES)));
+    let refused = |message| Ok(Err(StatementError::coded("schema_views", message)));
+    if is_selected {
+        let names = schema::texts(handle, NEWEST_TABLE, None)?;
+        if is_any_random(names.iter().map(String::as_str)) {
+            return made_up();
+        }
+    }
+    let working_max = before.working.max(WORKING_STEPS_MAX);
+    let broken_max = before.broken.max(BROKEN_STEPS_MAX);
+    let mut views = Views::default();
+    let mut weights = None;
+    for view in schema::texts(handle, VIEWS, None)? {
+        // Whether it works is not known before.
+        let steps = (working_max - views.working).max(broken_max - views.broken);
+        let looked = look_at(handle, &view, steps)?;
+        let is_new_need = looked.effort.needs_memory && !before.needing.contains(&view);
+        if !looked.effort.is_out && !is_new_need {
+            views.add(handle, view.clone(), &looked, Some(&mut weights))?;
+        }
+        if looked.effort.is_out || is_new_need || views.working > working_max {
+            return refused(format!("preparing what reads view {view} takes too much"));
+        }
+        if views.broken > broken_max {
+            return refused(format!(
+                "view {view} and others of what is not there take too much: drop them first"
+            ));
+        }
+        let columns = looked.columns.unwrap_or_default();
+        if is_any_random(columns.iter().map(|it| it.name.as_str())) {
+            return made_up();
+        }
+    }
+    Ok(Ok(views))
+}
+
+impl Views {
+    /// Count `view`; if it is broken, by its weight among all.
+    fn add(
+        &mut self,
+        handle: Handle,
+        view: String,
+        looked: &Looked,
+        weights: Option<&mut Option<Weights>>,
+    ) -> Result<(), SqlError> {
+        if let Some(columns) = &looked.columns {
+            self.working = self.working.saturating_add(looked.effort.steps);
+            let width = u64::try_from(columns.len()).unwrap_or(u64::MAX);
+            self.width = self.width.max(width);
+            return Ok(());
+        }
+        if let Some(weights) = weights {
+            let weights = match weights {
+                Some(weights) => weights,
+                None => weights.insert(Weights::new(texts(handle)?, context::width())),
+            };
+            self.broken = self.broken.saturating_add(weights.of(&view));
+        }
+        if looked.effort.needs_memory {
+            // How far it came depends on what the connection has at hand.
+            Arc::make_mut(&mut self.needing).insert(view);
+        } else {
+            self.broken = self.broken.saturating_add(looked.effort.steps);
+        }
+        Ok(())
+    }
+}
+
+/// What a look at a view gave.
+struct Looked {
+    /// None: it is broken, or takes too much.
+    columns: Option<Vec<Column>>,
+    effort: Effort,
+}
+
+/// Prepare what reads `view`, which may take `steps`.
+fn look_at(handle: Handle, view: &str, steps: u64) -> Result<Looked, SqlError> {
+    let sql = format!("SELECT * FROM main.{}", schema::quoted(view));
+    let allowance = Allowance { memory: PREPARING_MEMORY_MAX, steps };
+    let (prepared, effort) = preparing::measured(&sql, allowance, || Prepared::new(handle, &sql));
+    let columns = match prepared {
+        Some(prepared) if !effort.needs_memory => {
+            let prepared = schema::if_usable(prepared)?.and_then(|(prepared, _)| prepared);
+            prepared.map(|it| it.columns())
+        }
+        _ => None,
+    };
+    Ok(Looked { columns, effort })
+}
+
+/// The views, by name and text.
+fn texts(handle: Handle) -> Result<Vec<(String, String)>, SqlError> {
+    let sql = "SELECT name, sql FROM main.sqlite_master WHERE type = 'view'";
+    let mut found = Vec::new();
+    context::as_engine(|| {
+        let (prepared, _) = Prepared::new(handle, sql)?;
+        prepared.expect("not blank").run(std::iter::empty(), |row| {
+            let text = |at| match row.value(at) {
+                Ok(Value::Text(it)) => it.to_owned(),
+                Ok(_) => String::new(),
+                Err(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            };
+            found.push((text(0), text(1)));
+            Ok::<_, SqlError>(())
+        })
+    })?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
