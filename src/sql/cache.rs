@@ -217,12 +217,13 @@ fn prepare(
     };
     let prepare = || Prepared::new(handle, &visible);
     let (prepared, effort) = preparing::measured(&visible, allowance, prepare);
-    let Some(prepared) = prepared.filter(|_| !effort.is_out) else {
-        return Err(error(rusqlite::ffi::SQLITE_INTERRUPT, "interrupted"));
-    };
+    // First: how far it came then is not the same everywhere.
     if effort.needs_memory {
         return Err(error(rusqlite::ffi::SQLITE_NOMEM, memory::TOO_MUCH));
     }
+    let Some(prepared) = prepared.filter(|_| !effort.is_out) else {
+        return Err(error(rusqlite::ffi::SQLITE_INTERRUPT, "interrupted"));
+    };
     let (prepared, end) = prepared?;
     let Some(mut prepared) = prepared else {
         return Ok(None);

@@ -46,6 +46,7 @@ mod nested;
 mod context;
 mod charges;
 mod preparing;
+mod silent;
 mod fault;
 mod memory;
 mod allocated;

@@ -5,6 +5,7 @@
 //! - It asks for permission for the columns, tables and functions that a statement, or what the statement names, comes
 //!   upon. So the authorizer counts here, and says no when that was too much.
 //! - It calls the progress handler while it looks for a plan where there are many.
+//! - Copies, comparisons and names among columns are counted where they happen ([`super::silent`]).
 //! - The rest happens in silence, but follows from the texts of the statement and of the views and triggers that it comes
 //!   upon: literals are in proportion to their bytes; tables joined by columns of one name (`NATURAL`, `USING`) are
 //!   compared each with each, column by column; what is nested may double with each level.
@@ -44,6 +45,8 @@ const QUESTIONS_FREE: u64 = 32;
 const BYTES_PER_STEP: u64 = 16;
 /// Bytes of text that cost nothing.
 const BYTES_FREE: u64 = 1 << 10;
+/// Silent steps that cost nothing: what ordinary statements take.
+const SILENT_FREE: u64 = 1_000;
 /// Questions after which whoever runs the statement is asked whether that is enough: a millisecond or so.
 const QUESTIONS_PER_ASK: u64 = 32;
 
@@ -52,6 +55,8 @@ struct Meter {
     is_out: Cell<bool>,
     steps_max: Cell<u64>,
     questions: Cell<u64>,
+    /// Steps of what is done without asking.
+    silent: Cell<u64>,
     text: Cell<Text>,
     /// Columns of the widest table.
     width: Cell<u64>,
@@ -114,6 +119,7 @@ thread_local! {
             is_out: Cell::new(false),
             steps_max: Cell::new(u64::MAX),
             questions: Cell::new(0),
+            silent: Cell::new(0),
             text: Cell::new(Text { bytes: 0, pairs: 0, natural_pairs: 0, depth: 0 }),
             width: Cell::new(0),
             ticks: Cell::new(0),
@@ -149,6 +155,7 @@ impl Meter {
         questions
             .saturating_mul(STEPS_PER_QUESTION)
             .saturating_add(choices.saturating_mul(STEPS_PER_CHOICE))
+            .saturating_add(self.silent.get().saturating_sub(SILENT_FREE))
             .saturating_add(self.text.get().steps(self.width.get()))
     }
 
@@ -179,6 +186,7 @@ pub(super) fn measured<T>(
         it.is_out.set(false);
         it.steps_max.set(allowance.steps);
         it.questions.set(0);
+        it.silent.set(0);
         it.text.set(Text::of(sql));
         it.width.set(context::width());
         it.ticks.set(0);
@@ -195,6 +203,7 @@ pub(super) fn measured<T>(
     let (prepared, memory) = memory::with_bound(allowance.memory, prepare);
     drop(off);
     METER.with(|it| {
+        it.check(false);
         let effort =
             Effort { steps: it.steps(), is_out: it.is_out.get(), needs_memory: memory.is_out };
         (Some(prepared), effort)
@@ -223,6 +232,15 @@ pub(super) fn note_question(accessor: Option<&str>) -> bool {
         }
         it.check(questions.is_multiple_of(QUESTIONS_PER_ASK))
     })
+}
+
+/// SQLite does something that counts for `steps` and that it asks nobody for.
+pub(super) fn note_silent(steps: u64) {
+    METER.with(|it| {
+        if it.is_on.get() {
+            it.silent.set(it.silent.get().saturating_add(steps));
+        }
+    });
 }
 
 /// The progress handler is called. Whether preparing is to be stopped, if that is what goes on.

@@ -382,7 +382,7 @@ pub(super) fn token(text: &str) -> usize {
 }
 
 /// Whether `it` may stand in a name without quotes.
-pub(super) fn is_of_name(it: char) -> bool {
+fn is_of_name(it: char) -> bool {
     it.is_ascii_alphanumeric() || it == '_' || it == '$' || !it.is_ascii()
 }
 

@@ -1,18 +1,16 @@
 //! What the views of a schema may take, in all: each is prepared after each change of the schema, and when a database
 //! is opened.
 //!
-//! Those that work count for what preparing them is seen to do. Of a broken one, which names what is not there,
-//! little is seen: it counts for what its text may come to as well ([`weight`]). Both sums have a bound, and are
-//! part of the state of a connection; one that is beyond its bound, under an older program, may only shrink.
-
-mod weight;
+//! Each counts for what preparing it is seen to do, whether it works or is broken, that is, names what is not there.
+//! What that is follows from the schema alone once the columns of those that work are at hand; so each is looked at
+//! twice, and the second time counts. The sums have a bound, and are part of the state of a connection; one that is
+//! beyond its bound, under an older program, may only shrink.
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
 use crate::sql::cache::PREPARING_MEMORY_MAX;
-use crate::sql::context;
 use crate::sql::fault::SqlError;
 use crate::sql::preparing;
 use crate::sql::preparing::Allowance;
@@ -22,16 +20,20 @@ use crate::sql::schema::RANDOM_NAMES;
 use crate::sql::schema::is_any_random;
 use crate::sql::statement::Handle;
 use crate::sql::statement::Prepared;
-use crate::sql::views::weight::Weights;
-use crate::wire::command::Value;
 use crate::wire::rows::Column;
 use crate::wire::rows::StatementError;
 
-/// Steps that all views that work may count for: a tenth of a second.
+/// Steps that all views that work may count for, and all broken ones: a tenth of a second, or two.
 const WORKING_STEPS_MAX: u64 = 7_000_000;
-/// Steps that all broken views may count for: at most two tenths of a second, and enough for 2 000 ordinary ones whose
-/// table was dropped.
-const BROKEN_STEPS_MAX: u64 = 14_000_000;
+const BROKEN_STEPS_MAX: u64 = 7_000_000;
+
+/// How many times the bounds count in the two rounds. In the first, columns are found out that may be at hand elsewhere:
+/// at most as much again.
+const SHARES: [u64; 2] = [4, 1];
+/// What a look at one takes that is at once done: 15 µs.
+const STEPS_PER_LOOK: u64 = 512;
+/// What one counts for that needs more memory than there is.
+const NEEDING_STEPS: u64 = 7_000_000;
 
 const VIEWS: &str = "SELECT name FROM main.sqlite_master WHERE type = 'view'";
 /// Its columns may be those of a SELECT, where SQLite makes up names.
@@ -61,14 +63,17 @@ impl Views {
     }
 }
 
-/// Look at every view, so that its columns are at hand. What broken ones count for is found out where it `is_weighed`.
-pub(super) fn load(handle: Handle, is_weighed: bool) -> Result<Views, SqlError> {
+/// Look at every view, so that its columns are at hand. What they count for is found out where they are to be `counted`.
+pub(super) fn load(handle: Handle, counted: bool) -> Result<Views, SqlError> {
+    let names = schema::texts(handle, VIEWS, None)?;
     let mut views = Views::default();
-    let mut weights = None;
-    for view in schema::texts(handle, VIEWS, None)? {
-        // Those of an older program may take more than they may now, and are at hand all the same.
-        let looked = look_at(handle, &view, u64::MAX)?;
-        views.add(handle, view, &looked, is_weighed.then_some(&mut weights))?;
+    for _ in 0..=u32::from(counted) {
+        views = Views::default();
+        for view in &names {
+            // Those of an older program may take more than they may now, and are at hand all the same.
+            let looked = look_at(handle, view, u64::MAX)?;
+            views.add(view, &looked);
+        }
     }
     Ok(views)
 }
@@ -91,61 +96,56 @@ pub(super) fn check(
     }
     let working_max = before.working.max(WORKING_STEPS_MAX);
     let broken_max = before.broken.max(BROKEN_STEPS_MAX);
+    let names = schema::texts(handle, VIEWS, None)?;
     let mut views = Views::default();
-    let mut weights = None;
-    for view in schema::texts(handle, VIEWS, None)? {
-        // Whether it works is not known before.
-        let steps = (working_max - views.working).max(broken_max - views.broken);
-        let looked = look_at(handle, &view, steps)?;
-        let is_new_need = looked.effort.needs_memory && !before.needing.contains(&view);
-        if !looked.effort.is_out && !is_new_need {
-            views.add(handle, view.clone(), &looked, Some(&mut weights))?;
-        }
-        if looked.effort.is_out || is_new_need || views.working > working_max {
-            return refused(format!("preparing what reads view {view} takes too much"));
-        }
-        if views.broken > broken_max {
-            return refused(format!(
-                "view {view} and others of what is not there take too much: drop them first"
-            ));
-        }
-        let columns = looked.columns.unwrap_or_default();
-        if is_any_random(columns.iter().map(|it| it.name.as_str())) {
-            return made_up();
+    for share in SHARES {
+        let (working_max, broken_max) =
+            (working_max.saturating_mul(share), broken_max.saturating_mul(share));
+        views = Views::default();
+        for view in &names {
+            // Whether it works is not known before.
+            let steps = (working_max - views.working).max(broken_max - views.broken);
+            let looked = look_at(handle, view, steps)?;
+            let is_too_much = if looked.effort.needs_memory {
+                !before.needing.contains(view)
+            } else {
+                looked.effort.is_out
+            };
+            views.add(view, &looked);
+            if is_too_much || views.working > working_max {
+                return refused(format!("preparing what reads view {view} takes too much"));
+            }
+            if views.broken > broken_max {
+                return refused(format!(
+                    "view {view} and others of what is not there take too much: drop them first"
+                ));
+            }
+            let columns = looked.columns.unwrap_or_default();
+            if is_any_random(columns.iter().map(|it| it.name.as_str())) {
+                return made_up();
+            }
         }
     }
     Ok(Ok(views))
 }
 
 impl Views {
-    /// Count `view`; if it is broken, by its weight among all.
-    fn add(
-        &mut self,
-        handle: Handle,
-        view: String,
-        looked: &Looked,
-        weights: Option<&mut Option<Weights>>,
-    ) -> Result<(), SqlError> {
-        if let Some(columns) = &looked.columns {
-            self.working = self.working.saturating_add(looked.effort.steps);
-            let width = u64::try_from(columns.len()).unwrap_or(u64::MAX);
-            self.width = self.width.max(width);
-            return Ok(());
-        }
-        if let Some(weights) = weights {
-            let weights = match weights {
-                Some(weights) => weights,
-                None => weights.insert(Weights::new(texts(handle)?, context::width())),
-            };
-            self.broken = self.broken.saturating_add(weights.of(&view));
-        }
+    /// Count `view`.
+    fn add(&mut self, view: &str, looked: &Looked) {
         if looked.effort.needs_memory {
             // How far it came depends on what the connection has at hand.
-            Arc::make_mut(&mut self.needing).insert(view);
-        } else {
-            self.broken = self.broken.saturating_add(looked.effort.steps);
+            self.broken = self.broken.saturating_add(NEEDING_STEPS);
+            Arc::make_mut(&mut self.needing).insert(view.to_owned());
+            return;
         }
-        Ok(())
+        let steps = looked.effort.steps.saturating_add(STEPS_PER_LOOK);
+        if let Some(columns) = &looked.columns {
+            self.working = self.working.saturating_add(steps);
+            let width = u64::try_from(columns.len()).unwrap_or(u64::MAX);
+            self.width = self.width.max(width);
+        } else {
+            self.broken = self.broken.saturating_add(steps);
+        }
     }
 }
 
@@ -169,25 +169,6 @@ fn look_at(handle: Handle, view: &str, steps: u64) -> Result<Looked, SqlError> {
         _ => None,
     };
     Ok(Looked { columns, effort })
-}
-
-/// The views, by name and text.
-fn texts(handle: Handle) -> Result<Vec<(String, String)>, SqlError> {
-    let sql = "SELECT name, sql FROM main.sqlite_master WHERE type = 'view'";
-    let mut found = Vec::new();
-    context::as_engine(|| {
-        let (prepared, _) = Prepared::new(handle, sql)?;
-        prepared.expect("not blank").run(std::iter::empty(), |row| {
-            let text = |at| match row.value(at) {
-                Ok(Value::Text(it)) => it.to_owned(),
-                Ok(_) => String::new(),
-                Err(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            };
-            found.push((text(0), text(1)));
-            Ok::<_, SqlError>(())
-        })
-    })?;
-    Ok(found)
 }
 
 #[cfg(test)]
