@@ -47,6 +47,8 @@ const BYTES_PER_STEP: u64 = 16;
 const BYTES_FREE: u64 = 1 << 10;
 /// Silent steps that cost nothing: what ordinary statements take.
 const SILENT_FREE: u64 = 1_000;
+/// Silent steps after which it is checked whether that is too much.
+const SILENT_PER_CHECK: u64 = 16_384;
 /// Questions after which whoever runs the statement is asked whether that is enough: a millisecond or so.
 const QUESTIONS_PER_ASK: u64 = 32;
 
@@ -234,13 +236,28 @@ pub(super) fn note_question(accessor: Option<&str>) -> bool {
     })
 }
 
-/// SQLite does something that counts for `steps` and that it asks nobody for.
-pub(super) fn note_silent(steps: u64) {
+/// SQLite does something that counts for `steps` and that it asks nobody for. Whether preparing has taken too long.
+pub(super) fn note_silent(steps: u64) -> bool {
     METER.with(|it| {
-        if it.is_on.get() {
-            it.silent.set(it.silent.get().saturating_add(steps));
+        if !it.is_on.get() {
+            return false;
         }
-    });
+        let before = it.silent.get();
+        let now = before.saturating_add(steps);
+        it.silent.set(now);
+        if before / SILENT_PER_CHECK != now / SILENT_PER_CHECK {
+            it.check(false);
+        }
+        it.is_out.get()
+    })
+}
+
+/// Run `f`, in which nothing counts.
+pub(super) fn uncounted<T>(f: impl FnOnce() -> T) -> T {
+    let was_on = METER.with(|it| it.is_on.replace(false));
+    let done = f();
+    METER.with(|it| it.is_on.set(was_on));
+    done
 }
 
 /// The progress handler is called. Whether preparing is to be stopped, if that is what goes on.

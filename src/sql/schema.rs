@@ -103,6 +103,12 @@ pub(super) fn load(
 ) -> Result<Views, SqlError> {
     context::know(tables);
     context::as_engine(|| {
+        // The view that tenants read the schema by.
+        if_usable(texts(
+            handle,
+            &format!("SELECT name FROM temp.{} LIMIT 0", authorizer::VIEW),
+            None,
+        ))?;
         if shape.virtual_tables > 0 {
             for name in texts(handle, VIRTUAL_TABLES, None)? {
                 let name = quoted(&name);

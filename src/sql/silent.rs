@@ -56,6 +56,7 @@ unsafe extern "C" {
     fn debros_append(parse: *mut c_void, list: *mut c_void, expression: *mut c_void)
     -> *mut c_void;
     fn debros_column(table: *mut Table, name: *const c_char) -> c_int;
+    fn debros_eponymous(parse: *mut c_void, module: *mut c_void) -> c_int;
 }
 
 #[unsafe(export_name = "exprDup")]
@@ -98,7 +99,18 @@ unsafe extern "C" fn column(table: *mut Table, name: *const c_char) -> c_int {
     // SAFETY: SQLite passes a table and a name. (It comes with its source, and is of one version.)
     unsafe {
         let n_columns = u64::try_from((*table).n_columns).unwrap_or(0);
-        preparing::note_silent(STEPS_PER_NAME + n_columns / COLUMNS_PER_STEP);
+        if preparing::note_silent(STEPS_PER_NAME + n_columns / COLUMNS_PER_STEP) {
+            // It is refused anyway: no name is found any more, which ends it.
+            return -1;
+        }
         debros_column(table, name)
     }
+}
+
+/// A table that needs no `CREATE VIRTUAL TABLE` is named for the first time on this connection, which does not count:
+/// on another it may not be the first time.
+#[unsafe(export_name = "sqlite3VtabEponymousTableInit")]
+unsafe extern "C" fn eponymous(parse: *mut c_void, module: *mut c_void) -> c_int {
+    // SAFETY: SQLite passes what its own function wants.
+    preparing::uncounted(|| unsafe { debros_eponymous(parse, module) })
 }

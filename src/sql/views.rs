@@ -27,9 +27,9 @@ use crate::wire::rows::StatementError;
 const WORKING_STEPS_MAX: u64 = 7_000_000;
 const BROKEN_STEPS_MAX: u64 = 7_000_000;
 
-/// How many times the bounds count in the two rounds. In the first, columns are found out that may be at hand elsewhere:
-/// at most as much again.
-const SHARES: [u64; 2] = [4, 1];
+/// How many times as much the first of two looks at all may count for: more than it can if the second is within the
+/// bounds.
+const FIRST_ROUND: u64 = 4;
 /// What a look at one takes that is at once done: 15 µs.
 const STEPS_PER_LOOK: u64 = 512;
 /// What one counts for that needs more memory than there is.
@@ -97,33 +97,39 @@ pub(super) fn check(
     let working_max = before.working.max(WORKING_STEPS_MAX);
     let broken_max = before.broken.max(BROKEN_STEPS_MAX);
     let names = schema::texts(handle, VIEWS, None)?;
+    // Round one: columns are found out that may be at hand elsewhere, which takes at most as much again.
+    let first_max = working_max.saturating_add(broken_max).saturating_mul(FIRST_ROUND);
     let mut views = Views::default();
-    for share in SHARES {
-        let (working_max, broken_max) =
-            (working_max.saturating_mul(share), broken_max.saturating_mul(share));
-        views = Views::default();
-        for view in &names {
-            // Whether it works is not known before.
-            let steps = (working_max - views.working).max(broken_max - views.broken);
-            let looked = look_at(handle, view, steps)?;
-            let is_too_much = if looked.effort.needs_memory {
-                !before.needing.contains(view)
-            } else {
-                looked.effort.is_out
-            };
-            views.add(view, &looked);
-            if is_too_much || views.working > working_max {
-                return refused(format!("preparing what reads view {view} takes too much"));
-            }
-            if views.broken > broken_max {
-                return refused(format!(
-                    "view {view} and others of what is not there take too much: drop them first"
-                ));
-            }
-            let columns = looked.columns.unwrap_or_default();
-            if is_any_random(columns.iter().map(|it| it.name.as_str())) {
-                return made_up();
-            }
+    for view in &names {
+        let looked = look_at(handle, view, first_max - views.steps())?;
+        views.add(view, &looked);
+        if views.steps() > first_max {
+            return refused(format!("preparing what reads view {view} takes too much"));
+        }
+    }
+    // Round two counts.
+    views = Views::default();
+    for view in &names {
+        // Whether it works is not known before.
+        let steps = (working_max - views.working).max(broken_max - views.broken);
+        let looked = look_at(handle, view, steps)?;
+        let is_too_much = if looked.effort.needs_memory {
+            !before.needing.contains(view)
+        } else {
+            looked.effort.is_out
+        };
+        views.add(view, &looked);
+        if is_too_much || views.working > working_max {
+            return refused(format!("preparing what reads view {view} takes too much"));
+        }
+        if views.broken > broken_max {
+            return refused(format!(
+                "view {view} and others of what is not there take too much: drop them first"
+            ));
+        }
+        let columns = looked.columns.unwrap_or_default();
+        if is_any_random(columns.iter().map(|it| it.name.as_str())) {
+            return made_up();
         }
     }
     Ok(Ok(views))

@@ -7,6 +7,8 @@ use crate::sql::testing::LIMITS;
 use crate::sql::testing::command;
 use crate::sql::testing::print;
 use crate::sql::testing::stamp;
+use crate::sql::testing::steps_of;
+use crate::sql::testing::watch_steps;
 use crate::wire::command::CommandLimits;
 use crate::wire::command::Mode;
 use crate::wire::command::Stamp;
@@ -268,4 +270,30 @@ fn a_pragma_that_is_read_as_a_table_counts_for_what_it_prepares() {
     fixture.must("CREATE VIEW broken AS SELECT a, b FROM (SELECT 1 AS a)");
     let printed = fixture.exec(&[&asks("broken")]).remove(0);
     assert!(printed.starts_with("error: no such column"), "{printed}");
+}
+
+#[test]
+fn what_is_prepared_counts_the_same_for_the_first_time_and_later() {
+    let items = vec!["t.a"; 300].join(" + ");
+    for table in
+        ["sqlite_master", "json_each('[1]')", "pragma_table_info('t')", "json_tree('[1]')", "f"]
+    {
+        let sql = format!("INSERT INTO sink(a) SELECT {items} FROM t, {table} LIMIT 1");
+        let count = |is_cold: bool| {
+            let mut fixture = prepared();
+            fixture.must(&sql);
+            fixture.must("INSERT INTO sink(a) SELECT name FROM sqlite_master, json_each('[1]'), json_tree('[1]')");
+            if is_cold {
+                fixture.database.reconnect().unwrap();
+            }
+            let path = fixture.folder.path().join("1.db");
+            watch_steps(&path);
+            // Not as it was, so that it is prepared anew.
+            fixture.must(&format!("{sql} OFFSET 0"));
+            steps_of(&path)
+        };
+        let (warm, cold) = (count(false), count(true));
+        assert_eq!(warm, cold, "{sql}");
+        assert!(warm.values().all(|it| *it > 1_000), "{warm:?}");
+    }
 }
