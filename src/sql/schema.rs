@@ -90,7 +90,7 @@ const VIRTUAL_TABLES: &str = "
 
 /// Have at hand what SQLite would else read when a statement first needs it, which would then count for more
 /// ([`preparing`](crate::sql::preparing)): virtual tables, and the columns of views. Gives what was found out about
-/// views, as far as it `is_weighed` what broken ones count for.
+/// views; what they count for, where they are to be `counted`.
 ///
 /// An R-tree reads when it begins how many rows it has, by the statistics: one that begins after `ANALYZE` in the
 /// same command would be planned otherwise. FTS5 tables read their settings: one that has not done so writes
@@ -99,7 +99,7 @@ pub(super) fn load(
     handle: Handle,
     shape: Shape,
     tables: &Arc<Tables>,
-    is_weighed: bool,
+    counted: bool,
 ) -> Result<Views, SqlError> {
     context::know(tables);
     context::as_engine(|| {
@@ -123,7 +123,7 @@ pub(super) fn load(
                 }
             }
         }
-        if shape.views > 0 { views::load(handle, is_weighed) } else { Ok(Views::default()) }
+        if shape.views > 0 { views::load(handle, counted) } else { Ok(Views::default()) }
     })
 }
 
